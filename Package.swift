@@ -1,0 +1,89 @@
+// swift-tools-version: 6.2
+// SPDX-License-Identifier: Apache-2.0
+import PackageDescription
+
+let common: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+/// The engine targets depend on the toolchain alone and mark every unsafe expression.
+let engine = common + [.strictMemorySafety()]
+
+/// A product of a package that only the server side needs: an embedder who writes `traits: []`
+/// resolves none of them.
+func server(_ product: String, _ package: String) -> Target.Dependency {
+  .product(name: product, package: package, condition: .when(traits: ["Server"]))
+}
+
+let package = Package(
+  name: "penstock",
+  products: [
+    .library(name: "Penstock", targets: ["Penstock"]),
+    .library(name: "PenstockTesting", targets: ["PenstockTesting"]),
+    .executable(name: "penstock", targets: ["penstock"]),
+  ],
+  traits: [
+    .default(enabledTraits: ["Server"]),
+    .trait(name: "Server", description: "The SQS-compatible server and the command line."),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
+    .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
+    .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
+  ],
+  targets: [
+    .target(name: "CPenstock"),
+    .target(name: "PenstockSystem", dependencies: ["CPenstock"], swiftSettings: engine),
+    .target(name: "PenstockLog", dependencies: ["PenstockSystem"], swiftSettings: engine),
+    .target(name: "PenstockCore", dependencies: ["PenstockSystem"], swiftSettings: engine),
+    .target(
+      name: "Penstock", dependencies: ["PenstockSystem", "PenstockLog", "PenstockCore"],
+      swiftSettings: engine),
+    .target(
+      name: "PenstockTesting", dependencies: ["PenstockSystem", "Penstock"], swiftSettings: engine),
+    .target(
+      name: "PenstockSQS",
+      dependencies: ["Penstock", server("Crypto", "swift-crypto")], swiftSettings: common),
+    .target(
+      name: "PenstockServer",
+      dependencies: [
+        "PenstockSQS", "Penstock",
+        server("NIOCore", "swift-nio"), server("NIOPosix", "swift-nio"),
+        server("NIOHTTP1", "swift-nio"), server("Logging", "swift-log"),
+        server("ServiceLifecycle", "swift-service-lifecycle"),
+      ],
+      swiftSettings: common),
+    .executableTarget(
+      name: "penstock",
+      dependencies: [
+        "PenstockServer", "Penstock", "PenstockSystem",
+        server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
+        server("ServiceLifecycle", "swift-service-lifecycle"),
+        server("UnixSignals", "swift-service-lifecycle"),
+      ],
+      swiftSettings: common),
+
+    .testTarget(
+      name: "PenstockLogTests", dependencies: ["PenstockLog", "PenstockSystem", "PenstockTesting"],
+      swiftSettings: common),
+    .testTarget(
+      name: "PenstockCoreTests", dependencies: ["PenstockCore", "PenstockTesting"],
+      swiftSettings: common),
+    .testTarget(
+      name: "PenstockTests", dependencies: ["Penstock", "PenstockTesting"], swiftSettings: common),
+    .testTarget(
+      name: "PenstockTestingTests",
+      dependencies: ["PenstockTesting", "PenstockSystem"], swiftSettings: common),
+    .testTarget(
+      name: "PenstockSQSTests", dependencies: ["PenstockSQS", "Penstock", "PenstockTesting"],
+      swiftSettings: common),
+    .testTarget(
+      name: "PenstockServerTests",
+      dependencies: ["penstock", "PenstockServer", "PenstockTesting"], swiftSettings: common),
+    .testTarget(name: "TidyTests", swiftSettings: common),
+  ]
+)

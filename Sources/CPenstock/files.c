@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// File calls that Swift cannot name portably: variadic ones, and those that differ by platform.
+#if defined(__linux__)
+#define _GNU_SOURCE
+#endif
+#include "CPenstock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+int penstock_open(const char *path, int flags, unsigned int mode) { return open(path, flags, mode); }
+
+int penstock_errno(void) { return errno; }
+
+int penstock_lock_exclusive(int descriptor) {
+#if defined(F_OFD_SETLK)
+  struct flock lock;
+  memset(&lock, 0, sizeof lock);
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (fcntl(descriptor, F_OFD_SETLK, &lock) == 0) return 0;
+  if (errno != EINVAL) return -1;  // a file system without such locks: fall through
+#endif
+  return flock(descriptor, LOCK_EX | LOCK_NB);
+}
+
+int penstock_sync_data(int descriptor) {
+#if defined(__APPLE__)
+  return fcntl(descriptor, F_FULLFSYNC);  // fsync alone leaves the data in the drive's cache
+#else
+  return fdatasync(descriptor);
+#endif
+}
+
+int penstock_sync_all(int descriptor) {
+#if defined(__APPLE__)
+  return fcntl(descriptor, F_FULLFSYNC);
+#else
+  return fsync(descriptor);
+#endif
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+internal import Synchronization
+
+/// Messages that were leased and whose bytes are still to be read from the log.
+struct ReadJob: Sendable {
+  struct Item: Sendable {
+    var position: LogPosition
+    var handle: LeaseHandle
+    var receiveCount: Int
+    var firstReceivedAt: Timestamp
+    var leaseEndsAt: Timestamp
+  }
+  var items: [Item]
+  var completion: Completion<[ReceivedMessage]>
+}
+
+extension Engine {
+  /// Receives now, or when something arrives before the wait is over.
+  func receive(
+    _ request: ReceiveRequest, from queue: QueueID,
+    _ completion: @escaping Completion<[ReceivedMessage]>
+  ) -> ReceiveTicket {
+    var ticket = ReceiveTicket(value: 0)
+    guard request.maximumMessages > 0, request.maximumMessages <= options.maximumReceive else {
+      completion(
+        .failure(
+          PenstockError(
+            .invalidArgument, "a receive takes 1 to \(options.maximumReceive) messages")))
+      return ticket
+    }
+    critical { shared, actions in
+      if let error = shared.refusal { return actions.call(completion, .failure(error)) }
+      guard let defaults = shared.state.receiveDefaults(queue) else {
+        return actions.call(completion, .failure(.noQueue))
+      }
+      let wait = max(0, request.wait?.wholeMilliseconds ?? defaults.wait)
+      let waiter = Waiters.Waiter(
+        queue: queue, maximumMessages: request.maximumMessages,
+        visibility: max(0, request.visibilityTimeout?.wholeMilliseconds ?? defaults.visibility),
+        deadline: shared.state.time.adding(wait), completion: completion)
+      switch serve(waiter, &shared, &actions) {
+      case .served: return
+      case .nothing where wait == 0: actions.call(completion, .success([]))
+      case .nothing, .noRoom: ticket = shared.waiters.add(waiter)
+      }
+    }
+    return ticket
+  }
+
+  func cancel(_ ticket: ReceiveTicket) {
+    critical { shared, actions in
+      guard let waiter = shared.waiters.remove(ticket) else { return }
+      actions.call(waiter.completion, .success([]))
+    }
+  }
+
+  /// Gives what is visible to those who wait for it, in the order in which they came.
+  func serveWaiters(on queue: QueueID, _ shared: inout Shared, _ actions: inout Actions) {
+    while let (ticket, waiter) = shared.waiters.first(on: queue) {
+      guard case .served = serve(waiter, &shared, &actions) else { return }
+      _ = shared.waiters.remove(ticket)
+    }
+  }
+
+  private enum Serving {
+    case served
+    case nothing
+    case noRoom
+  }
+
+  /// Leases up to the wanted number of messages, or answers that there is none.
+  private func serve(
+    _ waiter: Waiters.Waiter, _ shared: inout Shared, _ actions: inout Actions
+  ) -> Serving {
+    removeExpired(on: waiter.queue, &shared)
+    guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
+      return .nothing
+    }
+    let found = shared.state.candidates(waiter.queue, limit: waiter.maximumMessages)
+    guard !found.isEmpty else { return .nothing }
+    switch shared.tail.makeRoom(found.count * Self.smallRecordSize, keepingReserve: false) {
+    case .ready: break
+    case .wait: return .noRoom
+    case .full:
+      actions.call(waiter.completion, .failure(.full))
+      return .served
+    }
+    var items: [ReadJob.Item] = []
+    items.reserveCapacity(found.count)
+    var last = LSN(0)
+    var newest: UInt64 = 0
+    for candidate in found {
+      let entry = shared.state.decideLease(waiter.queue, candidate, timeout: waiter.visibility)
+      last = append(entry, synced: false, &shared)
+      newest = max(newest, candidate.message)
+      let lease = shared.state.lease(candidate)
+      items.append(
+        ReadJob.Item(
+          position: LogPosition(packed: candidate.position),
+          handle: LeaseHandle(
+            queue: waiter.queue, slot: candidate.slot, message: candidate.message,
+            token: lease.token),
+          receiveCount: Int(lease.receiveCount), firstReceivedAt: lease.firstReceivedAt,
+          leaseEndsAt: lease.deadline))
+    }
+    // Nobody may see a message that could still vanish: one that is not durable yet takes its lease
+    // with it into the sync it waits for.
+    let mustSync = isSynced && LSN(newest) > shared.tail.durableLSN
+    if mustSync {
+      shared.tail.requireSync()
+      shared.lastSynced = last
+    }
+    let job = ReadJob(items: items, completion: waiter.completion)
+    answer(after: last, synced: mustSync, &shared, &actions) { error, actions in
+      if let error {
+        actions.call(job.completion, .failure(error))
+      } else {
+        actions.reads.append(job)
+      }
+    }
+    return .served
+  }
+
+  /// Removes messages of a queue whose retention has ended, so that none is delivered.
+  private func removeExpired(on queue: QueueID, _ shared: inout Shared) {
+    while let entry = shared.state.decideExpire(queue) {
+      guard case .ready = shared.tail.makeRoom(Self.smallRecordSize, keepingReserve: false) else {
+        return
+      }
+      _ = append(entry, synced: false, &shared)
+    }
+  }
+
+  // MARK: Reading
+
+  /// Reads the messages of one receive and answers it.
+  ///
+  /// A message whose bytes are damaged is not delivered and not lost: it stays in the queue, counts as
+  /// received, is reported, and comes back when its lease ends.
+  func read(_ job: ReadJob) {
+    var messages: [ReceivedMessage] = []
+    messages.reserveCapacity(job.items.count)
+    var failure: PenstockError?
+    for item in job.items {
+      do throws(LogError) {
+        let stored = try log.read(item.position) { (payload) throws(LogError) in
+          do throws(RecordError) { return try StoredMessage(payload) } catch {
+            throw .corrupted(
+              .init(
+                file: "segment \(item.position.segment)", offset: UInt64(item.position.offset),
+                lsn: LSN(item.handle.message), reason: error.description))
+          }
+        }
+        messages.append(
+          ReceivedMessage(
+            id: stored.id, handle: item.handle, content: stored.content, sentAt: stored.sentAt,
+            firstReceivedAt: item.firstReceivedAt, receiveCount: item.receiveCount,
+            leaseEndsAt: item.leaseEndsAt))
+      } catch {
+        let text =
+          "message with LSN \(item.handle.message) cannot be read and was not delivered: \(error)"
+        shared.withLock { $0.unreadable += 1 }
+        options.log?(text)
+        failure = PenstockError(.unreadableMessage, text)
+      }
+    }
+    if let failure, messages.isEmpty {
+      job.completion(.failure(failure))
+    } else {
+      job.completion(.success(messages))
+    }
+  }
+}

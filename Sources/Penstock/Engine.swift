@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+internal import Synchronization
+
+/// Log, state and threads of one open store, behind one lock.
+///
+/// The way of a command: under the lock, `decide` answers with records, each is appended to the open
+/// batch and applied to the state; the answer is set aside under the last LSN it depends on. The writer
+/// thread writes and syncs the batch and releases the answers in the order of their LSNs. State runs
+/// ahead of the disk, answers never do.
+///
+/// Invariants
+/// - I1: the order of records in the log is the order in which they were applied.
+/// - I2: no answer is given before everything it tells of is as durable as was asked for.
+/// - I3: once `phase` is `.failed`, nothing is written any more.
+final class Engine: Sendable {
+  /// What runs after the lock is released.
+  struct Actions: Sendable {
+    var callbacks: [@Sendable () -> Void] = []
+    var reads: [ReadJob] = []
+    var ringsWriter = false
+    var ringsScheduler = false
+    var ringsPreparer = false
+
+    mutating func call<T>(_ completion: @escaping Completion<T>, _ result: Result<T, PenstockError>)
+    where T: Sendable {
+      callbacks.append { completion(result) }
+    }
+  }
+
+  enum Phase {
+    case running
+    case closing([Completion<Void>])
+    case failed(PenstockError)
+    case closed
+  }
+
+  /// An answer that waits for the log.
+  struct Pending {
+    var lsn: LSN
+    /// Called with nil once the log is that far, or with the error that ended it.
+    var finish: @Sendable (PenstockError?, inout Actions) -> Void
+  }
+
+  /// A command that waits for room in the log; answers whether it is done.
+  typealias Attempt = @Sendable (Engine, inout Shared, inout Actions) -> Bool
+
+  struct Shared {
+    var state: State
+    var tail: LogTail
+    var phase = Phase.running
+    /// Answers by ascending LSN that wait for a sync, and those that wait for a write.
+    var synced = Deque<Pending>()
+    var written = Deque<Pending>()
+    /// LSN of the newest record whose durability somebody asked for.
+    var lastSynced: LSN
+    var waitingForRoom = Deque<Attempt>()
+    var drainsWaitingForRoom = Deque<Attempt>()
+    var waiters = Waiters()
+    /// When the scheduler thread will look next.
+    var scheduledAt = Timestamp(milliseconds: .max)
+    /// Those who wait for the end of a failed store, and why it failed.
+    var closers: [Completion<Void>] = []
+    var failure: PenstockError?
+    /// Messages whose bytes could not be read back.
+    var unreadable: UInt64 = 0
+  }
+
+  let shared: Mutex<Shared>
+  let log: SegmentedLog
+  let options: StoreOptions
+  let handleKey: SipHash
+  let recovery: RecoveryReport
+  private let clock: any SystemClock
+  let random: any RandomSource
+  private let startWall: Int64
+  private let startMonotonic: UInt64
+
+  let writerBell = Doorbell()
+  let readerBell = Doorbell()
+  let schedulerBell = Doorbell()
+  let preparerBell = Doorbell()
+  let readJobs = Mutex<Deque<ReadJob>>(Deque())
+  let isStopping = Atomic<Bool>(false)
+
+  init(
+    state: State, opened: SegmentedLog.Opened, options: StoreOptions,
+    environment: StoreEnvironment, recovery: RecoveryReport
+  ) {
+    log = opened.log
+    self.options = options
+    self.recovery = recovery
+    clock = environment.clock
+    random = environment.random
+    let file = opened.log.storeFile
+    handleKey = SipHash(key: (file.keyHigh, file.keyLow))
+    // Time goes on from the last record, also if the machine's clock was set back meanwhile.
+    startWall = max(environment.clock.wallMilliseconds(), state.time.milliseconds)
+    startMonotonic = environment.clock.monotonicNanoseconds()
+    shared = Mutex(
+      Shared(state: state, tail: opened.tail, lastSynced: opened.recovery.lastLSN))
+  }
+
+  /// The store's time: the wall clock at opening plus what has passed since, so it never goes back.
+  var now: Timestamp {
+    let elapsed = clock.monotonicNanoseconds() &- startMonotonic
+    return Timestamp(milliseconds: startWall + Int64(elapsed / 1_000_000))
+  }
+
+  // MARK: Critical sections
+
+  /// Looks at the state as of now and changes nothing that is logged.
+  func look<Result: Sendable>(_ body: (State) -> Result) -> Result {
+    let now = self.now
+    let (result, actions) = shared.withLock { shared -> (Result, Actions) in
+      var actions = Actions()
+      advance(&shared, to: now, &actions)
+      let result = body(shared.state)
+      finishSection(&shared, &actions)
+      return (result, actions)
+    }
+    perform(actions)
+    return result
+  }
+
+  /// Runs `body` under the lock with time advanced to the present, then what it put into actions.
+  func critical(_ body: (inout Shared, inout Actions) -> Void) {
+    let now = self.now
+    let actions = shared.withLock { shared -> Actions in
+      var actions = Actions()
+      advance(&shared, to: now, &actions)
+      body(&shared, &actions)
+      finishSection(&shared, &actions)
+      return actions
+    }
+    perform(actions)
+  }
+
+  /// Ends leases and delays, and serves those who waited for that.
+  private func advance(_ shared: inout Shared, to now: Timestamp, _ actions: inout Actions) {
+    for queue in shared.state.advance(to: now) where shared.waiters.isWaiting(on: queue) {
+      serveWaiters(on: queue, &shared, &actions)
+    }
+  }
+
+  private func finishSection(_ shared: inout Shared, _ actions: inout Actions) {
+    actions.ringsWriter = actions.ringsWriter || shared.tail.hasBatches
+    actions.ringsPreparer =
+      actions.ringsPreparer || (shared.tail.preparedAhead == 0 && !shared.tail.isShortOfSpace)
+    var next = shared.state.nextExpiry ?? Timestamp(milliseconds: .max)
+    if !shared.waiters.isEmpty {
+      next = min(next, shared.waiters.nextDeadline ?? next, shared.state.nextTimer ?? next)
+    }
+    if next < shared.scheduledAt {
+      shared.scheduledAt = next
+      actions.ringsScheduler = true
+    }
+  }
+
+  func perform(_ actions: Actions) {
+    if actions.ringsWriter { writerBell.ring() }
+    if actions.ringsScheduler { schedulerBell.ring() }
+    if actions.ringsPreparer { preparerBell.ring() }
+    if !actions.reads.isEmpty {
+      readJobs.withLock { jobs in for job in actions.reads { jobs.append(job) } }
+      readerBell.ring()
+    }
+    for callback in actions.callbacks { callback() }
+  }
+
+  /// Runs a command, now or when there is room in the log.
+  ///
+  /// - Parameters:
+  ///   - drains: it may use the reserve, and does not queue behind commands that may not.
+  ///   - attempt: does it, or answers false without having changed anything.
+  func submit<T: Sendable>(
+    drains: Bool, _ completion: @escaping Completion<T>, _ attempt: @escaping Attempt
+  ) {
+    let guarded: Attempt = { engine, shared, actions in
+      if let error = shared.refusal {
+        actions.call(completion, .failure(error))
+        return true
+      }
+      return attempt(engine, &shared, &actions)
+    }
+    critical { shared, actions in
+      if drains {
+        if !guarded(self, &shared, &actions) { shared.drainsWaitingForRoom.append(guarded) }
+      } else if !shared.waitingForRoom.isEmpty || !guarded(self, &shared, &actions) {
+        shared.waitingForRoom.append(guarded)
+      }
+    }
+  }
+
+  /// Tries the commands that wait for room, in order, until one must wait on.
+  func retryWaitingForRoom(_ shared: inout Shared, _ actions: inout Actions) {
+    while let attempt = shared.drainsWaitingForRoom.first, attempt(self, &shared, &actions) {
+      _ = shared.drainsWaitingForRoom.popFirst()
+    }
+    while let attempt = shared.waitingForRoom.first, attempt(self, &shared, &actions) {
+      _ = shared.waitingForRoom.popFirst()
+    }
+  }
+
+  // MARK: Records
+
+  /// Appends a record and applies it; there must be room.
+  ///
+  /// - Parameter synced: whether anybody will wait for its sync.
+  func append(
+    _ entry: Entry, _ content: MessageContent? = nil, synced: Bool, _ shared: inout Shared
+  ) -> LSN {
+    let (lsn, position) = shared.tail.append(payload: entry.payloadSize(content), synced: synced) {
+      entry.encode(content, into: $0)
+    }
+    if synced { shared.lastSynced = lsn }
+    do throws(RecordError) {
+      try shared.state.apply(entry, lsn: lsn.value, position: position.packed)
+    } catch {
+      // `decide` and `apply` disagree: a fault of this code. What is in memory is no longer what the
+      // log says, so the store must not go on; a reopening reads what was logged.
+      preconditionFailure("a record was refused by the state that decided it: \(error.description)")
+    }
+    return lsn
+  }
+
+  /// Sets an answer aside until everything up to `lsn` is as durable as asked.
+  func answer(
+    after lsn: LSN, synced: Bool, _ shared: inout Shared, _ actions: inout Actions,
+    _ finish: @escaping @Sendable (PenstockError?, inout Actions) -> Void
+  ) {
+    let reached = synced ? shared.tail.durableLSN : shared.tail.writtenLSN
+    if lsn <= reached {
+      finish(nil, &actions)
+    } else if synced {
+      shared.synced.append(Pending(lsn: max(lsn, shared.synced.last?.lsn ?? lsn), finish: finish))
+    } else {
+      shared.written.append(Pending(lsn: max(lsn, shared.written.last?.lsn ?? lsn), finish: finish))
+    }
+  }
+
+  var isSynced: Bool { options.durability == .synced }
+
+  /// Releases the answers that the log has reached.
+  func releaseAnswers(_ shared: inout Shared, _ actions: inout Actions) {
+    while let first = shared.written.first, first.lsn <= shared.tail.writtenLSN {
+      _ = shared.written.popFirst()
+      first.finish(nil, &actions)
+    }
+    while let first = shared.synced.first, first.lsn <= shared.tail.durableLSN {
+      _ = shared.synced.popFirst()
+      first.finish(nil, &actions)
+    }
+  }
+
+  /// Ends writing for good: what waits for the log has an unknown outcome, what comes is refused (L2).
+  func fail(_ stage: String, _ cause: any Error) {
+    let error = PenstockError(
+      .storeFailed,
+      "\(stage) failed: \(cause). Nothing more is written; reads go on. Close the store and open it "
+        + "again: what was acknowledged is there.")
+    critical { shared, actions in
+      switch shared.phase {
+      case .failed, .closed: return
+      case .closing(let completions):
+        for completion in completions { actions.call(completion, .failure(error)) }
+      case .running: break
+      }
+      shared.phase = .failed(error)
+      let unknown = PenstockError(
+        .outcomeUnknown,
+        "\(stage) failed while this operation was being made durable: it may have happened or not. "
+          + "Opening the store again will tell.")
+      for pending in shared.written.removeAll() { pending.finish(unknown, &actions) }
+      for pending in shared.synced.removeAll() { pending.finish(unknown, &actions) }
+      for waiter in shared.waiters.removeAll() { actions.call(waiter.completion, .failure(error)) }
+      retryWaitingForRoom(&shared, &actions)
+    }
+    options.log?(error.description)
+  }
+}
+
+extension Engine.Shared {
+  /// Why a command is not taken at all; nil when it is.
+  var refusal: PenstockError? {
+    switch phase {
+    case .running: nil
+    case .closing, .closed:
+      PenstockError(.closed, "the store is closed or closing; open it again to use it")
+    case .failed(let error): error
+    }
+  }
+}
+
+extension PenstockError {
+  static let full = PenstockError(
+    .storeFull,
+    "the disk is full: messages can be received and deleted, but none can be sent until there is "
+      + "space again")
+
+  init(_ refusal: Refusal) {
+    switch refusal {
+    case .queueNotFound: self.init(.queueNotFound, "there is no such queue")
+    case .queueExists(let setting):
+      self.init(
+        .queueExists, "a queue of this name exists with another \(setting)",
+        setting: Setting(rawValue: setting))
+    case .invalidHandle: self.init(.invalidHandle, "the handle belongs to another queue")
+    case .messageNotFound:
+      self.init(.messageNotFound, "the message was deleted, purged or has expired")
+    case .leaseLimitExceeded:
+      self.init(.leaseLimitExceeded, "the lease would last longer in all than is allowed")
+    case .messageTooLarge(let limit):
+      self.init(
+        .messageTooLarge, "the message is larger than the queue's \(limit) bytes", limit: limit)
+    }
+  }
+
+  init(_ error: LogError) {
+    switch error {
+    case .corrupted: self.init(.corrupted, error.description)
+    case .system: self.init(.inputOutput, error.description)
+    case .inUse: self.init(.storeInUse, error.description)
+    case .notAStore: self.init(.storeNotFound, error.description)
+    case .unsupportedVersion: self.init(.storeNotFound, error.description)
+    case .invalidOption: self.init(.invalidArgument, error.description)
+    }
+  }
+}

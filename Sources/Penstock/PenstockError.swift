@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// The one error of the public API. `code` says what happened; `family` what a caller can rely on.
+public struct PenstockError: Error, Sendable, CustomStringConvertible {
+  /// What a caller may conclude from an error.
+  public enum Family: Sendable, Hashable {
+    /// Nothing happened: the store is as it was.
+    case rejected
+    /// The operation may or may not be durable: the store failed before it could say. Reopening tells.
+    case outcomeUnknown
+    /// The store has failed or is closed and takes no more writes until it is opened again.
+    case storeFailed
+  }
+
+  public struct Code: Hashable, Sendable, CustomStringConvertible {
+    private enum Name: String, Hashable, Sendable {
+      case queueNotFound, queueExists, invalidHandle, messageNotFound, leaseLimitExceeded
+      case messageTooLarge, invalidArgument, storeFull, storeInUse, storeNotFound, corrupted
+      case inputOutput, outcomeUnknown, storeFailed, closed, unreadableMessage
+    }
+    private var name: Name
+    private init(_ name: Name) { self.name = name }
+    public var description: String { name.rawValue }
+
+    /// No queue has this id or name.
+    public static var queueNotFound: Code { Code(.queueNotFound) }
+    /// A queue of this name has other settings; `PenstockError.setting` names the first that differs.
+    public static var queueExists: Code { Code(.queueExists) }
+    /// The lease handle belongs to no lease of this queue.
+    public static var invalidHandle: Code { Code(.invalidHandle) }
+    /// The message was deleted, purged or has expired.
+    public static var messageNotFound: Code { Code(.messageNotFound) }
+    /// The lease would last longer in all than the caller's limit.
+    public static var leaseLimitExceeded: Code { Code(.leaseLimitExceeded) }
+    /// Larger than the queue allows; `PenstockError.limit` says how much that is, in bytes.
+    public static var messageTooLarge: Code { Code(.messageTooLarge) }
+    public static var invalidArgument: Code { Code(.invalidArgument) }
+    /// The disk is full or nearly so: sends are refused, receives and deletes go on.
+    public static var storeFull: Code { Code(.storeFull) }
+    /// Another process, or another `Store` in this one, has the directory open.
+    public static var storeInUse: Code { Code(.storeInUse) }
+    public static var storeNotFound: Code { Code(.storeNotFound) }
+    /// Acknowledged data is damaged or missing. Nothing was changed on disk.
+    public static var corrupted: Code { Code(.corrupted) }
+    /// A system call failed while opening or reading. Nothing was changed on disk.
+    public static var inputOutput: Code { Code(.inputOutput) }
+    public static var outcomeUnknown: Code { Code(.outcomeUnknown) }
+    public static var storeFailed: Code { Code(.storeFailed) }
+    public static var closed: Code { Code(.closed) }
+    /// The message's bytes on disk fail their checksum or cannot be read. It was not delivered.
+    public static var unreadableMessage: Code { Code(.unreadableMessage) }
+  }
+
+  /// A setting of a queue, for `queueExists`, in the order in which settings are compared.
+  public enum Setting: String, Sendable, Hashable, CaseIterable {
+    case visibilityTimeout, delay, maximumMessageBytes, retention, receiveWait
+  }
+
+  public var code: Code
+  /// What happened and what to do, for people.
+  public var message: String
+  public var limit: Int?
+  public var setting: Setting?
+
+  public init(_ code: Code, _ message: String, limit: Int? = nil, setting: Setting? = nil) {
+    self.code = code
+    self.message = message
+    self.limit = limit
+    self.setting = setting
+  }
+
+  public var family: Family {
+    switch code {
+    case .outcomeUnknown: .outcomeUnknown
+    case .storeFailed, .closed: .storeFailed
+    default: .rejected
+    }
+  }
+
+  public var description: String { "\(code): \(message)" }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+
+/// Lease handles as text: base64 of 35 bytes, authenticated with the store's key, so that nothing that
+/// was not given out is believed.
+///
+/// **Layout**: version 1/1/1 (three bytes), queue 4, slot 4, message 8, token 8, tag 8; little-endian.
+extension Engine {
+  static let handleSize = 35
+  private static let prefix: [UInt8] = [1, 1, 1]
+
+  func text(of handle: LeaseHandle) -> String {
+    var bytes = Self.prefix
+    bytes.reserveCapacity(Self.handleSize + 1)
+    Self.put(UInt64(handle.queue.value), 4, &bytes)
+    Self.put(UInt64(handle.slot), 4, &bytes)
+    Self.put(handle.message, 8, &bytes)
+    Self.put(handle.token, 8, &bytes)
+    Self.put(handleKey.hash(bytes[...]), 8, &bytes)
+    return Base64.encode(bytes)
+  }
+
+  func handle(from text: String) -> LeaseHandle? {
+    guard let bytes = Base64.decode(text, count: Self.handleSize),
+      Array(bytes[..<3]) == Self.prefix,
+      Self.get(bytes, 27, 8) == handleKey.hash(bytes[..<27])
+    else { return nil }
+    return LeaseHandle(
+      queue: QueueID(UInt32(Self.get(bytes, 3, 4))), slot: UInt32(Self.get(bytes, 7, 4)),
+      message: Self.get(bytes, 11, 8), token: Self.get(bytes, 19, 8))
+  }
+
+  private static func put(_ value: UInt64, _ count: Int, _ bytes: inout [UInt8]) {
+    for place in 0..<count { bytes.append(UInt8(truncatingIfNeeded: value >> (8 * UInt64(place)))) }
+  }
+
+  private static func get(_ bytes: [UInt8], _ start: Int, _ count: Int) -> UInt64 {
+    var value: UInt64 = 0
+    for place in 0..<count { value |= UInt64(bytes[start + place]) << (8 * UInt64(place)) }
+    return value
+  }
+}
+
+/// SipHash-2-4, a keyed hash for short inputs (Aumasson and Bernstein, 2012).
+struct SipHash: Sendable {
+  var key: (UInt64, UInt64)
+
+  func hash(_ bytes: ArraySlice<UInt8>) -> UInt64 {
+    var state = SipState(key)
+    var word: UInt64 = 0
+    var filled = 0
+    for byte in bytes {
+      word |= UInt64(byte) << (8 * UInt64(filled & 7))
+      filled += 1
+      if filled & 7 == 0 {
+        state.absorb(word)
+        word = 0
+      }
+    }
+    state.absorb(word | UInt64(filled & 0xff) << 56)
+    return state.finish()
+  }
+}
+
+private struct SipState {
+  var a, b, c, d: UInt64
+
+  init(_ key: (UInt64, UInt64)) {
+    a = key.0 ^ 0x736f_6d65_7073_6575
+    b = key.1 ^ 0x646f_7261_6e64_6f6d
+    c = key.0 ^ 0x6c79_6765_6e65_7261
+    d = key.1 ^ 0x7465_6462_7974_6573
+  }
+
+  mutating func absorb(_ word: UInt64) {
+    d ^= word
+    round()
+    round()
+    a ^= word
+  }
+
+  mutating func finish() -> UInt64 {
+    c ^= 0xff
+    for _ in 0..<4 { round() }
+    return a ^ b ^ c ^ d
+  }
+
+  private mutating func round() {
+    a &+= b
+    b = Self.rotated(b, 13) ^ a
+    a = Self.rotated(a, 32)
+    c &+= d
+    d = Self.rotated(d, 16) ^ c
+    a &+= d
+    d = Self.rotated(d, 21) ^ a
+    c &+= b
+    b = Self.rotated(b, 17) ^ c
+    c = Self.rotated(c, 32)
+  }
+
+  private static func rotated(_ value: UInt64, _ bits: UInt64) -> UInt64 {
+    value << bits | value >> (64 - bits)
+  }
+}
+
+/// Standard base64 with padding.
+enum Base64 {
+  private static let digits = Array(
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
+  private static let values: [UInt8] = {
+    var values = [UInt8](repeating: 0xff, count: 256)
+    for (value, digit) in digits.enumerated() { values[Int(digit)] = UInt8(value) }
+    return values
+  }()
+
+  static func encode(_ bytes: [UInt8]) -> String {
+    var text: [UInt8] = []
+    text.reserveCapacity((bytes.count + 2) / 3 * 4)
+    var index = 0
+    while index < bytes.count {
+      let left = min(3, bytes.count - index)
+      var group = UInt32(bytes[index]) << 16
+      if left > 1 { group |= UInt32(bytes[index + 1]) << 8 }
+      if left > 2 { group |= UInt32(bytes[index + 2]) }
+      for place in 0..<4 {
+        let digit = digits[Int(group >> (18 - 6 * UInt32(place))) & 63]
+        text.append(place <= left ? digit : UInt8(ascii: "="))
+      }
+      index += 3
+    }
+    return String(decoding: text, as: UTF8.self)
+  }
+
+  /// Nil unless the text is the encoding of exactly `count` bytes.
+  static func decode(_ text: String, count: Int) -> [UInt8]? {
+    guard text.utf8.count == (count + 2) / 3 * 4 else { return nil }
+    var bytes: [UInt8] = []
+    bytes.reserveCapacity(count + 2)
+    var group: UInt32 = 0
+    var filled = 0
+    for character in text.utf8 {
+      var value = values[Int(character)]
+      if character == UInt8(ascii: "="), bytes.count + 3 > count { value = 0 }
+      guard value != 0xff else { return nil }
+      group = group << 6 | UInt32(value)
+      filled += 1
+      if filled == 4 {
+        for shift in [UInt32(16), 8, 0] { bytes.append(UInt8(truncatingIfNeeded: group >> shift)) }
+        group = 0
+        filled = 0
+      }
+    }
+    bytes.removeLast(bytes.count - count)
+    return encode(bytes) == text ? bytes : nil
+  }
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockLog
+
+/// What opening a store found and did: for the host to inspect and for people to read.
+public struct RecoveryReport: Sendable, CustomStringConvertible {
+  /// How the log ended.
+  public enum End: String, Sendable, Hashable {
+    /// The store was made by this open.
+    case created
+    /// The last run closed the store.
+    case closed
+    /// The last run did not close the store, and nothing lies behind its last commit.
+    case clean
+    /// Behind the last commit lay bytes of a write that was never acknowledged as synced.
+    case torn
+    /// The same, with whole commits among them that reached the disk out of order.
+    case unsyncedWindow
+  }
+
+  public var end: End
+  public var queues: Int
+  public var messages: Int
+  public var segments: Int
+  public var records: UInt64
+  /// Bytes of the log that were read.
+  public var bytes: UInt64
+  /// LSN of the last record.
+  public var lastLSN: UInt64
+  /// Bytes that were cut off behind the last commit, none of them acknowledged as synced.
+  public var droppedBytes: Int
+  /// The file in the store's directory that keeps them; nil if there were none or no space for it.
+  public var evidence: String?
+  /// Names in the directory that are not the store's.
+  public var unknownFiles: [String]
+  public var duration: Duration
+
+  init(_ log: LogRecovery, queues: Int, messages: Int, nanoseconds: UInt64) {
+    end =
+      switch log.end {
+      case .created: .created
+      case .sealed: .closed
+      case .clean: .clean
+      case .torn: .torn
+      case .unsyncedWindow: .unsyncedWindow
+      }
+    self.queues = queues
+    self.messages = messages
+    segments = log.segments
+    records = log.records
+    bytes = log.bytes
+    lastLSN = log.lastLSN.value
+    droppedBytes = log.droppedBytes
+    evidence = log.evidence
+    unknownFiles = log.unknownFiles
+    duration = .nanoseconds(Int64(clamping: nanoseconds))
+  }
+
+  public var description: String {
+    let milliseconds = duration.wholeMilliseconds
+    var lines: [String] = []
+    switch end {
+    case .created: lines.append("new store")
+    case .closed: lines.append("the last run closed the store")
+    case .clean: lines.append("the last run did not close the store; its log ends cleanly")
+    case .torn:
+      lines.append("the last run did not close the store; cut an unacknowledged write")
+    case .unsyncedWindow:
+      lines.append("the last run did not close the store; cut unacknowledged commits")
+    }
+    lines.append(
+      "\(messages) messages in \(queues) queues, from \(records) records in \(segments) segments "
+        + "(\(bytes) bytes) in \(milliseconds) ms")
+    if droppedBytes > 0 {
+      lines.append("\(droppedBytes) bytes cut; kept in \(evidence ?? "no file: the disk is full")")
+    }
+    if !unknownFiles.isEmpty {
+      lines.append("not the store's: \(unknownFiles.joined(separator: ", "))")
+    }
+    return lines.joined(separator: "\n")
+  }
+}

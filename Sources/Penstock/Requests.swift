@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// One message to send.
+public struct SendEntry: Sendable {
+  public var content: MessageContent
+  /// How long to hide it at first; nil takes the queue's delay.
+  public var delay: Duration?
+
+  public init(_ content: MessageContent, delay: Duration? = nil) {
+    self.content = content
+    self.delay = delay
+  }
+}
+
+/// What a sender gets back once its message is durable.
+public struct SendReceipt: Sendable, Hashable {
+  public var id: MessageID
+  /// LSN of the send: grows with every message of the store.
+  public var lsn: UInt64
+}
+
+/// What to receive.
+public struct ReceiveRequest: Sendable {
+  /// At most this many messages, at least 1.
+  public var maximumMessages: Int
+  /// How long to wait for the first one; nil takes the queue's `receiveWait`.
+  public var wait: Duration?
+  /// How long to hide what is received; nil takes the queue's `visibilityTimeout`. Zero leaves it
+  /// visible, though it is delivered and counted.
+  public var visibilityTimeout: Duration?
+
+  public init(
+    maximumMessages: Int = 1, wait: Duration? = nil, visibilityTimeout: Duration? = nil
+  ) {
+    self.maximumMessages = maximumMessages
+    self.wait = wait
+    self.visibilityTimeout = visibilityTimeout
+  }
+}
+
+/// A message as a receiver sees it.
+public struct ReceivedMessage: Sendable {
+  public var id: MessageID
+  public var handle: LeaseHandle
+  public var content: MessageContent
+  public var sentAt: Timestamp
+  public var firstReceivedAt: Timestamp
+  /// How often it was received, this time included.
+  public var receiveCount: Int
+  /// When it becomes visible again.
+  public var leaseEndsAt: Timestamp
+}
+
+/// Names a receive that may be waiting, to cancel it.
+public struct ReceiveTicket: Sendable, Hashable {
+  package var value: UInt64
+  package init(value: UInt64) { self.value = value }
+}
+
+/// A new end for a lease: `timeout` from now, not added to what is left. Zero makes the message
+/// visible at once.
+public struct VisibilityChange: Sendable {
+  public var handle: LeaseHandle
+  public var timeout: Duration
+  public init(handle: LeaseHandle, timeout: Duration) {
+    self.handle = handle
+    self.timeout = timeout
+  }
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+@_exported public import PenstockCore
+internal import PenstockLog
+public import PenstockSystem
+internal import Synchronization
+
+/// The end of an operation: called once, on a thread of the store or before the call returns. It must
+/// not block; what takes long belongs elsewhere.
+public typealias Completion<T> = @Sendable (Result<T, PenstockError>) -> Void
+
+/// What an acknowledgement means.
+public enum Durability: String, Sendable, Hashable {
+  /// On disk: it survives the loss of power. The default.
+  case synced
+  /// With the operating system: it survives the end of the process, not the loss of power.
+  case written
+}
+
+/// How a store is opened.
+public struct StoreOptions: Sendable {
+  /// What an acknowledgement of a send, a delete or a change of a queue means.
+  public var durability = Durability.synced
+  /// Size of a segment file of the log in bytes: a multiple of 4096 from 64 KiB to 1 GiB. Two such
+  /// files are the least disk that a store takes.
+  public var segmentSize = 32 << 20
+  /// Most messages that one receive may take.
+  public var maximumReceive = 1000
+  /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called on
+  /// threads of the store; must not block.
+  public var log: (@Sendable (String) -> Void)?
+
+  public init() {}
+}
+
+/// What a store needs of its surroundings; tests replace it.
+public struct StoreEnvironment: Sendable {
+  public var fileSystem: any FileSystem
+  public var clock: any SystemClock
+  public var random: any RandomSource
+
+  /// The machine's own.
+  public init() {
+    self.init(fileSystem: PosixFileSystem(), clock: RealClock(), random: SystemRandom())
+  }
+
+  public init(
+    fileSystem: any FileSystem, clock: any SystemClock, random: any RandomSource
+  ) {
+    self.fileSystem = fileSystem
+    self.clock = clock
+    self.random = random
+  }
+}
+
+/// A durable store of queues in one directory, used by one process at a time.
+///
+/// An operation's answer comes when its effect is as durable as `durability` says; a receiver never
+/// sees a message whose send could still vanish. The methods that take a completion are the whole
+/// API; the `async` ones and `Queue` rest on them.
+///
+/// Call `close` when done. A store that is dropped without it closes itself later, on its own threads.
+public final class Store: Sendable {
+  let engine: Engine
+
+  init(engine: Engine) { self.engine = engine }
+
+  deinit { engine.close { _ in } }
+
+  // MARK: Opening
+
+  /// Opens the store in a directory, or makes one there. Reads the whole log.
+  ///
+  /// - Durability: on return everything that the store shows is durable.
+  /// - Throws: `.storeInUse` when somebody else has it open; `.corrupted` when acknowledged data is
+  ///   damaged or missing, with the place; `.inputOutput` when a file cannot be read; `.storeNotFound`
+  ///   when the directory holds something else. Nothing acknowledged is changed in any of these cases.
+  public static func open(
+    at path: String, options: StoreOptions = StoreOptions(),
+    environment: StoreEnvironment = StoreEnvironment()
+  ) async throws(PenstockError) -> Store {
+    let result = await withCheckedContinuation { continuation in
+      let body: @Sendable () -> Void = {
+        do throws(PenstockError) {
+          let store = try openBlocking(at: path, options: options, environment: environment)
+          continuation.resume(returning: Result<Store, PenstockError>.success(store))
+        } catch {
+          continuation.resume(returning: .failure(error))
+        }
+      }
+      // Reading a log takes long and must not hold a thread of the cooperative pool.
+      do throws(SystemError) { _ = try SystemThread(name: "penstock-open", body) } catch {
+        continuation.resume(
+          returning: .failure(PenstockError(.inputOutput, error.description)))
+      }
+    }
+    return try result.get()
+  }
+
+  /// As `open`, on the calling thread.
+  public static func openBlocking(
+    at path: String, options: StoreOptions = StoreOptions(),
+    environment: StoreEnvironment = StoreEnvironment()
+  ) throws(PenstockError) -> Store {
+    let began = environment.clock.monotonicNanoseconds()
+    var state = State()
+    var logOptions = LogOptions()
+    logOptions.segmentSize = options.segmentSize
+    let opened: SegmentedLog.Opened
+    do throws(LogError) {
+      opened = try SegmentedLog.open(
+        directory: path, options: logOptions, fileSystem: environment.fileSystem,
+        random: environment.random, clock: environment.clock
+      ) { (place, payload) throws(LogError) in
+        do throws(RecordError) {
+          let entry = try Entry(payload)
+          try state.apply(entry, lsn: place.lsn.value, position: place.position.packed)
+        } catch {
+          throw .corrupted(
+            .init(
+              file: "segment \(place.position.segment)", offset: UInt64(place.position.offset),
+              lsn: place.lsn, reason: error.description))
+        }
+      }
+    } catch {
+      throw PenstockError(error)
+    }
+    let elapsed = environment.clock.monotonicNanoseconds() &- began
+    let report = RecoveryReport(
+      opened.recovery, queues: state.queueCount, messages: state.messageCount,
+      nanoseconds: elapsed)
+    let engine = Engine(
+      state: state, opened: opened, options: options, environment: environment, recovery: report)
+    do throws(SystemError) { try engine.start() } catch {
+      opened.log.close()
+      throw PenstockError(.inputOutput, error.description)
+    }
+    return Store(engine: engine)
+  }
+
+  public var path: String { engine.log.directory }
+  public var durability: Durability { engine.options.durability }
+  /// What opening found.
+  public var recovery: RecoveryReport { engine.recovery }
+  /// The store's time, which all deadlines are measured by. It never goes back.
+  public var now: Timestamp { engine.now }
+
+  // MARK: Looking
+
+  /// The queue of this name as it is in memory, without waiting for anything. It may show a change
+  /// that is not durable yet; what is done with the queue waits for that change.
+  public func lookup(_ name: String) -> QueueDescription? {
+    engine.look { state in state.queue(named: name).flatMap { state.describe($0) } }
+  }
+
+  public func lookup(_ id: QueueID) -> QueueDescription? { engine.look { $0.describe(id) } }
+
+  /// Names of queues that begin with `prefix`, ascending, after `after`, at most `limit`.
+  public func queueNames(prefix: String = "", after: String? = nil, limit: Int = .max) -> [String] {
+    engine.look { $0.queueNames(prefix: prefix, after: after, limit: limit) }
+  }
+
+  /// A lease handle as text for clients that are not in this process. Valid as long as the store lives,
+  /// also after a restart.
+  public func receiptHandle(for handle: LeaseHandle) -> String { engine.text(of: handle) }
+
+  /// Nil when the text is no handle that this store gave out.
+  public func leaseHandle(from receiptHandle: String) -> LeaseHandle? {
+    engine.handle(from: receiptHandle)
+  }
+
+  // MARK: Queues
+
+  /// Describes a queue, once everything that is told is durable.
+  public func describe(_ queue: QueueID, _ completion: @escaping Completion<QueueDescription>) {
+    engine.describe(queue, completion)
+  }
+
+  /// Creates a queue, or finds the one of that name if its settings equal those supplied.
+  ///
+  /// Fails with `.queueExists` when one that is supplied differs; `setting` names the first.
+  public func createQueue(
+    _ name: String, _ settings: QueueSettingsChange,
+    _ completion: @escaping Completion<QueueDescription>
+  ) { engine.createQueue(name, settings, completion) }
+
+  public func changeQueue(
+    _ queue: QueueID, _ settings: QueueSettingsChange,
+    _ completion: @escaping Completion<QueueDescription>
+  ) { engine.changeQueue(queue, settings, completion) }
+
+  /// Deletes a queue with its messages. Receives that wait on it end with an empty result.
+  public func deleteQueue(_ queue: QueueID, _ completion: @escaping Completion<Void>) {
+    engine.deleteQueue(queue, completion)
+  }
+
+  /// Deletes every message that was sent before, in whatever state it is.
+  public func purgeQueue(_ queue: QueueID, _ completion: @escaping Completion<Void>) {
+    engine.purgeQueue(queue, completion)
+  }
+
+  // MARK: Messages
+
+  /// Sends messages. Those that the queue's size limit lets pass are one atomic group: after a crash
+  /// all of them are there or none. Each has its own result, in order.
+  public func send(
+    _ entries: [SendEntry], to queue: QueueID,
+    _ completion: @escaping Completion<[Result<SendReceipt, PenstockError>]>
+  ) { engine.send(entries, to: queue, completion) }
+
+  /// Receives messages, oldest first, and hides them for the visibility timeout. Without any, waits.
+  ///
+  /// - Returns: a ticket to cancel the wait with.
+  @discardableResult
+  public func receive(
+    _ request: ReceiveRequest, from queue: QueueID,
+    _ completion: @escaping Completion<[ReceivedMessage]>
+  ) -> ReceiveTicket { engine.receive(request, from: queue, completion) }
+
+  /// Ends a waiting receive with an empty result, unless it has taken messages already.
+  public func cancel(_ ticket: ReceiveTicket) { engine.cancel(ticket) }
+
+  /// Deletes messages. One that is gone already is a success.
+  public func delete(
+    _ handles: [LeaseHandle], from queue: QueueID,
+    _ completion: @escaping Completion<[Result<Void, PenstockError>]>
+  ) { engine.delete(handles, from: queue, completion) }
+
+  /// Moves the ends of leases. Also hides a message again whose lease has ended.
+  ///
+  /// - Parameter totalLimit: a lease may not end later than this after its message was received; nil
+  ///   for no limit.
+  public func changeVisibility(
+    _ changes: [VisibilityChange], of queue: QueueID, totalLimit: Duration? = nil,
+    _ completion: @escaping Completion<[Result<Void, PenstockError>]>
+  ) { engine.changeVisibility(changes, of: queue, totalLimit: totalLimit, completion) }
+
+  // MARK: Closing
+
+  /// Refuses new operations, ends waiting receives empty, finishes and answers what is under way,
+  /// seals the log and releases the directory.
+  ///
+  /// Fails with `.storeFailed` when the store had failed; the directory is released all the same.
+  public func close(_ completion: @escaping Completion<Void>) { engine.close(completion) }
+
+  /// Whether operations are refused because of `close` or a failure.
+  public var isClosed: Bool { engine.shared.withLock { $0.refusal != nil } }
+
+  public func close() async throws(PenstockError) {
+    try await awaited { self.close($0) }
+  }
+}
+
+/// Turns the callback style into `async`.
+func awaited<T: Sendable>(
+  _ start: (@escaping Completion<T>) -> Void
+) async throws(PenstockError) -> T {
+  try await withCheckedContinuation { continuation in
+    start { continuation.resume(returning: $0) }
+  }.get()
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+
+/// Receives that wait for a message: first come, first served in each queue; each with a deadline.
+///
+/// Invariants
+/// - I1: a waiter is in its queue's list and in `deadlines` until it is removed.
+/// - I2: a ticket names a place and how often the place was used, so an old one names nothing.
+struct Waiters {
+  struct Waiter {
+    var queue: QueueID
+    var maximumMessages: Int
+    /// Milliseconds.
+    var visibility: Int64
+    var deadline: Timestamp
+    var completion: Completion<[ReceivedMessage]>
+  }
+
+  private struct Place {
+    var waiter: Waiter?
+    var use: UInt32 = 0
+    var next = Waiters.none
+    var previous = Waiters.none
+  }
+
+  static let none = UInt32.max
+
+  private var places: [Place] = []
+  private var free: [UInt32] = []
+  private var lists: [QueueID: (head: UInt32, tail: UInt32)] = [:]
+  private var deadlines = IndexedHeap()
+  private var heapPlaces: [UInt32] = []
+
+  var isEmpty: Bool { deadlines.count == 0 }
+  var nextDeadline: Timestamp? {
+    deadlines.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
+  }
+
+  /// Queues that somebody waits on, ascending.
+  var queues: [QueueID] { lists.keys.sorted() }
+
+  func isWaiting(on queue: QueueID) -> Bool { lists[queue] != nil }
+
+  mutating func add(_ waiter: Waiter) -> ReceiveTicket {
+    let index: UInt32
+    if let place = free.popLast() {
+      index = place
+    } else {
+      index = UInt32(places.count)
+      places.append(Place())
+      heapPlaces.append(IndexedHeap.absent)
+    }
+    places[Int(index)].waiter = waiter
+    places[Int(index)].use &+= 1
+    places[Int(index)].next = Self.none
+    let tail = lists[waiter.queue]?.tail ?? Self.none
+    places[Int(index)].previous = tail
+    if tail != Self.none { places[Int(tail)].next = index }
+    lists[waiter.queue] = (lists[waiter.queue]?.head ?? index, index)
+    deadlines.insert(
+      index, key: UInt64(clamping: waiter.deadline.milliseconds), &heapPlaces)
+    return ReceiveTicket(value: UInt64(places[Int(index)].use) << 32 | UInt64(index))
+  }
+
+  /// The waiter that is served next, left in its place.
+  func first(on queue: QueueID) -> (ReceiveTicket, Waiter)? {
+    guard let index = lists[queue]?.head, let waiter = places[Int(index)].waiter else { return nil }
+    return (ReceiveTicket(value: UInt64(places[Int(index)].use) << 32 | UInt64(index)), waiter)
+  }
+
+  mutating func remove(_ ticket: ReceiveTicket) -> Waiter? {
+    let index = UInt32(truncatingIfNeeded: ticket.value)
+    guard Int(index) < places.count, UInt64(places[Int(index)].use) == ticket.value >> 32,
+      let waiter = places[Int(index)].waiter
+    else { return nil }
+    places[Int(index)].waiter = nil
+    deadlines.remove(index, &heapPlaces)
+    let next = places[Int(index)].next
+    let previous = places[Int(index)].previous
+    if next != Self.none { places[Int(next)].previous = previous }
+    if previous != Self.none { places[Int(previous)].next = next }
+    if var list = lists[waiter.queue] {
+      if list.head == index { list.head = next }
+      if list.tail == index { list.tail = previous }
+      lists[waiter.queue] = list.head == Self.none ? nil : list
+    }
+    free.append(index)
+    return waiter
+  }
+
+  /// Takes out one waiter whose deadline is not after `now`.
+  mutating func takeExpired(at now: Timestamp) -> Waiter? {
+    guard let first = deadlines.first, first.key <= UInt64(clamping: now.milliseconds) else {
+      return nil
+    }
+    let use = places[Int(first.item)].use
+    return remove(ReceiveTicket(value: UInt64(use) << 32 | UInt64(first.item)))
+  }
+
+  /// Takes out everybody, or everybody on one queue.
+  mutating func removeAll(on queue: QueueID? = nil) -> [Waiter] {
+    var all: [Waiter] = []
+    if let queue {
+      while let (ticket, _) = first(on: queue), let waiter = remove(ticket) { all.append(waiter) }
+      return all
+    }
+    while let waiter = takeExpired(at: Timestamp(milliseconds: .max)) { all.append(waiter) }
+    return all
+  }
+}

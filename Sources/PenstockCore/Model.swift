@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Identity of one incarnation of a queue. Never reused: a queue that is deleted and created again
+/// under its old name has another id, so handles of the old one are dead.
+public struct QueueID: Hashable, Comparable, Sendable {
+  public var value: UInt32
+  public init(_ value: UInt32) { self.value = value }
+  public static func < (a: QueueID, b: QueueID) -> Bool { a.value < b.value }
+}
+
+/// Milliseconds since 1970-01-01 UTC.
+public struct Timestamp: Hashable, Comparable, Sendable {
+  public var milliseconds: Int64
+  public init(milliseconds: Int64) { self.milliseconds = milliseconds }
+  public static func < (a: Timestamp, b: Timestamp) -> Bool { a.milliseconds < b.milliseconds }
+
+  /// The time `milliseconds` later, held at the ends of the range instead of overflowing.
+  package func adding(_ milliseconds: Int64) -> Timestamp {
+    let (sum, overflow) = self.milliseconds.addingReportingOverflow(milliseconds)
+    return Timestamp(milliseconds: overflow ? (milliseconds < 0 ? .min : .max) : sum)
+  }
+}
+
+/// Identity of a message: a random UUID (version 4), kept for as long as the message lives.
+public struct MessageID: Hashable, Sendable, CustomStringConvertible {
+  public var high: UInt64
+  public var low: UInt64
+
+  /// Takes 128 random bits and sets the version and variant of RFC 9562 in them.
+  public init(randomHigh: UInt64, randomLow: UInt64) {
+    high = (randomHigh & ~0xf000) | 0x4000
+    low = (randomLow & ~(0b11 << 62)) | (0b10 << 62)
+  }
+
+  package init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
+  }
+
+  /// Lower case with hyphens.
+  public var description: String {
+    let digits: [UInt8] = Array("0123456789abcdef".utf8)
+    var text: [UInt8] = []
+    text.reserveCapacity(36)
+    for byte in 0..<16 {
+      if byte == 4 || byte == 6 || byte == 8 || byte == 10 { text.append(UInt8(ascii: "-")) }
+      let half = byte < 8 ? high : low
+      let value = Int(truncatingIfNeeded: half >> (56 - 8 * UInt64(byte & 7))) & 0xff
+      text.append(digits[value >> 4])
+      text.append(digits[value & 15])
+    }
+    return String(decoding: text, as: UTF8.self)
+  }
+}
+
+/// A typed name-value pair that travels with a message. The engine stores it and looks at none of it.
+public struct MessageAttribute: Hashable, Sendable {
+  public enum Value: Hashable, Sendable {
+    case string(String)
+    case binary([UInt8])
+  }
+  public var name: String
+  /// For example `String`, `Number.int` or `Binary.png`.
+  public var type: String
+  public var value: Value
+
+  public init(name: String, type: String, value: Value) {
+    self.name = name
+    self.type = type
+    self.value = value
+  }
+}
+
+/// What a sender hands over: a body and what belongs to it.
+public struct MessageContent: Hashable, Sendable {
+  public var body: [UInt8]
+  /// In the order given by the sender.
+  public var attributes: [MessageAttribute] = []
+  public var groupID: String?
+  public var traceHeader: String?
+  /// Who sent it, as the host knows its clients.
+  public var senderID: String?
+
+  public init(
+    body: [UInt8], attributes: [MessageAttribute] = [], groupID: String? = nil,
+    traceHeader: String? = nil, senderID: String? = nil
+  ) {
+    self.body = body
+    self.attributes = attributes
+    self.groupID = groupID
+    self.traceHeader = traceHeader
+    self.senderID = senderID
+  }
+}
+
+/// How a queue treats its messages. Durations count in whole milliseconds.
+public struct QueueSettings: Hashable, Sendable {
+  /// How long a received message stays hidden when the receive does not say.
+  public var visibilityTimeout: Duration = .seconds(30)
+  /// How long a new message stays hidden when the send does not say.
+  public var delay: Duration = .zero
+  /// Largest body plus attributes that a send may bring, in bytes.
+  public var maximumMessageBytes: Int = 1_048_576
+  /// How long a message is kept, counted from its send, in whatever state it is.
+  public var retention: Duration = .seconds(345_600)
+  /// How long a receive waits for a message when it does not say.
+  public var receiveWait: Duration = .zero
+
+  public init(
+    visibilityTimeout: Duration = .seconds(30), delay: Duration = .zero,
+    maximumMessageBytes: Int = 1_048_576, retention: Duration = .seconds(345_600),
+    receiveWait: Duration = .zero
+  ) {
+    self.visibilityTimeout = visibilityTimeout
+    self.delay = delay
+    self.maximumMessageBytes = maximumMessageBytes
+    self.retention = retention
+    self.receiveWait = receiveWait
+  }
+}
+
+/// Some settings: those that are nil stay as they are, or at their default when a queue is created.
+public struct QueueSettingsChange: Hashable, Sendable {
+  public var visibilityTimeout: Duration?
+  public var delay: Duration?
+  public var maximumMessageBytes: Int?
+  public var retention: Duration?
+  public var receiveWait: Duration?
+
+  public init(
+    visibilityTimeout: Duration? = nil, delay: Duration? = nil, maximumMessageBytes: Int? = nil,
+    retention: Duration? = nil, receiveWait: Duration? = nil
+  ) {
+    self.visibilityTimeout = visibilityTimeout
+    self.delay = delay
+    self.maximumMessageBytes = maximumMessageBytes
+    self.retention = retention
+    self.receiveWait = receiveWait
+  }
+
+  /// Every setting of `settings`.
+  public init(_ settings: QueueSettings) {
+    visibilityTimeout = settings.visibilityTimeout
+    delay = settings.delay
+    maximumMessageBytes = settings.maximumMessageBytes
+    retention = settings.retention
+    receiveWait = settings.receiveWait
+  }
+
+  public func applied(to settings: QueueSettings) -> QueueSettings {
+    QueueSettings(
+      visibilityTimeout: visibilityTimeout ?? settings.visibilityTimeout,
+      delay: delay ?? settings.delay,
+      maximumMessageBytes: maximumMessageBytes ?? settings.maximumMessageBytes,
+      retention: retention ?? settings.retention,
+      receiveWait: receiveWait ?? settings.receiveWait)
+  }
+}
+
+/// Messages of a queue by state. The three are disjoint and exact.
+public struct QueueCounts: Hashable, Sendable {
+  /// Can be received now.
+  public var visible = 0
+  /// Received and hidden until their lease ends.
+  public var leased = 0
+  /// Never received and hidden until their delay ends.
+  public var delayed = 0
+  public var total: Int { visible + leased + delayed }
+  public init() {}
+}
+
+/// What a queue is at one moment.
+public struct QueueDescription: Hashable, Sendable {
+  public var id: QueueID
+  public var name: String
+  public var settings: QueueSettings
+  public var createdAt: Timestamp
+  /// When the settings last changed; `createdAt` if never.
+  public var changedAt: Timestamp
+  public var counts: QueueCounts
+}
+
+/// Names one lease of one message; what a receipt handle carries.
+public struct LeaseHandle: Hashable, Sendable {
+  public var queue: QueueID
+  /// Place of the message in the table of active messages.
+  public var slot: UInt32
+  /// LSN of the message's send record: its identity within the store.
+  public var message: UInt64
+  /// LSN of the lease record. A later lease of the same message has a greater one.
+  public var token: UInt64
+
+  public init(queue: QueueID, slot: UInt32, message: UInt64, token: UInt64) {
+    self.queue = queue
+    self.slot = slot
+    self.message = message
+    self.token = token
+  }
+}

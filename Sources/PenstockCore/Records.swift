@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+public import PenstockSystem
+
+/// What moves state. Everything a store knows follows from its records in order.
+///
+/// **Layout** of a payload: kind 0/1, flags 1/1, zero 2/2, queue 4/4, time 8/8 (milliseconds), then
+/// what the kind adds; see `Docs/format.md`.
+public enum Record: Hashable, Sendable {
+  /// Written by the log itself as LSN 1.
+  case logCreated
+  case sent(Sent)
+  case queueCreated(name: String, settings: QueueSettings)
+  case queueChanged(settings: QueueSettings)
+  case queueDeleted
+  case leased(message: UInt64, slot: UInt32, deadline: Timestamp)
+  case leaseChanged(message: UInt64, slot: UInt32, deadline: Timestamp)
+  case deleted(message: UInt64, slot: UInt32)
+  case purged
+  /// Retention ended for every message of the queue that nobody holds, up to this LSN.
+  case expired(through: UInt64)
+
+  /// A message without what the state machine never looks at.
+  public struct Sent: Hashable, Sendable {
+    public var id: MessageID
+    /// When it becomes visible; nil at once.
+    public var visibleAt: Timestamp?
+    public init(id: MessageID, visibleAt: Timestamp?) {
+      self.id = id
+      self.visibleAt = visibleAt
+    }
+  }
+}
+
+/// A record with the queue it is about and its time.
+public struct Entry: Hashable, Sendable {
+  public var queue: QueueID
+  public var time: Timestamp
+  public var record: Record
+
+  public init(queue: QueueID, time: Timestamp, record: Record) {
+    self.queue = queue
+    self.time = time
+    self.record = record
+  }
+}
+
+/// Bytes in the log that are no record of this format.
+public struct RecordError: Error, Hashable, Sendable, CustomStringConvertible {
+  public var description: String
+}
+
+extension Entry {
+  enum Kind: UInt8 {
+    case logCreated = 0
+    case sent = 1
+    case queueCreated = 2
+    case queueChanged = 3
+    case queueDeleted = 4
+    case leased = 5
+    case leaseChanged = 6
+    case deleted = 7
+    case purged = 8
+    case expired = 9
+  }
+
+  static let prefixSize = 16
+  static let flagDelayed: UInt8 = 1
+  static let flagExtras: UInt8 = 2
+
+  /// Payload bytes; `content` belongs to a sent message.
+  public func payloadSize(_ content: MessageContent? = nil) -> Int {
+    switch record {
+    case .logCreated, .queueDeleted, .purged: Self.prefixSize
+    case .sent(let sent):
+      Self.prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8)
+        + (content.map { $0.extrasSize + $0.body.count } ?? 0)
+    case .queueCreated(let name, _): Self.prefixSize + 40 + name.utf8.count
+    case .queueChanged: Self.prefixSize + 40
+    case .leased, .leaseChanged: Self.prefixSize + 24
+    case .deleted: Self.prefixSize + 16
+    case .expired: Self.prefixSize + 8
+    }
+  }
+
+  /// Puts exactly `payloadSize` bytes.
+  public func encode(_ content: MessageContent? = nil, into buffer: CommitBuffer) {
+    func prefix(_ kind: Kind, _ flags: UInt8 = 0) {
+      buffer.put(kind.rawValue)
+      buffer.put(flags)
+      buffer.put(UInt16(0))
+      buffer.put(queue.value)
+      buffer.put(time.milliseconds)
+    }
+    switch record {
+    case .logCreated: prefix(.logCreated)
+    case .queueDeleted: prefix(.queueDeleted)
+    case .purged: prefix(.purged)
+    case .sent(let sent):
+      let extras = content?.extrasSize ?? 0
+      prefix(
+        .sent,
+        (sent.visibleAt == nil ? 0 : Self.flagDelayed) | (extras == 0 ? 0 : Self.flagExtras))
+      buffer.put(sent.id.high)
+      buffer.put(sent.id.low)
+      if let visibleAt = sent.visibleAt { buffer.put(visibleAt.milliseconds) }
+      content?.encodeExtras(extras, into: buffer)
+      if let content { buffer.put(content.body) }
+    case .queueCreated(let name, let settings):
+      prefix(.queueCreated)
+      settings.encode(into: buffer)
+      buffer.put(Array(name.utf8))
+    case .queueChanged(let settings):
+      prefix(.queueChanged)
+      settings.encode(into: buffer)
+    case .leased(let message, let slot, let deadline):
+      prefix(.leased)
+      buffer.put(message)
+      buffer.put(slot)
+      buffer.put(UInt32(0))
+      buffer.put(deadline.milliseconds)
+    case .leaseChanged(let message, let slot, let deadline):
+      prefix(.leaseChanged)
+      buffer.put(message)
+      buffer.put(slot)
+      buffer.put(UInt32(0))
+      buffer.put(deadline.milliseconds)
+    case .deleted(let message, let slot):
+      prefix(.deleted)
+      buffer.put(message)
+      buffer.put(slot)
+      buffer.put(UInt32(0))
+    case .expired(let through):
+      prefix(.expired)
+      buffer.put(through)
+    }
+  }
+
+  /// Reads a payload; of a sent message only what the state machine needs.
+  public init(_ span: borrowing RawSpan) throws(RecordError) {
+    do {
+      var cursor = ByteCursor()
+      let number = try cursor.u8(span)
+      guard let kind = Kind(rawValue: number) else {
+        throw RecordError(description: "a record has the unknown kind \(number)")
+      }
+      let flags = try cursor.u8(span)
+      _ = try cursor.u16(span)
+      queue = QueueID(try cursor.u32(span))
+      time = Timestamp(milliseconds: try cursor.i64(span))
+      record = try Self.body(kind, flags, &cursor, span)
+    } catch let error as RecordError {
+      throw error
+    } catch {
+      throw RecordError(description: "a record is shorter than its kind needs")
+    }
+  }
+
+  private static func body(
+    _ kind: Kind, _ flags: UInt8, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+  ) throws -> Record {
+    switch kind {
+    case .logCreated: return .logCreated
+    case .queueDeleted: return .queueDeleted
+    case .purged: return .purged
+    case .sent:
+      let id = MessageID(high: try cursor.u64(span), low: try cursor.u64(span))
+      let delayed = flags & flagDelayed != 0
+      let visibleAt = delayed ? Timestamp(milliseconds: try cursor.i64(span)) : nil
+      return .sent(.init(id: id, visibleAt: visibleAt))
+    case .queueCreated:
+      let settings = try QueueSettings(&cursor, span)
+      let name = try cursor.bytes(span.byteCount - cursor.offset, span)
+      guard let text = String(validating: name, as: UTF8.self) else {
+        throw RecordError(description: "a queue's name is not UTF-8")
+      }
+      return .queueCreated(name: text, settings: settings)
+    case .queueChanged: return .queueChanged(settings: try QueueSettings(&cursor, span))
+    case .leased, .leaseChanged:
+      let message = try cursor.u64(span)
+      let slot = try cursor.u32(span)
+      _ = try cursor.u32(span)
+      let deadline = Timestamp(milliseconds: try cursor.i64(span))
+      return kind == .leased
+        ? .leased(message: message, slot: slot, deadline: deadline)
+        : .leaseChanged(message: message, slot: slot, deadline: deadline)
+    case .deleted: return .deleted(message: try cursor.u64(span), slot: try cursor.u32(span))
+    case .expired: return .expired(through: try cursor.u64(span))
+    }
+  }
+}
+
+/// A whole message as the log holds it.
+public struct StoredMessage: Hashable, Sendable {
+  public var id: MessageID
+  public var queue: QueueID
+  public var sentAt: Timestamp
+  public var content: MessageContent
+
+  /// Reads the payload of a sent record.
+  public init(_ span: borrowing RawSpan) throws(RecordError) {
+    let entry = try Entry(span)
+    guard case .sent(let sent) = entry.record else {
+      throw RecordError(description: "there is another record where a message should be")
+    }
+    id = sent.id
+    queue = entry.queue
+    sentAt = entry.time
+    do {
+      var cursor = ByteCursor(1)
+      let flags = try cursor.u8(span)
+      cursor.offset = Entry.prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8)
+      content = MessageContent(body: [])
+      if flags & Entry.flagExtras != 0 { try content.decodeExtras(&cursor, span) }
+      content.body = try cursor.bytes(span.byteCount - cursor.offset, span)
+    } catch {
+      throw RecordError(description: "a message's attributes are damaged")
+    }
+  }
+}
+
+extension QueueSettings {
+  /// Five times eight bytes: four durations in milliseconds around the size limit in bytes.
+  func encode(into buffer: CommitBuffer) {
+    buffer.put(visibilityTimeout.wholeMilliseconds)
+    buffer.put(delay.wholeMilliseconds)
+    buffer.put(Int64(maximumMessageBytes))
+    buffer.put(retention.wholeMilliseconds)
+    buffer.put(receiveWait.wholeMilliseconds)
+  }
+
+  init(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws(BytesTooShort) {
+    visibilityTimeout = .milliseconds(try cursor.i64(span))
+    delay = .milliseconds(try cursor.i64(span))
+    maximumMessageBytes = Int(try cursor.i64(span))
+    retention = .milliseconds(try cursor.i64(span))
+    receiveWait = .milliseconds(try cursor.i64(span))
+  }
+}
+
+extension Duration {
+  /// Whole milliseconds, held at the ends of the range.
+  package var wholeMilliseconds: Int64 {
+    let (seconds, attoseconds) = components
+    let (product, overflow) = seconds.multipliedReportingOverflow(by: 1000)
+    if overflow { return seconds < 0 ? .min : .max }
+    let (sum, over) = product.addingReportingOverflow(attoseconds / 1_000_000_000_000_000)
+    return over ? (seconds < 0 ? .min : .max) : sum
+  }
+}
+
+/// What is stored between a message's header and its body: tag 1, zeros 3, length 4, value; the whole
+/// preceded by its length in four bytes.
+extension MessageContent {
+  private enum Tag: UInt8 {
+    case groupID = 1
+    case traceHeader = 2
+    case senderID = 3
+    case stringAttribute = 4
+    case binaryAttribute = 5
+  }
+
+  /// Bytes of the extras with their length, 0 when there are none.
+  var extrasSize: Int {
+    var size = 0
+    for text in [groupID, traceHeader, senderID] where text != nil {
+      size += 8 + (text?.utf8.count ?? 0)
+    }
+    for attribute in attributes { size += 8 + attribute.storedSize }
+    return size == 0 ? 0 : size + 4
+  }
+
+  func encodeExtras(_ size: Int, into buffer: CommitBuffer) {
+    guard size > 0 else { return }
+    buffer.put(UInt32(size - 4))
+    func head(_ tag: Tag, _ length: Int) {
+      buffer.put(UInt32(tag.rawValue))
+      buffer.put(UInt32(length))
+    }
+    func put(_ tag: Tag, _ text: String?) {
+      guard let text else { return }
+      head(tag, text.utf8.count)
+      buffer.put(Array(text.utf8))
+    }
+    put(.groupID, groupID)
+    put(.traceHeader, traceHeader)
+    put(.senderID, senderID)
+    for attribute in attributes {
+      let value: [UInt8]
+      switch attribute.value {
+      case .string(let text):
+        head(.stringAttribute, attribute.storedSize)
+        value = Array(text.utf8)
+      case .binary(let bytes):
+        head(.binaryAttribute, attribute.storedSize)
+        value = bytes
+      }
+      buffer.put(UInt32(attribute.name.utf8.count))
+      buffer.put(UInt32(attribute.type.utf8.count))
+      buffer.put(Array(attribute.name.utf8))
+      buffer.put(Array(attribute.type.utf8))
+      buffer.put(value)
+    }
+  }
+
+  mutating func decodeExtras(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws {
+    let length = Int(try cursor.u32(span))
+    let end = cursor.offset + length
+    guard end <= span.byteCount else { throw BytesTooShort() }
+    func text(_ length: Int) throws -> String {
+      guard let text = String(validating: try cursor.bytes(length, span), as: UTF8.self) else {
+        throw BytesTooShort()
+      }
+      return text
+    }
+    while cursor.offset < end {
+      let number = try cursor.u32(span)
+      let length = Int(try cursor.u32(span))
+      guard let tag = UInt8(exactly: number).flatMap(Tag.init(rawValue:)),
+        cursor.offset + length <= end
+      else { throw BytesTooShort() }
+      switch tag {
+      case .groupID: groupID = try text(length)
+      case .traceHeader: traceHeader = try text(length)
+      case .senderID: senderID = try text(length)
+      case .stringAttribute, .binaryAttribute:
+        let nameLength = Int(try cursor.u32(span))
+        let typeLength = Int(try cursor.u32(span))
+        let name = try text(nameLength)
+        let type = try text(typeLength)
+        let rest = length - 8 - nameLength - typeLength
+        let value: MessageAttribute.Value =
+          tag == .stringAttribute ? .string(try text(rest)) : .binary(try cursor.bytes(rest, span))
+        attributes.append(MessageAttribute(name: name, type: type, value: value))
+      }
+    }
+  }
+
+  /// Bytes that count towards a queue's size limit: body, and name, type and value of attributes.
+  public var countedSize: Int {
+    attributes.reduce(body.count) {
+      $0 + $1.name.utf8.count + $1.type.utf8.count + $1.valueSize
+    }
+  }
+}
+
+extension MessageAttribute {
+  var valueSize: Int {
+    switch value {
+    case .string(let text): text.utf8.count
+    case .binary(let bytes): bytes.count
+    }
+  }
+  var storedSize: Int { 8 + name.utf8.count + type.utf8.count + valueSize }
+}

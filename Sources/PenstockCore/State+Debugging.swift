@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+extension State {
+  /// A hash of everything that can be observed: equal for equal states, whatever way led to them.
+  ///
+  /// - Complexity: O(queues + messages).
+  public func stateHash() -> UInt64 {
+    var hash = StableHash()
+    for name in sortedNames {
+      guard let id = names[name], let q = places[id.value] else { continue }
+      let queue = table[q]
+      hash.add(UInt64(id.value))
+      for byte in name.utf8 { hash.add(UInt64(byte)) }
+      for part in [queue.createdAt.milliseconds, queue.changedAt.milliseconds] {
+        hash.add(UInt64(bitPattern: part))
+      }
+      hash.add(UInt64(bitPattern: queue.visibilityMilliseconds))
+      hash.add(UInt64(bitPattern: queue.retentionMilliseconds))
+      hash.add(UInt64(queue.settings.maximumMessageBytes))
+      hash.add(UInt64(bitPattern: queue.settings.delay.wholeMilliseconds))
+      hash.add(UInt64(bitPattern: queue.settings.receiveWait.wholeMilliseconds))
+      for index in messages(queue.ready) { add(index, to: &hash) }
+      let active = messages(queue.active).sorted { slab[$0].message < slab[$1].message }
+      for index in active { add(index, to: &hash) }
+    }
+    hash.add(UInt64(nextQueue))
+    return hash.value
+  }
+
+  private func add(_ index: UInt32, to hash: inout StableHash) {
+    let slot = slab[index]
+    hash.add(UInt64(index))
+    hash.add(slot.message)
+    hash.add(slot.position)
+    hash.add(UInt64(slot.state.rawValue))
+    hash.add(UInt64(slot.sentSecond))
+    guard slot.state != .ready else { return }
+    let activity = activities[Int(slot.link)]
+    hash.add(UInt64(bitPattern: activity.deadline))
+    hash.add(UInt64(bitPattern: activity.leasedAt))
+    hash.add(UInt64(bitPattern: activity.firstReceivedAt))
+    hash.add(activity.token)
+    hash.add(UInt64(activity.receiveCount))
+  }
+
+  private func messages(_ list: SlotList) -> [UInt32] {
+    var all: [UInt32] = []
+    var index = list.head
+    while index != Slab.none {
+      all.append(index)
+      index = slab[index].next
+    }
+    return all
+  }
+
+  /// The first invariant that does not hold, in words; nil when all do.
+  package func brokenInvariant() -> String? {
+    var inTimers = 0
+    for q in places.values {
+      let queue = table[q]
+      let ready = messages(queue.ready)
+      let active = messages(queue.active)
+      if ready.contains(where: { slab[$0].state != .ready }) { return "I1: ready list" }
+      if zip(ready, ready.dropFirst()).contains(where: { slab[$0].message >= slab[$1].message }) {
+        return "the ready list is not in the order of sends"
+      }
+      var counts = QueueCounts()
+      counts.visible = ready.count
+      for index in active {
+        let activity = slab[index].link
+        guard Int(activity) < activities.count, activities[Int(activity)].slot == index else {
+          return "I2: slot \(index) has no activity of its own"
+        }
+        switch slab[index].state {
+        case .delayed: counts.delayed += 1
+        case .leased: counts.leased += 1
+        case .returned: counts.visible += 1
+        case .free, .ready: return "I1: slot \(index) is in the wrong list"
+        }
+      }
+      if counts != queue.counts { return "counts of \(queue.name): \(queue.counts), not \(counts)" }
+      let returned = active.filter { slab[$0].state == .returned }.count
+      if returned != queue.returned.count { return "I3: \(queue.name)" }
+      inTimers += active.count - returned
+    }
+    if inTimers > timers.count { return "I4: \(timers.count) timers for \(inTimers) activities" }
+    return nil
+  }
+}
+
+/// FNV-1a over 64-bit words: the same on every machine and in every release.
+struct StableHash {
+  private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
+  mutating func add(_ word: UInt64) {
+    value = (value ^ word) &* 0x0000_0100_0000_01b3
+    value ^= value >> 29
+  }
+}

@@ -1,0 +1,453 @@
+// SPDX-License-Identifier: Apache-2.0
+/// The queues and their messages: a pure function of the records applied and the time reached.
+///
+/// Knows no clock, no file and no randomness. `decide…` methods (in `State+Decide.swift`) answer
+/// with records and change nothing; `apply` is the only way to change what was logged; `advance`
+/// ends leases and delays whose time has come, which is derived and never logged.
+///
+/// Invariants
+/// - I1: a slot that is not free is in exactly one list: its queue's `ready`, its queue's `active`,
+///   or a chain that waits to be freed.
+/// - I2: slots in `active` have an activity, slots in `ready` have none.
+/// - I3: `returned` of a queue holds exactly its activities whose slot is in state `returned`.
+/// - I4: `timers` holds exactly the activities whose slot is leased or delayed, and possibly ones
+///   that wait to be freed.
+/// - I5: the same records and the same final time give the same state, whatever times were passed to
+///   `advance` in between.
+public struct State: Sendable {
+  struct Queue: Sendable {
+    var id: QueueID
+    var name: String
+    var settings: QueueSettings
+    var createdAt: Timestamp
+    var changedAt: Timestamp
+    /// LSN of the newest record that created or changed it.
+    var changedBy: UInt64
+    /// Messages sent before this LSN were purged.
+    var purgedBefore: UInt64 = 0
+    /// Never received and visible, in the order of their sends.
+    var ready = SlotList()
+    /// Delayed, leased and returned ones, in no order that matters.
+    var active = SlotList()
+    /// Activities that are visible again, least LSN of the send first.
+    var returned = IndexedHeap()
+    var counts = QueueCounts()
+    var visibilityMilliseconds: Int64
+    var retentionMilliseconds: Int64
+    /// Whether `expiries` has an entry for this queue.
+    var isAwaitingExpiry = false
+
+    init(id: QueueID, name: String, settings: QueueSettings, at: Timestamp, lsn: UInt64) {
+      self.id = id
+      self.name = name
+      self.settings = settings
+      createdAt = at
+      changedAt = at
+      changedBy = lsn
+      visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
+      retentionMilliseconds = settings.retention.wholeMilliseconds
+    }
+  }
+
+  /// Queues by place; a place is used again after its queue was deleted.
+  var table: [Queue] = []
+  /// Places of the queues that exist, by id.
+  private(set) var places: [UInt32: Int] = [:]
+  private var freePlaces: [Int] = []
+  private(set) var names: [String: QueueID] = [:]
+  /// The same names in ascending order, for listing.
+  private(set) var sortedNames: [String] = []
+  private(set) var nextQueue: UInt32 = 1
+  var slab = Slab()
+  var activities: [Activity] = []
+  private var freeActivities: [UInt32] = []
+  /// Leases and delays by their end.
+  private(set) var timers = IndexedHeap()
+  private var timerPlaces: [UInt32] = []
+  private var returnedPlaces: [UInt32] = []
+  /// Chains of messages of purged and deleted queues; freed a few per record.
+  private var dying: [UInt32] = []
+  /// Queues by a time before which none of their messages expires; at most one entry each.
+  private(set) var expiries: [(time: Int64, queue: UInt32)] = []
+  /// The latest time of any record or advance.
+  public private(set) var time = Timestamp(milliseconds: 0)
+
+  public init() {}
+
+  /// Messages of the dying that each record frees.
+  static let freedPerRecord = 16
+
+  // MARK: Apply
+
+  /// Changes the state by one record.
+  ///
+  /// - Throws: when the record does not fit the state. Live this cannot happen; from disk it means
+  ///   that acknowledged records are missing or were not written by this code.
+  /// - Complexity: O(log active).
+  public mutating func apply(
+    _ entry: Entry, lsn: UInt64, position: UInt64
+  ) throws(RecordError) {
+    advance(to: entry.time)
+    freeSomeDying()
+    if case .logCreated = entry.record { return }
+    if case .queueCreated(let name, let settings) = entry.record {
+      return try create(entry, name, settings, lsn)
+    }
+    guard let q = places[entry.queue.value] else {
+      throw RecordError(
+        description: "LSN \(lsn) names queue \(entry.queue.value), which does not exist")
+    }
+    switch entry.record {
+    case .logCreated, .queueCreated: break
+    case .queueChanged(let settings): change(q, settings, entry.time, lsn)
+    case .queueDeleted: remove(q)
+    case .sent(let sent): insert(q, sent, entry.time, lsn, position)
+    case .leased(let message, let slot, let deadline):
+      try lease(q, slot, message, deadline, entry.time, lsn)
+    case .leaseChanged(let message, let slot, let deadline):
+      try changeLease(q, slot, message, deadline, lsn)
+    case .deleted(let message, let slot):
+      try check(q, slot, message, lsn)
+      removeMessage(slot)
+    case .purged: purge(q, before: lsn)
+    case .expired(let through): expire(q, through)
+    }
+  }
+
+  private mutating func create(
+    _ entry: Entry, _ name: String, _ settings: QueueSettings, _ lsn: UInt64
+  ) throws(RecordError) {
+    let id = entry.queue
+    guard id.value >= nextQueue, names[name] == nil else {
+      throw RecordError(description: "LSN \(lsn) creates queue \(id.value) a second time")
+    }
+    nextQueue = id.value &+ 1
+    let queue = Queue(id: id, name: name, settings: settings, at: entry.time, lsn: lsn)
+    if let q = freePlaces.popLast() {
+      table[q] = queue
+      places[id.value] = q
+    } else {
+      places[id.value] = table.count
+      table.append(queue)
+    }
+    names[name] = id
+    sortedNames.insert(name, at: namePlace(name))
+  }
+
+  private mutating func change(
+    _ q: Int, _ settings: QueueSettings, _ at: Timestamp, _ lsn: UInt64
+  ) {
+    table[q].settings = settings
+    table[q].visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
+    table[q].retentionMilliseconds = settings.retention.wholeMilliseconds
+    table[q].changedAt = at
+    table[q].changedBy = lsn
+    // A shorter retention brings expiries forward: look at the queue anew.
+    expiries.removeAll { $0.queue == table[q].id.value }
+    table[q].isAwaitingExpiry = false
+    awaitExpiry(q)
+  }
+
+  private mutating func remove(_ q: Int) {
+    let queue = table[q]
+    bury(queue.ready)
+    bury(queue.active)
+    names[queue.name] = nil
+    sortedNames.remove(at: namePlace(queue.name))
+    expiries.removeAll { $0.queue == queue.id.value }
+    places[queue.id.value] = nil
+    table[q] = Queue(
+      id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt, lsn: 0)
+    freePlaces.append(q)
+  }
+
+  private mutating func purge(_ q: Int, before lsn: UInt64) {
+    bury(table[q].ready)
+    bury(table[q].active)
+    table[q].ready = SlotList()
+    table[q].active = SlotList()
+    table[q].returned = IndexedHeap()
+    table[q].counts = QueueCounts()
+    table[q].purgedBefore = lsn
+  }
+
+  private mutating func insert(
+    _ q: Int, _ sent: Record.Sent, _ at: Timestamp, _ lsn: UInt64, _ position: UInt64
+  ) {
+    let index = slab.allocate()
+    slab[index].position = position
+    slab[index].message = lsn
+    let seconds = (at.milliseconds.clamped(to: 0...Int64(UInt32.max) * 1000 - 999) + 999) / 1000
+    slab[index].sentSecond = UInt32(truncatingIfNeeded: seconds)
+    if let visibleAt = sent.visibleAt, visibleAt > time {
+      let activity = allocateActivity(slot: index, queue: table[q].id.value)
+      activities[Int(activity)].deadline = visibleAt.milliseconds
+      slab[index].state = .delayed
+      slab[index].link = activity
+      table[q].active.append(index, &slab)
+      table[q].counts.delayed += 1
+      setTimer(activity)
+    } else {
+      slab[index].state = .ready
+      slab[index].link = table[q].id.value
+      table[q].ready.append(index, &slab)
+      table[q].counts.visible += 1
+      awaitExpiry(q)
+    }
+  }
+
+  private mutating func lease(
+    _ q: Int, _ index: UInt32, _ message: UInt64, _ deadline: Timestamp, _ at: Timestamp,
+    _ lsn: UInt64
+  ) throws(RecordError) {
+    try check(q, index, message, lsn)
+    let activity: UInt32
+    switch slab[index].state {
+    case .ready:
+      table[q].ready.remove(index, &slab)
+      table[q].active.append(index, &slab)
+      activity = allocateActivity(slot: index, queue: table[q].id.value)
+      slab[index].link = activity
+    case .returned:
+      activity = slab[index].link
+      table[q].returned.remove(activity, &returnedPlaces)
+    case .free, .delayed, .leased:
+      throw RecordError(description: "LSN \(lsn) leases message \(message), which is hidden")
+    }
+    slab[index].state = .leased
+    if activities[Int(activity)].receiveCount == 0 {
+      activities[Int(activity)].firstReceivedAt = at.milliseconds
+    }
+    activities[Int(activity)].receiveCount &+= 1
+    activities[Int(activity)].leasedAt = at.milliseconds
+    activities[Int(activity)].token = lsn
+    activities[Int(activity)].deadline = deadline.milliseconds
+    table[q].counts.visible -= 1
+    table[q].counts.leased += 1
+    setTimer(activity)
+  }
+
+  private mutating func changeLease(
+    _ q: Int, _ index: UInt32, _ message: UInt64, _ deadline: Timestamp, _ lsn: UInt64
+  ) throws(RecordError) {
+    try check(q, index, message, lsn)
+    let activity = slab[index].link
+    switch slab[index].state {
+    case .leased: break
+    case .returned:
+      table[q].returned.remove(activity, &returnedPlaces)
+      slab[index].state = .leased
+      table[q].counts.visible -= 1
+      table[q].counts.leased += 1
+    case .free, .ready, .delayed:
+      throw RecordError(description: "LSN \(lsn) changes a lease of message \(message), not leased")
+    }
+    activities[Int(activity)].deadline = deadline.milliseconds
+    setTimer(activity)
+    // A lease that ends now ends with this record, not with the next look at the time.
+    advance(to: time)
+  }
+
+  private mutating func expire(_ q: Int, _ through: UInt64) {
+    while table[q].ready.head != Slab.none, slab[table[q].ready.head].message <= through {
+      removeMessage(table[q].ready.head)
+    }
+    while let first = table[q].returned.first, first.key <= through {
+      removeMessage(activities[Int(first.item)].slot)
+    }
+  }
+
+  private func check(
+    _ q: Int, _ index: UInt32, _ message: UInt64, _ lsn: UInt64
+  ) throws(RecordError) {
+    guard isLive(q, slot: index, message: message) else {
+      throw RecordError(description: "LSN \(lsn) names message \(message), which is not there")
+    }
+  }
+
+  // MARK: Time
+
+  /// Ends every lease and delay whose deadline is not after `time`.
+  ///
+  /// - Returns: queues in which a message became visible; a queue may be named more than once.
+  /// - Complexity: O(log active) for each that ends.
+  @discardableResult
+  public mutating func advance(to time: Timestamp) -> [QueueID] {
+    if time > self.time { self.time = time }
+    let now = UInt64(clamping: self.time.milliseconds)
+    var visible: [QueueID] = []
+    while let first = timers.first, first.key <= now {
+      let activity = first.item
+      timers.remove(activity, &timerPlaces)
+      let index = activities[Int(activity)].slot
+      // One that was purged, or whose queue was deleted, waits to be freed.
+      guard let q = places[activities[Int(activity)].queue],
+        slab[index].message >= table[q].purgedBefore
+      else { continue }
+      if slab[index].state == .leased {
+        table[q].counts.leased -= 1
+      } else {
+        table[q].counts.delayed -= 1
+      }
+      table[q].counts.visible += 1
+      slab[index].state = .returned
+      table[q].returned.insert(activity, key: slab[index].message, &returnedPlaces)
+      if visible.last != table[q].id { visible.append(table[q].id) }
+      awaitExpiry(q)
+    }
+    return visible
+  }
+
+  /// When the next lease or delay ends; nil when none does.
+  public var nextTimer: Timestamp? {
+    timers.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
+  }
+
+  private mutating func setTimer(_ activity: UInt32) {
+    var end = activities[Int(activity)].deadline
+    // A lease does not outlive its message's retention.
+    if let q = places[activities[Int(activity)].queue] {
+      end = min(end, retentionEnd(activities[Int(activity)].slot, table[q]))
+    }
+    timers.move(activity, key: UInt64(clamping: end), &timerPlaces)
+  }
+
+  /// When the message's retention ends, in milliseconds.
+  func retentionEnd(_ index: UInt32, _ queue: borrowing Queue) -> Int64 {
+    let (end, overflow) = (Int64(slab[index].sentSecond) * 1000)
+      .addingReportingOverflow(queue.retentionMilliseconds)
+    return overflow ? .max : end
+  }
+
+  // MARK: Expiry times
+
+  /// Makes sure that `expiries` knows of the queue.
+  private mutating func awaitExpiry(_ q: Int) {
+    guard !table[q].isAwaitingExpiry, let time = oldestExpiry(q) else { return }
+    table[q].isAwaitingExpiry = true
+    let place = expiries.firstIndex { $0.time > time } ?? expiries.count
+    expiries.insert((time, table[q].id.value), at: place)
+  }
+
+  /// When the oldest message that nobody holds expires; nil when there is none.
+  func oldestExpiry(_ q: Int) -> Int64? {
+    var end: Int64?
+    if !table[q].ready.isEmpty { end = retentionEnd(table[q].ready.head, table[q]) }
+    if let first = table[q].returned.first {
+      end = min(end ?? .max, retentionEnd(activities[Int(first.item)].slot, table[q]))
+    }
+    return end
+  }
+
+  /// Takes the first queue whose time has come off `expiries`; the caller looks at it and puts it back.
+  mutating func takeExpiry() -> Int? {
+    guard let first = expiries.first, first.time <= time.milliseconds else { return nil }
+    expiries.removeFirst()
+    guard let q = places[first.queue] else { return nil }
+    table[q].isAwaitingExpiry = false
+    return q
+  }
+
+  mutating func returnExpiry(_ q: Int) { awaitExpiry(q) }
+
+  // MARK: Places
+
+  /// Whether the slot holds this message of this queue, and it was not purged.
+  func isLive(_ q: Int, slot: UInt32, message: UInt64) -> Bool {
+    guard slab.contains(slot), slab[slot].state != .free, slab[slot].message == message,
+      message >= table[q].purgedBefore
+    else { return false }
+    let owner =
+      slab[slot].state == .ready ? slab[slot].link : activities[Int(slab[slot].link)].queue
+    return owner == table[q].id.value
+  }
+
+  /// Takes a live message out of every structure and frees its place.
+  private mutating func removeMessage(_ index: UInt32) {
+    switch slab[index].state {
+    case .free: return
+    case .ready:
+      guard let q = places[slab[index].link] else { return }
+      table[q].ready.remove(index, &slab)
+      table[q].counts.visible -= 1
+    case .delayed, .leased, .returned:
+      let activity = slab[index].link
+      guard let q = places[activities[Int(activity)].queue] else { return }
+      table[q].active.remove(index, &slab)
+      switch slab[index].state {
+      case .delayed: table[q].counts.delayed -= 1
+      case .leased: table[q].counts.leased -= 1
+      default:
+        table[q].counts.visible -= 1
+        table[q].returned.remove(activity, &returnedPlaces)
+      }
+      freeActivity(activity)
+    }
+    slab.free(index)
+  }
+
+  /// Takes an activity out of its queue's `returned` for the length of a look at what is behind it.
+  mutating func hideReturned(_ q: Int, _ activity: UInt32) {
+    table[q].returned.remove(activity, &returnedPlaces)
+  }
+
+  mutating func showReturned(_ q: Int, _ node: IndexedHeap.Node) {
+    table[q].returned.insert(node.item, key: node.key, &returnedPlaces)
+  }
+
+  private mutating func bury(_ list: SlotList) {
+    if !list.isEmpty { dying.append(list.head) }
+  }
+
+  /// Frees some messages of purged and deleted queues: few, so that no record takes long, and by the
+  /// count of records alone, so that a replay frees the same ones at the same time.
+  private mutating func freeSomeDying() {
+    var left = Self.freedPerRecord
+    while left > 0, let index = dying.last {
+      let next = slab[index].next
+      if slab[index].state != .ready { freeActivity(slab[index].link) }
+      slab.free(index)
+      if next == Slab.none { dying.removeLast() } else { dying[dying.count - 1] = next }
+      left -= 1
+    }
+  }
+
+  private mutating func allocateActivity(slot: UInt32, queue: UInt32) -> UInt32 {
+    let fresh = Activity(slot: slot, queue: queue)
+    if let activity = freeActivities.popLast() {
+      activities[Int(activity)] = fresh
+      return activity
+    }
+    activities.append(fresh)
+    timerPlaces.append(IndexedHeap.absent)
+    returnedPlaces.append(IndexedHeap.absent)
+    return UInt32(activities.count - 1)
+  }
+
+  private mutating func freeActivity(_ activity: UInt32) {
+    timers.remove(activity, &timerPlaces)
+    returnedPlaces[Int(activity)] = IndexedHeap.absent
+    freeActivities.append(activity)
+  }
+
+  private func namePlace(_ name: String) -> Int {
+    var low = 0
+    var high = sortedNames.count
+    while low < high {
+      let middle = (low + high) / 2
+      if sortedNames[middle] < name { low = middle + 1 } else { high = middle }
+    }
+    return low
+  }
+
+  public var queueCount: Int { places.count }
+
+  /// Messages in memory, dying ones included.
+  public var messageCount: Int { slab.count }
+}
+
+extension Comparable {
+  func clamped(to range: ClosedRange<Self>) -> Self {
+    min(max(self, range.lowerBound), range.upperBound)
+  }
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
+
+// The bytes on disk. `Docs/format.md` is the contract; a test compares its tables with the offsets
+// here. Everything is little-endian.
+
+/// Position of a record in the log. Grows by one per record, is never reused, starts at 1.
+public struct LSN: Hashable, Comparable, Sendable, CustomStringConvertible {
+  public var value: UInt64
+  public init(_ value: UInt64) { self.value = value }
+  public static func < (a: LSN, b: LSN) -> Bool { a.value < b.value }
+  public func advanced(by count: Int) -> LSN { LSN(value &+ UInt64(count)) }
+  public var description: String { String(value) }
+}
+
+/// Where a record's header begins: a segment by its ordinal, and a byte offset in its file.
+public struct LogPosition: Hashable, Sendable {
+  public var segment: UInt32
+  public var offset: UInt32
+  public init(segment: UInt32, offset: UInt32) {
+    self.segment = segment
+    self.offset = offset
+  }
+  /// Both halves in one word, segment first.
+  public var packed: UInt64 { UInt64(segment) << 32 | UInt64(offset) }
+  public init(packed: UInt64) {
+    segment = UInt32(truncatingIfNeeded: packed >> 32)
+    offset = UInt32(truncatingIfNeeded: packed)
+  }
+}
+
+public enum LogFormat {
+  public static let version: UInt8 = 1
+  /// The unit that a device is assumed to tear: no write touches a sector that holds bytes an earlier
+  /// sync made durable.
+  public static let sectorSize = 4096
+  /// Frames begin at multiples of this.
+  public static let frameAlignment = 64
+  public static let frameHeaderSize = 64
+  /// The segment header takes one sector.
+  public static let segmentHeaderSize = 4096
+  public static let recordHeaderSize = 8
+  /// Records begin at multiples of this within a frame body.
+  public static let recordAlignment = 8
+  /// Kept free at the end of each segment for its seal.
+  public static let sealReserve = 2 * sectorSize
+  public static let minimumSegmentSize = 64 * 1024
+  public static let maximumSegmentSize = 1 << 30
+
+  /// Bytes that a record with this payload takes in a frame.
+  @inline(__always)
+  public static func recordSize(payload: Int) -> Int {
+    roundUp(recordHeaderSize + payload, to: recordAlignment)
+  }
+
+  static let frameMagic: UInt32 = 0x4d52_4650  // "PFRM"
+  static let segmentMagic: UInt64 = 0x4745_534b_4353_4e50  // "PNSCKSEG"
+  static let storeMagic: UInt64 = 0x524f_5453_4b53_4e50  // "PNSKSTOR"
+}
+
+/// The first 64 bytes of a frame.
+///
+/// **Layout** (offset, size): magic 0/4, version 4/1, kind 5/1, zero 6/2, salt 8/8, firstLSN 16/8,
+/// count 24/4, bodyLength 28/4, extent 32/4, previous 36/4, durableLSN 40/8, offset 48/4, zero 52/4,
+/// bodyChecksum 56/4, headerChecksum 60/4.
+public struct FrameHeader: Hashable, Sendable {
+  public enum Kind: UInt8, Sendable {
+    /// Carries records.
+    case records = 1
+    /// Carries nothing but a newer durable LSN.
+    case heartbeat = 2
+    /// Ends a segment.
+    case seal = 3
+  }
+
+  public var kind: Kind
+  /// The random number of the segment that the frame was written for.
+  public var salt: UInt64
+  /// LSN of the first record; for a frame without records the next LSN to be given out.
+  public var firstLSN: LSN
+  public var count: UInt32
+  /// Bytes of records after the header.
+  public var bodyLength: UInt32
+  /// Bytes from this frame's start to the next one's: header, body and padding of zeros.
+  public var extent: UInt32
+  /// `headerChecksum` of the frame before, or of the segment header for a segment's first frame.
+  public var previous: UInt32
+  /// The highest LSN that was known to be durable when this frame was written.
+  public var durableLSN: LSN
+  /// Where the frame begins in its file.
+  public var offset: UInt32
+  public var bodyChecksum: UInt32
+  /// CRC-32C of the 60 bytes before it; the frame's chain value.
+  public var headerChecksum: UInt32 = 0
+
+  static let bodyChecksumOffset = 56
+  static let headerChecksumOffset = 60
+
+  /// Overwrites the first 64 bytes of `buffer`, computes the checksum, and returns it.
+  func write(into buffer: CommitBuffer) -> UInt32 {
+    buffer.set(LogFormat.frameMagic, at: 0)
+    buffer.set(UInt32(LogFormat.version) | UInt32(kind.rawValue) << 8, at: 4)
+    buffer.set(salt, at: 8)
+    buffer.set(firstLSN.value, at: 16)
+    buffer.set(count, at: 24)
+    buffer.set(bodyLength, at: 28)
+    buffer.set(extent, at: 32)
+    buffer.set(previous, at: 36)
+    buffer.set(durableLSN.value, at: 40)
+    buffer.set(offset, at: 48)
+    buffer.set(UInt32(0), at: 52)
+    buffer.set(bodyChecksum, at: Self.bodyChecksumOffset)
+    let checksum = buffer.withBytes(0..<Self.headerChecksumOffset) { CRC32C.of($0) }
+    buffer.set(checksum, at: Self.headerChecksumOffset)
+    return checksum
+  }
+
+  /// Reads a header whose magic, version, kind and checksum are right; nil otherwise. Says nothing
+  /// about its place in the chain.
+  init?(_ span: borrowing RawSpan, at start: Int) {
+    guard start >= 0, span.byteCount - start >= LogFormat.frameHeaderSize else { return nil }
+    let header = span.extracting(start..<start + LogFormat.frameHeaderSize)
+    var cursor = ByteCursor()
+    do {
+      guard try cursor.u32(header) == LogFormat.frameMagic else { return nil }
+      guard try cursor.u8(header) == LogFormat.version,
+        let kind = Kind(rawValue: try cursor.u8(header)), try cursor.u16(header) == 0
+      else { return nil }
+      self.kind = kind
+      salt = try cursor.u64(header)
+      firstLSN = LSN(try cursor.u64(header))
+      count = try cursor.u32(header)
+      bodyLength = try cursor.u32(header)
+      extent = try cursor.u32(header)
+      previous = try cursor.u32(header)
+      durableLSN = LSN(try cursor.u64(header))
+      offset = try cursor.u32(header)
+      guard try cursor.u32(header) == 0 else { return nil }
+      bodyChecksum = try cursor.u32(header)
+      headerChecksum = try cursor.u32(header)
+    } catch { return nil }
+    guard CRC32C.of(header.extracting(0..<Self.headerChecksumOffset)) == headerChecksum else {
+      return nil
+    }
+  }
+
+  init(
+    kind: Kind, salt: UInt64, firstLSN: LSN, count: UInt32, bodyLength: UInt32, extent: UInt32,
+    previous: UInt32, durableLSN: LSN, offset: UInt32, bodyChecksum: UInt32
+  ) {
+    self.kind = kind
+    self.salt = salt
+    self.firstLSN = firstLSN
+    self.count = count
+    self.bodyLength = bodyLength
+    self.extent = extent
+    self.previous = previous
+    self.durableLSN = durableLSN
+    self.offset = offset
+    self.bodyChecksum = bodyChecksum
+  }
+}
+
+/// The first sector of a segment file.
+///
+/// **Layout** (offset, size): magic 0/8, version 8/4, zero 12/4, storeHigh 16/8, storeLow 24/8,
+/// salt 32/8, firstLSN 40/8, ordinal 48/4, previous 52/4, capacity 56/4, zero up to 4092,
+/// checksum 4092/4.
+public struct SegmentHeader: Hashable, Sendable {
+  public var store: StoreID
+  public var salt: UInt64
+  public var firstLSN: LSN
+  /// Counts segments from 0 without a gap.
+  public var ordinal: UInt32
+  /// `headerChecksum` of the seal of the segment before; 0 for the first segment.
+  public var previous: UInt32
+  /// The size up to which the segment may be written, in bytes.
+  public var capacity: UInt32
+  public var checksum: UInt32 = 0
+
+  static let checksumOffset = LogFormat.segmentHeaderSize - 4
+
+  public init(
+    store: StoreID, salt: UInt64, firstLSN: LSN, ordinal: UInt32, previous: UInt32,
+    capacity: UInt32
+  ) {
+    self.store = store
+    self.salt = salt
+    self.firstLSN = firstLSN
+    self.ordinal = ordinal
+    self.previous = previous
+    self.capacity = capacity
+  }
+
+  /// Fills an empty `buffer` with the sector and returns the checksum, where the chain begins.
+  func write(into buffer: CommitBuffer) -> UInt32 {
+    buffer.put(LogFormat.segmentMagic)
+    buffer.put(UInt32(LogFormat.version))
+    buffer.put(UInt32(0))
+    buffer.put(store.high)
+    buffer.put(store.low)
+    buffer.put(salt)
+    buffer.put(firstLSN.value)
+    buffer.put(ordinal)
+    buffer.put(previous)
+    buffer.put(capacity)
+    buffer.putZeros(LogFormat.segmentHeaderSize - buffer.count)
+    let checksum = buffer.withBytes(0..<Self.checksumOffset) { CRC32C.of($0) }
+    buffer.set(checksum, at: Self.checksumOffset)
+    return checksum
+  }
+
+  /// Why a segment header cannot be used.
+  enum Failure: Error {
+    case damaged
+    case version(UInt32)
+  }
+
+  init(_ span: borrowing RawSpan) throws(Failure) {
+    var cursor = ByteCursor()
+    do {
+      guard try cursor.u64(span) == LogFormat.segmentMagic else { throw Failure.damaged }
+      let version = try cursor.u32(span)
+      guard span.byteCount >= LogFormat.segmentHeaderSize else { throw Failure.damaged }
+      var tail = ByteCursor(Self.checksumOffset)
+      checksum = try tail.u32(span)
+      guard CRC32C.of(span.extracting(0..<Self.checksumOffset)) == checksum else {
+        throw Failure.damaged
+      }
+      guard version == UInt32(LogFormat.version) else { throw Failure.version(version) }
+      _ = try cursor.u32(span)
+      store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
+      salt = try cursor.u64(span)
+      firstLSN = LSN(try cursor.u64(span))
+      ordinal = try cursor.u32(span)
+      previous = try cursor.u32(span)
+      capacity = try cursor.u32(span)
+    } catch let failure as Failure {
+      throw failure
+    } catch {
+      throw Failure.damaged
+    }
+  }
+}
+
+/// Random identity of a store, in every segment, so that a foreign one is noticed.
+public struct StoreID: Hashable, Sendable, CustomStringConvertible {
+  public var high: UInt64
+  public var low: UInt64
+  public init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
+  }
+  public var description: String { Self.hex(high) + Self.hex(low) }
+  static func hex(_ value: UInt64) -> String {
+    let digits = String(value, radix: 16)
+    return String(repeating: "0", count: 16 - digits.count) + digits
+  }
+}
+
+/// The file `STORE`: what makes a directory a store. Written once, by an atomic rename, after the
+/// first segment is durable.
+///
+/// **Layout** (offset, size): magic 0/8, version 8/4, zero 12/4, storeHigh 16/8, storeLow 24/8,
+/// keyHigh 32/8, keyLow 40/8, createdAt 48/8, zero 56/4, checksum 60/4.
+public struct StoreFile: Hashable, Sendable {
+  public var store: StoreID
+  /// Authenticates receipt handles; random, kept for the life of the store.
+  public var keyHigh: UInt64
+  public var keyLow: UInt64
+  /// Milliseconds since 1970.
+  public var createdAt: Int64
+
+  static let size = 64
+
+  func write(into buffer: CommitBuffer) {
+    buffer.put(LogFormat.storeMagic)
+    buffer.put(UInt32(LogFormat.version))
+    buffer.put(UInt32(0))
+    buffer.put(store.high)
+    buffer.put(store.low)
+    buffer.put(keyHigh)
+    buffer.put(keyLow)
+    buffer.put(createdAt)
+    buffer.put(UInt32(0))
+    buffer.put(buffer.withBytes { CRC32C.of($0) })
+  }
+
+  init(store: StoreID, keyHigh: UInt64, keyLow: UInt64, createdAt: Int64) {
+    self.store = store
+    self.keyHigh = keyHigh
+    self.keyLow = keyLow
+    self.createdAt = createdAt
+  }
+
+  init(_ span: borrowing RawSpan) throws(SegmentHeader.Failure) {
+    var cursor = ByteCursor()
+    do {
+      guard span.byteCount == Self.size, try cursor.u64(span) == LogFormat.storeMagic else {
+        throw SegmentHeader.Failure.damaged
+      }
+      let version = try cursor.u32(span)
+      var tail = ByteCursor(Self.size - 4)
+      guard try tail.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)) else {
+        throw SegmentHeader.Failure.damaged
+      }
+      guard version == UInt32(LogFormat.version) else {
+        throw SegmentHeader.Failure.version(version)
+      }
+      _ = try cursor.u32(span)
+      store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
+      keyHigh = try cursor.u64(span)
+      keyLow = try cursor.u64(span)
+      createdAt = try cursor.i64(span)
+    } catch {
+      throw SegmentHeader.Failure.damaged
+    }
+  }
+}
+
+/// Names of files in a store's directory.
+public enum StoreFileName {
+  public static let lock = "LOCK"
+  public static let store = "STORE"
+  public static let newStore = "STORE.new"
+  public static let segmentSuffix = ".seg"
+  /// A segment's worth of zeros, complete and synced.
+  public static let preparedSuffix = ".next"
+  /// The same, not complete.
+  public static let partialSuffix = ".partial"
+  public static let evidenceMark = ".torn-"
+
+  public static func segment(_ first: LSN) -> String { StoreID.hex(first.value) + segmentSuffix }
+
+  /// The first LSN in a segment's name, or nil when it is no such name.
+  public static func firstLSN(of name: String) -> LSN? {
+    guard name.hasSuffix(segmentSuffix), name.utf8.count == 16 + segmentSuffix.utf8.count else {
+      return nil
+    }
+    guard let value = UInt64(name.prefix(16), radix: 16) else { return nil }
+    let lsn = LSN(value)
+    return segment(lsn) == name ? lsn : nil
+  }
+}

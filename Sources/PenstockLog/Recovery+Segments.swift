@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
+
+// Reading the segments: the decision table of `Docs/format.md`, row by row.
+
+extension Recovery {
+  /// Reads every segment in order and hands each record to `replay`.
+  mutating func replaySegments(
+    store: StoreID,
+    _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
+  ) throws(LogError) {
+    for (index, name) in segmentNames.enumerated() {
+      let file: any File
+      let reader: SegmentReader
+      do throws(SystemError) {
+        let isNewest = index == segmentNames.count - 1
+        file = try fileSystem.open(path(name), isNewest ? .readWrite : .readOnly)
+        // Bytes that only the page cache holds must not be acted on (L3).
+        if isNewest { try file.sync() }
+        reader = SegmentReader(file, size: Int(clamping: try file.size()))
+      } catch { throw .system(error) }
+      try replaySegment(
+        name, file, reader, store: store, isNewest: index == segmentNames.count - 1, replay)
+      do throws(SystemError) { try file.close() } catch { throw .system(error) }
+    }
+    report.lastLSN = end.lastLSN
+  }
+
+  private mutating func replaySegment(
+    _ name: String, _ file: any File, _ reader: SegmentReader, store: StoreID, isNewest: Bool,
+    _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
+  ) throws(LogError) {
+    let header = try readHeader(name, reader, store: store)
+    let expectedFirst = end.firstLSNs.isEmpty ? LSN(1) : end.lastLSN.advanced(by: 1)
+    var scan = SegmentScan(
+      name: name, salt: header.salt, ordinal: header.ordinal, chain: header.checksum,
+      nextLSN: expectedFirst)
+    end.firstLSNs.append(header.firstLSN)
+    end.nextOrdinal = header.ordinal &+ 1
+    report.segments += 1
+    while let fault = try scan.step(reader, replay) {
+      // Only the newest segment may end without a seal, and only where nothing acknowledged follows.
+      guard isNewest else {
+        throw .corrupted(
+          scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
+      }
+      try endNewest(file, reader, &scan, fault)
+      break
+    }
+    if scan.isSealed, scan.offset < reader.size {
+      if !isNewest {
+        throw .corrupted(scan.damage("the file goes on behind its seal"))
+      }
+      report.droppedBytes = try dropped(reader, from: scan.offset)
+      if report.droppedBytes > 0 {
+        throw .corrupted(scan.damage("bytes other than zero behind the seal"))
+      }
+    }
+    if scan.isSealed, isNewest { report.end = wasCreated ? .created : .sealed }
+    report.records += scan.records
+    report.bytes += UInt64(reader.size)
+    end.chain = scan.chain
+    end.lastLSN = LSN(scan.nextLSN.value - 1)
+  }
+
+  private func readHeader(
+    _ name: String, _ reader: SegmentReader, store: StoreID
+  ) throws(LogError) -> SegmentHeader {
+    func refused(_ reason: String) -> LogError {
+      let lsn = StoreFileName.firstLSN(of: name)
+      return .corrupted(.init(file: name, offset: 0, lsn: lsn, reason: reason))
+    }
+    try reader.load(at: 0, LogFormat.segmentHeaderSize)
+    let header: SegmentHeader
+    do throws(SegmentHeader.Failure) {
+      header = try reader.header()
+    } catch {
+      switch error {
+      case .version(let version): throw .unsupportedVersion(file: path(name), version: version)
+      case .damaged: throw refused("the segment header is damaged")
+      }
+    }
+    let expected = end.firstLSNs.isEmpty ? LSN(1) : end.lastLSN.advanced(by: 1)
+    guard header.store == store else { throw refused("the segment belongs to another store") }
+    guard StoreFileName.firstLSN(of: name) == header.firstLSN else {
+      throw refused("the segment's name and header disagree")
+    }
+    guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
+      throw refused("a segment is missing before this one: LSN \(expected) was expected")
+    }
+    guard header.previous == end.chain else {
+      throw refused("the segment does not continue the one before it")
+    }
+    guard reader.size <= LogFormat.maximumSegmentSize else {
+      throw refused("the file is too large")
+    }
+    return header
+  }
+
+  /// Decides what the first bad frame of the newest segment means, and ends the segment there.
+  ///
+  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) the file is cut; (3) the
+  /// seal is written and durable. A crash in between finds the same end again, or a clean one.
+  private mutating func endNewest(
+    _ file: any File, _ reader: SegmentReader, _ scan: inout SegmentScan, _ fault: FrameFault
+  ) throws(LogError) {
+    let start = scan.offset
+    var whole = 0
+    if !fault.isEnd {
+      var offset = start + LogFormat.frameAlignment
+      while let (header, place) = try reader.nextFrame(from: offset, salt: scan.salt) {
+        if header.durableLSN >= scan.nextLSN {
+          throw .corrupted(
+            scan.damage(
+              "\(fault.text), but a frame at offset \(place) shows that LSN "
+                + "\(scan.nextLSN) to \(header.durableLSN) were durable"))
+        }
+        whole += 1
+        offset = place + LogFormat.frameAlignment
+      }
+    }
+    let lastLSN = LSN(scan.nextLSN.value - 1)
+    report.droppedBytes = try dropped(reader, from: start)
+    report.end = report.droppedBytes == 0 ? .clean : whole > 0 ? .unsyncedWindow : .torn
+    if report.droppedBytes > 0 { try keepEvidence(reader, scan.name, from: start) }
+    do throws(SystemError) {
+      if scan.records == 0 {
+        // Nothing lives in it, and the next segment begins with the same LSN: its name must be free.
+        try file.truncate(to: UInt64(start))
+        try file.sync()
+        try fileSystem.remove(path(scan.name))
+        try fileSystem.syncDirectory(directory)
+        end.firstLSNs.removeLast()
+        end.nextOrdinal &-= 1
+        report.segments -= 1
+        scan.chain = end.chain
+      } else {
+        try file.truncate(to: UInt64(start))
+        scan.chain = try SegmentedLog.writeSeal(
+          file, at: start, salt: scan.salt, lastLSN: lastLSN, records: scan.records,
+          previous: scan.chain, scratch: CommitBuffer(capacity: 2 * LogFormat.sectorSize))
+      }
+    } catch { throw .system(error) }
+  }
+
+  /// Bytes from `start` up to the last one that is not zero.
+  private func dropped(_ reader: SegmentReader, from start: Int) throws(LogError) -> Int {
+    var offset = start
+    var last = start
+    while offset < reader.size {
+      let length = min(SegmentReader.windowSize, reader.size - offset)
+      try reader.load(at: offset, length)
+      if let index = reader.lastNonZero(offset, length) { last = offset + index + 1 }
+      offset += length
+    }
+    return last - start
+  }
+
+  private mutating func keepEvidence(
+    _ reader: SegmentReader, _ name: String, from start: Int
+  ) throws(LogError) {
+    let copy = name + StoreFileName.evidenceMark + String(start, radix: 16)
+    do throws(SystemError) {
+      if try fileSystem.status(path(copy)) != nil { try fileSystem.remove(path(copy)) }
+    } catch { throw .system(error) }
+    do throws(SystemError) {
+      let target = try fileSystem.open(path(copy), .create)
+      var offset = 0
+      while offset < report.droppedBytes {
+        let length = min(SegmentReader.windowSize, report.droppedBytes - offset)
+        let chunk: [UInt8]
+        do throws(LogError) { chunk = try reader.bytes(at: start + offset, length) } catch {
+          guard case .system(let error) = error else { break }
+          throw error
+        }
+        try chunk.withRaw { (raw) throws(SystemError) in try target.write(raw, at: UInt64(offset)) }
+        offset += length
+      }
+      try target.sync()
+      try target.close()
+      try fileSystem.syncDirectory(directory)
+      report.evidence = copy
+    } catch {
+      // A full disk must not keep a store from opening; everything else must be looked at first.
+      guard error.isOutOfSpace else { throw .system(error) }
+      report.evidenceFailure = error.description
+      do throws(SystemError) { try fileSystem.remove(path(copy)) } catch { throw .system(error) }
+    }
+  }
+}
+
+/// Why a frame cannot be used.
+struct FrameFault {
+  /// Nothing but the end of the file, or zeros as far as a frame header goes.
+  var isEnd: Bool
+  var text: String
+}
+
+/// The walk over one segment's frames.
+struct SegmentScan {
+  let name: String
+  let salt: UInt64
+  let ordinal: UInt32
+  /// Chain value that the next frame must carry.
+  var chain: UInt32
+  var nextLSN: LSN
+  var offset = LogFormat.segmentHeaderSize
+  var records: UInt64 = 0
+  var isSealed = false
+
+  init(name: String, salt: UInt64, ordinal: UInt32, chain: UInt32, nextLSN: LSN) {
+    self.name = name
+    self.salt = salt
+    self.ordinal = ordinal
+    self.chain = chain
+    self.nextLSN = nextLSN
+  }
+
+  func damage(_ reason: String) -> LogError.Damage {
+    LogError.Damage(file: name, offset: UInt64(offset), lsn: nextLSN, reason: reason)
+  }
+
+  /// Replays frames until the seal (nil) or the first bad one.
+  mutating func step(
+    _ reader: SegmentReader,
+    _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
+  ) throws(LogError) -> FrameFault? {
+    while !isSealed {
+      try reader.load(at: offset, LogFormat.frameHeaderSize)
+      guard let header = reader.frameHeader(at: offset) else {
+        let isEnd = reader.isZero(at: offset, LogFormat.frameHeaderSize)
+        guard isEnd, try reader.isZeroToEnd(from: offset) else {
+          return FrameFault(isEnd: false, text: "a frame header is damaged")
+        }
+        return FrameFault(isEnd: true, text: "the log ends")
+      }
+      if let text = mismatch(header, reader.size) { return FrameFault(isEnd: false, text: text) }
+      try reader.load(at: offset, Int(header.extent))
+      let body = LogFormat.frameHeaderSize + Int(header.bodyLength)
+      guard
+        reader.checksum(offset + LogFormat.frameHeaderSize, offset + body) == header.bodyChecksum
+      else { return FrameFault(isEnd: false, text: "a frame's records are damaged") }
+      guard reader.isZero(at: offset + body, Int(header.extent) - body) else {
+        return FrameFault(isEnd: false, text: "a frame's padding is damaged")
+      }
+      try replayRecords(header, reader, replay)
+      chain = header.headerChecksum
+      nextLSN = nextLSN.advanced(by: Int(header.count))
+      records += UInt64(header.count)
+      offset += Int(header.extent)
+      isSealed = header.kind == .seal
+    }
+    return nil
+  }
+
+  private func mismatch(_ header: FrameHeader, _ size: Int) -> String? {
+    guard header.salt == salt else { return "a frame belongs to another segment" }
+    guard Int(header.offset) == offset else { return "a frame stands in another's place" }
+    guard header.previous == chain else { return "a frame does not continue the one before it" }
+    guard header.firstLSN == nextLSN else { return "a frame begins with LSN \(header.firstLSN)" }
+    let extent = Int(header.extent)
+    guard extent.isMultiple(of: LogFormat.frameAlignment),
+      extent >= LogFormat.frameHeaderSize + Int(header.bodyLength), offset + extent <= size
+    else { return "a frame is longer than its file" }
+    return nil
+  }
+
+  private func replayRecords(
+    _ header: FrameHeader, _ reader: SegmentReader,
+    _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
+  ) throws(LogError) {
+    guard header.kind == .records else { return }
+    var at = offset + LogFormat.frameHeaderSize
+    let end = at + Int(header.bodyLength)
+    for index in 0..<Int(header.count) {
+      guard let length = reader.recordLength(at: at, limit: end) else {
+        throw .corrupted(damage("record \(index) of a frame is damaged"))
+      }
+      let position = LogPosition(segment: ordinal, offset: UInt32(truncatingIfNeeded: at))
+      let lsn = header.firstLSN.advanced(by: index)
+      try reader.withBytes(at: at + LogFormat.recordHeaderSize, length) {
+        (payload) throws(LogError) in
+        try replay(.init(lsn: lsn, position: position), payload)
+      }
+      at += LogFormat.recordSize(payload: length)
+    }
+    guard at == end else { throw .corrupted(damage("a frame holds more than its records")) }
+  }
+}
+
+/// A window over a segment file, so that a frame is looked at in memory and read once.
+final class SegmentReader {
+  let file: any File
+  let size: Int
+  private var window: [UInt8] = []
+  private var start = 0
+
+  static let windowSize = 4 << 20
+
+  init(_ file: any File, size: Int) {
+    self.file = file
+    self.size = size
+  }
+
+  /// Makes the window cover `length` bytes at `offset`, or as many as the file has.
+  func load(at offset: Int, _ length: Int) throws(LogError) {
+    let end = min(offset + length, size)
+    if offset >= start, end <= start + window.count { return }
+    let count = max(0, min(max(length, Self.windowSize), size - offset))
+    var fresh = [UInt8](repeating: 0, count: count)
+    var read = 0
+    do throws(SystemError) {
+      read = try fresh.withMutableRaw { (raw) throws(SystemError) in
+        try file.read(into: &raw, at: UInt64(offset))
+      }
+    } catch { throw .system(error) }
+    fresh.removeLast(count - read)
+    window = fresh
+    start = offset
+  }
+
+  func withBytes<Result>(
+    at offset: Int, _ length: Int, _ body: (RawSpan) throws(LogError) -> Result
+  ) throws(LogError) -> Result {
+    let range = range(offset, length)
+    return try window.withRaw { (raw) throws(LogError) in try body(raw.extracting(range)) }
+  }
+
+  private func look<Result>(_ offset: Int, _ length: Int, _ body: (RawSpan) -> Result) -> Result {
+    let range = range(offset, length)
+    return window.withRaw { body($0.extracting(range)) }
+  }
+
+  /// The part of the window that stands for a part of the file.
+  private func range(_ offset: Int, _ length: Int) -> Range<Int> {
+    let from = min(max(offset - start, 0), window.count)
+    return from..<min(max(from + length, from), window.count)
+  }
+
+  func header() throws(SegmentHeader.Failure) -> SegmentHeader {
+    try window.withRaw { (raw) throws(SegmentHeader.Failure) in try SegmentHeader(raw) }
+  }
+
+  func frameHeader(at offset: Int) -> FrameHeader? {
+    look(offset, LogFormat.frameHeaderSize) { FrameHeader($0, at: 0) }
+  }
+
+  func isZero(at offset: Int, _ length: Int) -> Bool { look(offset, length) { $0.isZero } }
+
+  func checksum(_ from: Int, _ to: Int) -> UInt32 { look(from, to - from) { CRC32C.of($0) } }
+
+  func lastNonZero(_ offset: Int, _ length: Int) -> Int? {
+    look(offset, length) { $0.isZero ? nil : $0.array.lastIndex { $0 != 0 } }
+  }
+
+  func bytes(at offset: Int, _ length: Int) throws(LogError) -> [UInt8] {
+    try load(at: offset, length)
+    return look(offset, length) { $0.array }
+  }
+
+  func isZeroToEnd(from offset: Int) throws(LogError) -> Bool {
+    var offset = offset
+    while offset < size {
+      let length = min(Self.windowSize, size - offset)
+      try load(at: offset, length)
+      guard isZero(at: offset, length) else { return false }
+      offset += length
+    }
+    return true
+  }
+
+  /// The payload length of an intact record that ends before `limit`.
+  func recordLength(at offset: Int, limit: Int) -> Int? {
+    look(offset, limit - offset) { span in
+      let length = SegmentedLog.recordLength(span)
+      guard length >= 0, LogFormat.recordSize(payload: length) <= span.byteCount else { return nil }
+      let record = span.extracting(0..<LogFormat.recordHeaderSize + length)
+      return SegmentedLog.isIntact(record) ? length : nil
+    }
+  }
+
+  /// The first frame header at or after `offset` that was written for this segment and place.
+  func nextFrame(from offset: Int, salt: UInt64) throws(LogError) -> (FrameHeader, Int)? {
+    var offset = offset
+    while offset + LogFormat.frameHeaderSize <= size {
+      try load(at: offset, LogFormat.frameHeaderSize)
+      if let header = frameHeader(at: offset), header.salt == salt, Int(header.offset) == offset {
+        return (header, offset)
+      }
+      offset += LogFormat.frameAlignment
+    }
+    return nil
+  }
+}

@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0
+public import PenstockSystem
+
+/// What opening a log found and did.
+public struct LogRecovery: Sendable {
+  /// How the newest segment ended.
+  public enum End: Sendable, Hashable {
+    /// The store was made by this open.
+    case created
+    /// A seal: the last run closed cleanly.
+    case sealed
+    /// No seal, and nothing but zeros after the last frame.
+    case clean
+    /// Bytes after the last frame that were never acknowledged as synced.
+    case torn
+    /// The same, with whole frames of an unsynced window among them, persisted out of order.
+    case unsyncedWindow
+  }
+
+  public var end = End.created
+  public var segments = 0
+  public var records: UInt64 = 0
+  /// Bytes of all segments.
+  public var bytes: UInt64 = 0
+  public var lastLSN = LSN(0)
+  /// Bytes after the last good frame, up to the last that is not zero.
+  public var droppedBytes = 0
+  /// Where they were copied before the segment was cut; nil if there were none.
+  public var evidence: String?
+  /// Why they could not be copied, if so.
+  public var evidenceFailure: String?
+  /// Names in the directory that are not the store's.
+  public var unknownFiles: [String] = []
+}
+
+/// What recovery hands to the log that continues.
+struct RecoveredEnd {
+  var chain: UInt32 = 0
+  var lastLSN = LSN(0)
+  var nextOrdinal: UInt32 = 0
+  var firstOrdinal: UInt32 = 0
+  var firstLSNs: [LSN] = []
+  var prepared: [String] = []
+}
+
+public struct LogOptions: Sendable {
+  /// Size of a segment file in bytes; a multiple of 4096 from 64 KiB to 1 GiB.
+  public var segmentSize = 32 << 20
+  public init() {}
+
+  func validated() throws(LogError) {
+    guard segmentSize >= LogFormat.minimumSegmentSize, segmentSize <= LogFormat.maximumSegmentSize,
+      segmentSize.isMultiple(of: LogFormat.sectorSize)
+    else {
+      throw .invalidOption(
+        "the segment size must be a multiple of \(LogFormat.sectorSize) from "
+          + "\(LogFormat.minimumSegmentSize) to \(LogFormat.maximumSegmentSize), not \(segmentSize)"
+      )
+    }
+  }
+}
+
+extension SegmentedLog {
+  /// One record as recovery finds it.
+  public struct Replayed {
+    public var lsn: LSN
+    public var position: LogPosition
+  }
+
+  public struct Opened {
+    public var log: SegmentedLog
+    public var tail: LogTail
+    public var recovery: LogRecovery
+  }
+
+  /// Opens or creates the log in `directory` and reads every record, oldest first.
+  ///
+  /// - Parameter replay: takes each record's payload; an error from it ends the opening.
+  /// - Durability: on return everything that was replayed is durable.
+  /// - Throws: see `LogError`. After an error nothing that was acknowledged has been changed.
+  /// - Complexity: reads all segments.
+  /// - Source: storage-lessons L3, L4, L7, L8; the table is in `Docs/format.md`.
+  public static func open(
+    directory: String, options: LogOptions = LogOptions(), fileSystem: any FileSystem,
+    random: any RandomSource, clock: any SystemClock,
+    replay: (Replayed, RawSpan) throws(LogError) -> Void
+  ) throws(LogError) -> Opened {
+    try options.validated()
+    let directory =
+      directory.hasSuffix("/") && directory.utf8.count > 1
+      ? String(directory.dropLast()) : directory
+    do throws(SystemError) {
+      if try fileSystem.status(directory) == nil {
+        try fileSystem.createDirectory(directory)
+        try fileSystem.syncDirectory(parent(of: directory))
+      }
+    } catch { throw .system(error) }
+    let lock: any FileLock
+    do throws(SystemError) {
+      lock = try fileSystem.lock(directory + "/" + StoreFileName.lock)
+    } catch {
+      throw error.isLocked ? .inUse(directory: directory) : .system(error)
+    }
+    var recovery = Recovery(
+      directory: directory, fileSystem: fileSystem, random: random,
+      segmentSize: options.segmentSize)
+    do throws(LogError) {
+      let storeFile = try recovery.openStoreFile(createdAt: clock.wallMilliseconds())
+      try recovery.replaySegments(store: storeFile.store, replay)
+      let log = SegmentedLog(
+        directory: directory, storeFile: storeFile, fileSystem: fileSystem,
+        segmentSize: options.segmentSize, random: random, lock: lock, recovered: recovery.end)
+      var tail = LogTail(
+        lastLSN: recovery.end.lastLSN, nextSegment: recovery.end.nextOrdinal,
+        segmentSize: options.segmentSize)
+      for _ in recovery.end.prepared { tail.prepared() }
+      return Opened(log: log, tail: tail, recovery: recovery.report)
+    } catch {
+      lock.release()
+      throw error
+    }
+  }
+
+  private static func parent(of path: String) -> String {
+    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return "." }
+    return slash == path.startIndex ? "/" : String(path[..<slash])
+  }
+}
+
+/// One opening of one directory, step by step.
+struct Recovery {
+  let directory: String
+  let fileSystem: any FileSystem
+  let random: any RandomSource
+  let segmentSize: Int
+  var report = LogRecovery()
+  var end = RecoveredEnd()
+  private(set) var segmentNames: [String] = []
+  private(set) var wasCreated = false
+
+  init(
+    directory: String, fileSystem: any FileSystem, random: any RandomSource, segmentSize: Int
+  ) {
+    self.directory = directory
+    self.fileSystem = fileSystem
+    self.random = random
+    self.segmentSize = segmentSize
+  }
+
+  func path(_ name: String) -> String { directory + "/" + name }
+
+  // MARK: The directory
+
+  /// Finds what is in the directory, clears what a crash left half made, and reads or writes `STORE`.
+  ///
+  /// Crash steps of creation: (1) the first segment, holding LSN 1 and a seal, is durable; (2) `STORE`
+  /// appears by rename. A crash before (2) leaves a directory without `STORE` whose only segment was
+  /// never used, which is made anew. After (2) a store without segments has lost them.
+  mutating func openStoreFile(createdAt: Int64) throws(LogError) -> StoreFile {
+    do throws(SystemError) {
+      // What is seen from here on must not vanish: the last process may have died before its sync (L3).
+      try fileSystem.syncDirectory(directory)
+      var prepared: [String] = []
+      for name in try fileSystem.list(directory) {
+        if StoreFileName.firstLSN(of: name) != nil {
+          segmentNames.append(name)
+        } else if name.hasSuffix(StoreFileName.preparedSuffix) {
+          prepared.append(name)
+        } else if name.hasSuffix(StoreFileName.partialSuffix) || name == StoreFileName.newStore {
+          try fileSystem.remove(path(name))
+        } else if name != StoreFileName.lock, name != StoreFileName.store,
+          !name.contains(StoreFileName.evidenceMark), name != "lost+found"
+        {
+          report.unknownFiles.append(name)
+        }
+      }
+      for name in prepared {
+        if end.prepared.isEmpty, try fileSystem.status(path(name))?.size == UInt64(segmentSize) {
+          end.prepared.append(name)
+        } else {
+          try fileSystem.remove(path(name))
+        }
+      }
+    } catch { throw .system(error) }
+    if let file = try readStoreFile() {
+      guard !segmentNames.isEmpty else {
+        throw .corrupted(
+          .init(
+            file: StoreFileName.store, offset: 0, lsn: LSN(1),
+            reason: "the store exists, but all its segments are missing"))
+      }
+      return file
+    }
+    return try createStore(createdAt: createdAt)
+  }
+
+  private func readStoreFile() throws(LogError) -> StoreFile? {
+    let name = path(StoreFileName.store)
+    var bytes: [UInt8]
+    do throws(SystemError) {
+      guard let status = try fileSystem.status(name) else { return nil }
+      bytes = [UInt8](repeating: 0, count: Int(min(status.size, 4096)))
+      let file = try fileSystem.open(name, .readOnly)
+      let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
+        try file.read(into: &raw, at: 0)
+      }
+      bytes.removeLast(bytes.count - count)
+      try file.close()
+    } catch { throw .system(error) }
+    do throws(SegmentHeader.Failure) {
+      return try bytes.withRaw { (raw) throws(SegmentHeader.Failure) in try StoreFile(raw) }
+    } catch {
+      switch error {
+      case .version(let version): throw .unsupportedVersion(file: name, version: version)
+      case .damaged:
+        throw .corrupted(
+          .init(file: StoreFileName.store, offset: 0, lsn: nil, reason: "it fails its checksum"))
+      }
+    }
+  }
+
+  private mutating func createStore(createdAt: Int64) throws(LogError) -> StoreFile {
+    guard report.unknownFiles.isEmpty else {
+      throw .notAStore(
+        directory: directory,
+        reason: "it has no STORE file and holds other files, such as \(report.unknownFiles[0]); "
+          + "choose an empty or a new directory")
+    }
+    let first = StoreFileName.segment(LSN(1))
+    for name in segmentNames {
+      let size: UInt64
+      do throws(SystemError) { size = try fileSystem.status(path(name))?.size ?? 0 } catch {
+        throw .system(error)
+      }
+      guard name == first, size <= UInt64(Self.firstSegmentSize) else {
+        throw .corrupted(
+          .init(
+            file: name, offset: 0, lsn: nil,
+            reason: "the directory holds segments in use, but the file STORE is missing"))
+      }
+    }
+    let store = StoreFile(
+      store: StoreID(high: random.next(), low: random.next()), keyHigh: random.next(),
+      keyLow: random.next(), createdAt: createdAt)
+    do throws(SystemError) {
+      // A first segment without STORE is what a crash left of a creation: remake it.
+      if !segmentNames.isEmpty { try fileSystem.remove(path(first)) }
+      try writeFirstSegment(store, at: path(first))
+      try fileSystem.syncDirectory(directory)
+      let buffer = CommitBuffer(capacity: StoreFile.size)
+      store.write(into: buffer)
+      let file = try fileSystem.open(path(StoreFileName.newStore), .create)
+      try buffer.withBytes { (bytes) throws(SystemError) in try file.write(bytes, at: 0) }
+      try file.sync()
+      try file.close()
+      try fileSystem.rename(path(StoreFileName.newStore), to: path(StoreFileName.store))
+      try fileSystem.syncDirectory(directory)
+    } catch { throw .system(error) }
+    segmentNames = [first]
+    wasCreated = true
+    return store
+  }
+
+  static let firstSegmentSize = LogFormat.segmentHeaderSize + 2 * LogFormat.sectorSize
+
+  /// A sealed segment with LSN 1, a record of the log's own: kind 0, seven zeros, time of creation.
+  private func writeFirstSegment(_ store: StoreFile, at path: String) throws(SystemError) {
+    let file = try fileSystem.open(path, .create)
+    let salt = random.next()
+    let scratch = CommitBuffer(capacity: 2 * LogFormat.segmentHeaderSize)
+    let header = SegmentHeader(
+      store: store.store, salt: salt, firstLSN: LSN(1), ordinal: 0, previous: 0,
+      capacity: UInt32(Self.firstSegmentSize))
+    var chain = header.write(into: scratch)
+    try scratch.withBytes { (bytes) throws(SystemError) in try file.write(bytes, at: 0) }
+    scratch.removeAll()
+    scratch.putZeros(LogFormat.frameHeaderSize)
+    scratch.put(UInt32(0))
+    scratch.put(UInt32(16))
+    scratch.put(UInt64(0))
+    scratch.put(store.createdAt)
+    let start = LogFormat.frameHeaderSize
+    let length = scratch.count - start
+    scratch.set(scratch.withBytes(start + 4..<scratch.count) { CRC32C.of($0) }, at: start)
+    let body = scratch.withBytes(start..<scratch.count) { CRC32C.of($0) }
+    scratch.putZeros(LogFormat.sectorSize - scratch.count)
+    let frame = FrameHeader(
+      kind: .records, salt: salt, firstLSN: LSN(1), count: 1, bodyLength: UInt32(length),
+      extent: UInt32(LogFormat.sectorSize), previous: chain, durableLSN: LSN(0),
+      offset: UInt32(LogFormat.segmentHeaderSize), bodyChecksum: body)
+    chain = frame.write(into: scratch)
+    try scratch.withBytes { (bytes) throws(SystemError) in
+      try file.write(bytes, at: UInt64(LogFormat.segmentHeaderSize))
+    }
+    try file.sync()
+    _ = try SegmentedLog.writeSeal(
+      file, at: LogFormat.segmentHeaderSize + LogFormat.sectorSize, salt: salt, lastLSN: LSN(1),
+      records: 1, previous: chain, scratch: scratch)
+    try file.close()
+  }
+}

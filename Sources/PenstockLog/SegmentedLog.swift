@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+public import PenstockSystem
+internal import Synchronization
+
+/// The segment files of one store: writes batches, seals and rolls, prepares segments, reads records.
+///
+/// `write`, `sync` and `seal` belong to one writer thread, `prepareSegment` to one background thread;
+/// `read` may run anywhere beside them. After an error from `write`, `sync` or `seal` the caller must
+/// not write again: what is on disk is then unknown, and only opening the store anew tells (L2).
+public final class SegmentedLog: Sendable {
+  public let directory: String
+  public let storeFile: StoreFile
+  let fileSystem: any FileSystem
+  let segmentSize: Int
+  let random: any RandomSource
+  private let writer: Mutex<Writer>
+  private let catalog: Mutex<Catalog>
+  private let lock: any FileLock
+
+  private struct Writer {
+    /// The segment being written; nil before the first write and after a seal.
+    var file: (any File)?
+    var segment: UInt32
+    var salt: UInt64 = 0
+    /// Chain value that the next frame, or the next segment's header, must carry.
+    var chain: UInt32
+    var end = 0
+    var records: UInt64 = 0
+    var lastLSN: LSN
+    var durableLSN: LSN
+    let scratch = CommitBuffer(capacity: 2 * LogFormat.segmentHeaderSize)
+  }
+
+  private struct Catalog {
+    /// First LSN of each segment, by ordinal from `firstOrdinal` on.
+    var firstLSNs: [LSN]
+    var firstOrdinal: UInt32
+    /// Files open for reading; at most `openFileLimit`.
+    var files: [UInt32: any File] = [:]
+    var prepared: Deque<String> = Deque()
+    var preparedNames: UInt64 = 0
+  }
+
+  static let openFileLimit = 64
+  static let fillChunk = 1 << 20
+
+  init(
+    directory: String, storeFile: StoreFile, fileSystem: any FileSystem, segmentSize: Int,
+    random: any RandomSource, lock: any FileLock, recovered: RecoveredEnd
+  ) {
+    self.directory = directory
+    self.storeFile = storeFile
+    self.fileSystem = fileSystem
+    self.segmentSize = segmentSize
+    self.random = random
+    self.lock = lock
+    writer = Mutex(
+      Writer(
+        file: nil, segment: recovered.nextOrdinal &- 1, chain: recovered.chain,
+        lastLSN: recovered.lastLSN, durableLSN: recovered.lastLSN))
+    var catalog = Catalog(firstLSNs: recovered.firstLSNs, firstOrdinal: recovered.firstOrdinal)
+    for name in recovered.prepared { catalog.prepared.append(name) }
+    catalog.preparedNames = random.next()
+    self.catalog = Mutex(catalog)
+  }
+
+  public var preparedCount: Int { catalog.withLock { $0.prepared.count } }
+
+  // MARK: Writing
+
+  /// Writes one batch as a frame, in a new segment if the batch was placed there.
+  ///
+  /// - Durability: none; the bytes are with the operating system and survive the process. A roll
+  ///   syncs the segment before it.
+  /// - Ordering: batches must come in the order in which `LogTail` gave them out.
+  public func write(_ batch: Batch) throws(SystemError) {
+    try writer.withLock { (writer) throws(SystemError) in
+      if writer.file == nil || writer.segment != batch.segment {
+        try sealCurrent(&writer)
+        try beginSegment(&writer, batch)
+      }
+      guard let file = writer.file else { return }
+      precondition(writer.end == batch.offset, "batches are written in order")
+      let buffer = batch.buffer
+      let bodyEnd = LogFormat.frameHeaderSize + batch.recordBytes
+      let header = FrameHeader(
+        kind: batch.count > 0 ? .records : .heartbeat, salt: writer.salt, firstLSN: batch.firstLSN,
+        count: UInt32(batch.count), bodyLength: UInt32(batch.recordBytes),
+        extent: UInt32(buffer.count), previous: writer.chain, durableLSN: writer.durableLSN,
+        offset: UInt32(batch.offset),
+        bodyChecksum: buffer.withBytes(LogFormat.frameHeaderSize..<bodyEnd) { CRC32C.of($0) })
+      let chain = header.write(into: buffer)
+      try buffer.withBytes { (bytes) throws(SystemError) in
+        try file.write(bytes, at: UInt64(batch.offset))
+      }
+      writer.chain = chain
+      writer.end += buffer.count
+      writer.records += UInt64(batch.count)
+      if batch.count > 0 { writer.lastLSN = batch.lastLSN }
+    }
+  }
+
+  /// Makes everything written durable and returns the highest LSN of it.
+  ///
+  /// - Complexity: one `fdatasync`.
+  public func sync() throws(SystemError) -> LSN {
+    try writer.withLock { (writer) throws(SystemError) in
+      if let file = writer.file { try file.syncData() }
+      writer.durableLSN = writer.lastLSN
+      return writer.lastLSN
+    }
+  }
+
+  /// Ends the current segment for good: a last frame, exact size, synced. The next write begins a new
+  /// one. On a clean close this tells the next start that nothing is missing.
+  public func seal() throws(SystemError) {
+    try writer.withLock { (writer) throws(SystemError) in try sealCurrent(&writer) }
+  }
+
+  private func sealCurrent(_ writer: inout Writer) throws(SystemError) {
+    guard let file = writer.file else { return }
+    // The seal says that all before it is durable, so that must be so before the seal can be.
+    if writer.durableLSN < writer.lastLSN {
+      try file.syncData()
+      writer.durableLSN = writer.lastLSN
+    }
+    writer.chain = try Self.writeSeal(
+      file, at: writer.end, salt: writer.salt, lastLSN: writer.lastLSN, records: writer.records,
+      previous: writer.chain, scratch: writer.scratch)
+    try file.close()
+    writer.file = nil
+  }
+
+  /// Writes a seal frame at `end`, cuts the file behind it and syncs. Returns the chain value.
+  ///
+  /// **Layout** of the body: records in the segment 0/8, last LSN 8/8, file size 16/8.
+  static func writeSeal(
+    _ file: any File, at end: Int, salt: UInt64, lastLSN: LSN, records: UInt64, previous: UInt32,
+    scratch: CommitBuffer
+  ) throws(SystemError) -> UInt32 {
+    let length = LogFormat.frameHeaderSize + 24
+    let size = roundUp(end + length, to: LogFormat.sectorSize)
+    scratch.removeAll()
+    scratch.putZeros(LogFormat.frameHeaderSize)
+    scratch.put(records)
+    scratch.put(lastLSN.value)
+    scratch.put(UInt64(size))
+    let body = scratch.withBytes(LogFormat.frameHeaderSize..<length) { CRC32C.of($0) }
+    scratch.putZeros(size - end - length)
+    let header = FrameHeader(
+      kind: .seal, salt: salt, firstLSN: lastLSN.advanced(by: 1), count: 0, bodyLength: 24,
+      extent: UInt32(size - end), previous: previous, durableLSN: lastLSN, offset: UInt32(end),
+      bodyChecksum: body)
+    let chain = header.write(into: scratch)
+    try scratch.withBytes { (bytes) throws(SystemError) in try file.write(bytes, at: UInt64(end)) }
+    try file.truncate(to: UInt64(size))
+    try file.sync()
+    return chain
+  }
+
+  /// Turns the oldest prepared file into the segment that `batch` begins.
+  ///
+  /// Crash steps: (1) the header is durable before the name is; (2) the name is durable before any
+  /// record in the file is acknowledged. A crash before (2) leaves a prepared file or an empty segment.
+  private func beginSegment(_ writer: inout Writer, _ batch: Batch) throws(SystemError) {
+    guard let source = catalog.withLock({ $0.prepared.popFirst() }) else {
+      preconditionFailure("LogTail counts prepared segments")
+    }
+    let name = StoreFileName.segment(batch.firstLSN)
+    let file = try fileSystem.open(path(source), .readWrite)
+    writer.salt = random.next()
+    writer.scratch.removeAll()
+    let header = SegmentHeader(
+      store: storeFile.store, salt: writer.salt, firstLSN: batch.firstLSN, ordinal: batch.segment,
+      previous: writer.chain, capacity: UInt32(segmentSize))
+    writer.chain = header.write(into: writer.scratch)
+    try writer.scratch.withBytes { (bytes) throws(SystemError) in try file.write(bytes, at: 0) }
+    try file.syncData()
+    try fileSystem.rename(path(source), to: path(name))
+    try fileSystem.syncDirectory(directory)
+    writer.file = file
+    writer.segment = batch.segment
+    writer.end = LogFormat.segmentHeaderSize
+    writer.records = 0
+    catalog.withLock {
+      if $0.firstLSNs.isEmpty { $0.firstOrdinal = batch.segment }
+      $0.firstLSNs.append(batch.firstLSN)
+    }
+  }
+
+  // MARK: Preparing
+
+  /// Writes a whole segment of zeros, so that later appends neither allocate blocks nor can meet a
+  /// full disk, and so that their sync need not change metadata.
+  ///
+  /// - Throws: `isOutOfSpace` when the file system is full; the half-made file is then removed.
+  /// - Parameter isCancelled: asked between chunks; when true the file is removed and false returned.
+  public func prepareSegment(isCancelled: () -> Bool) throws(SystemError) -> Bool {
+    let number = catalog.withLock {
+      $0.preparedNames &+= 1
+      return $0.preparedNames
+    }
+    let name = StoreID.hex(number)
+    let partial = path(name + StoreFileName.partialSuffix)
+    let file = try fileSystem.open(partial, .create)
+    do {
+      let zeros = CommitBuffer(capacity: Self.fillChunk)
+      zeros.putZeros(Self.fillChunk)
+      var offset = 0
+      while offset < segmentSize {
+        if isCancelled() {
+          try file.close()
+          try fileSystem.remove(partial)
+          return false
+        }
+        let length = min(Self.fillChunk, segmentSize - offset)
+        try zeros.withBytes(0..<length) { (bytes) throws(SystemError) in
+          try file.write(bytes, at: UInt64(offset))
+        }
+        offset += length
+      }
+      try file.sync()
+      try file.close()
+      try fileSystem.rename(partial, to: path(name + StoreFileName.preparedSuffix))
+    } catch {
+      // The first error is the one to report; a file that stays is removed at the next start.
+      do {
+        try file.close()
+        try fileSystem.remove(partial)
+      } catch {}
+      throw error
+    }
+    catalog.withLock { $0.prepared.append(name + StoreFileName.preparedSuffix) }
+    return true
+  }
+
+  // MARK: Reading
+
+  /// Lends `body` the payload of the record at `position`, checksum verified.
+  ///
+  /// - Throws: `corrupted` when the bytes fail their checksum, `system` when they cannot be read.
+  /// - Complexity: one read for records up to 4 KiB, two for larger ones.
+  public func read<Result>(
+    _ position: LogPosition, _ body: (RawSpan) throws(LogError) -> Result
+  ) throws(LogError) -> Result {
+    let (file, name) = try file(position.segment)
+    let offset = UInt64(position.offset)
+    var bytes = [UInt8](repeating: 0, count: LogFormat.sectorSize)
+    var count = try Self.read(file, into: &bytes, at: offset)
+    let damage = LogError.Damage(
+      file: name, offset: offset, lsn: nil, reason: "the record fails its checksum")
+    guard count >= LogFormat.recordHeaderSize else { throw .corrupted(damage) }
+    let length = bytes.withRaw { Self.recordLength($0) } + LogFormat.recordHeaderSize
+    if length > count {
+      guard count == bytes.count, length <= LogFormat.maximumSegmentSize else {
+        throw .corrupted(damage)
+      }
+      bytes = [UInt8](repeating: 0, count: length)
+      count = try Self.read(file, into: &bytes, at: offset)
+      guard count == length else { throw .corrupted(damage) }
+    }
+    return try bytes.withRaw { (raw) throws(LogError) in
+      let record = raw.extracting(0..<length)
+      guard Self.isIntact(record) else { throw .corrupted(damage) }
+      return try body(record.extracting(LogFormat.recordHeaderSize..<length))
+    }
+  }
+
+  /// The payload length that a record header names; -1 when there is no whole header.
+  static func recordLength(_ record: borrowing RawSpan) -> Int {
+    var cursor = ByteCursor(4)
+    do throws(BytesTooShort) { return Int(try cursor.u32(record)) } catch { return -1 }
+  }
+
+  /// Whether a whole record, header included, matches its checksum.
+  static func isIntact(_ record: borrowing RawSpan) -> Bool {
+    var cursor = ByteCursor()
+    do throws(BytesTooShort) {
+      let checksum = try cursor.u32(record)
+      return CRC32C.of(record.extracting(4..<record.byteCount)) == checksum
+    } catch { return false }
+  }
+
+  private static func read(
+    _ file: any File, into bytes: inout [UInt8], at offset: UInt64
+  ) throws(LogError) -> Int {
+    do throws(SystemError) {
+      return try bytes.withMutableRaw { (raw) throws(SystemError) in
+        try file.read(into: &raw, at: offset)
+      }
+    } catch {
+      throw .system(error)
+    }
+  }
+
+  private func file(_ segment: UInt32) throws(LogError) -> (any File, String) {
+    do throws(SystemError) {
+      return try catalog.withLock { (catalog) throws(SystemError) in
+        let index = Int(segment) - Int(catalog.firstOrdinal)
+        guard catalog.firstLSNs.indices.contains(index) else {
+          throw SystemError(call: "open", path: "segment \(segment)", errno: 2)
+        }
+        let name = StoreFileName.segment(catalog.firstLSNs[index])
+        if let file = catalog.files[segment] { return (file, name) }
+        let file = try fileSystem.open(path(name), .readOnly)
+        if catalog.files.count >= Self.openFileLimit { catalog.files.removeAll() }
+        catalog.files[segment] = file
+        return (file, name)
+      }
+    } catch {
+      throw .system(error)
+    }
+  }
+
+  /// Ends use of the directory. The log must be sealed or failed.
+  public func close() {
+    catalog.withLock { $0.files.removeAll() }
+    lock.release()
+  }
+
+  private func path(_ name: String) -> String { directory + "/" + name }
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Penstock
+
+extension Call {
+  func createQueue(_ fields: Fields) throws(SQSError) {
+    let name = try fields.string("QueueName")
+    let attributes = try fields.stringMap("Attributes") ?? []
+    let tags = try fields.stringMap("tags") ?? []
+    let capitalTags = try fields.stringMap("Tags") ?? []
+    let checked = try Self.queueName(name)
+    let isFIFO = attributes.contains {
+      $0.name == QueueAttribute.fifoQueue.rawValue
+        && QueueAttributeChange.boolean($0.value) == true
+    }
+    if isFIFO {
+      guard QueueName.isValidFIFO(checked) else { throw .invalid(Self.fifoNameRule) }
+      throw .unsupported("FIFO queues")
+    }
+    guard QueueName.isValid(checked) else { throw .invalid(Self.nameRule) }
+    let settings = try QueueAttributeChange.settings(attributes)
+    guard tags.isEmpty, capitalTags.isEmpty else { throw .unsupported("tags on queues") }
+    store.createQueue(checked, settings) { result in
+      switch result {
+      case .success(let queue): finish { $0.member("QueueUrl", url(ofQueue: queue.name)) }
+      case .failure(let error): fail(Self.creationError(error))
+      }
+    }
+  }
+
+  static let nameRule =
+    "Can only include alphanumeric characters, hyphens, or underscores. 1 to 80 in length"
+  static let fifoNameRule =
+    "The name of a FIFO queue can only include alphanumeric characters, hyphens, or underscores, "
+    + "must end with .fifo suffix and be 1 to 80 in length"
+
+  private static func queueName(_ name: String?) throws(SQSError) -> String {
+    guard let name else {
+      throw .invalid(
+        "Value for parameter QueueName is invalid. Reason: Must specify a queue name.")
+    }
+    guard !name.isEmpty else { throw .invalid("Queue name cannot be empty") }
+    return name
+  }
+
+  private static func creationError(_ error: PenstockError) -> SQSError {
+    guard error.code == .queueExists else { return SQSError(error) }
+    let name: QueueAttribute? =
+      switch error.setting {
+      case .visibilityTimeout: .visibilityTimeout
+      case .delay: .delaySeconds
+      case .maximumMessageBytes: .maximumMessageSize
+      case .retention: .messageRetentionPeriod
+      case .receiveWait: .receiveMessageWaitTimeSeconds
+      case nil: nil
+      }
+    guard let name else { return SQSError(.queueNameExists, error.message) }
+    return SQSError(
+      .queueNameExists,
+      "A queue already exists with the same name and a different value for attribute "
+        + name.rawValue)
+  }
+
+  func getQueueURL(_ fields: Fields) throws(SQSError) {
+    let name = try fields.string("QueueName")
+    let owner = try fields.string("QueueOwnerAWSAccountId")
+    let checked = try Self.queueName(name)
+    guard (owner ?? configuration.accountID) == configuration.accountID,
+      let queue = store.lookup(checked)
+    else { throw .queueDoesNotExist }
+    finish { $0.member("QueueUrl", url(ofQueue: queue.name)) }
+  }
+
+  func listQueues(_ fields: Fields) throws(SQSError) {
+    let prefix = try fields.string("QueueNamePrefix") ?? ""
+    let maximum = try fields.integer("MaxResults")
+    let token = try fields.string("NextToken")
+    if let maximum, !(1...1000).contains(maximum) {
+      throw .invalid(
+        "Value for parameter MaxResults is invalid. Reason: MaxResults must be an integer "
+          + "between 1 and 1000.")
+    }
+    var after: String?
+    if let token {
+      guard let page = ListToken(token) else { throw .invalid("Invalid or expired next token.") }
+      guard page.prefix == prefix else {
+        throw .invalid(
+          "Invalid NextToken value. If you are passing in NextToken, you must not change the "
+            + "other request parameters.")
+      }
+      after = page.after
+    }
+    let limit = maximum ?? 1000
+    let found = store.queueNames(prefix: prefix, after: after, limit: limit + 1)
+    let names = Array(found.prefix(limit))
+    var next: String?
+    if maximum != nil, found.count > limit, let last = names.last {
+      next = ListToken(prefix: prefix, after: last).text
+    }
+    finish { [next] writer in
+      if !names.isEmpty {
+        writer.key("QueueUrls")
+        writer.beginArray()
+        for name in names { writer.string(url(ofQueue: name)) }
+        writer.endArray()
+      }
+      writer.member("NextToken", ifPresent: next)
+    }
+  }
+
+  func deleteQueue(_ fields: Fields) throws(SQSError) {
+    let queue = try queue(fields.string("QueueUrl"))
+    store.deleteQueue(queue.id) { finish($0) }
+  }
+
+  func purgeQueue(_ fields: Fields) throws(SQSError) {
+    let queue = try queue(fields.string("QueueUrl"))
+    store.purgeQueue(queue.id) { finish($0) }
+  }
+
+  func getQueueAttributes(_ fields: Fields) throws(SQSError) {
+    let url = try fields.string("QueueUrl")
+    let names = try fields.strings("AttributeNames") ?? []
+    let queue = try queue(url)
+    let requested = try QueueAttribute.requested(names)
+    guard !requested.isEmpty else { return finish { _ in } }
+    let arn = configuration.arn(ofQueue: queue.name)
+    store.describe(queue.id) { result in
+      switch result {
+      case .failure(let error): fail(SQSError(error))
+      case .success(let queue):
+        finish { Self.write(requested, of: queue, arn: arn, to: &$0) }
+      }
+    }
+  }
+
+  private static func write(
+    _ requested: Set<QueueAttribute>, of queue: QueueDescription, arn: String,
+    to writer: inout JSONWriter
+  ) {
+    var isOpen = false
+    for attribute in QueueAttribute.allCases where requested.contains(attribute) {
+      guard let value = attribute.value(of: queue, arn: arn) else { continue }
+      if !isOpen {
+        writer.key("Attributes")
+        writer.beginObject()
+        isOpen = true
+      }
+      writer.member(attribute.rawValue, value)
+    }
+    if isOpen { writer.endObject() }
+  }
+
+  func setQueueAttributes(_ fields: Fields) throws(SQSError) {
+    let url = try fields.string("QueueUrl")
+    let attributes = try fields.stringMap("Attributes") ?? []
+    let queue = try queue(url)
+    guard !attributes.isEmpty else { throw .missing("Attribute.Name") }
+    let settings = try QueueAttributeChange.settings(attributes)
+    store.changeQueue(queue.id, settings) { finish($0) }
+  }
+}
+
+/// Where a list of queues goes on. Opaque to clients.
+struct ListToken: Hashable, Sendable {
+  var prefix: String
+  /// The last name of the page before.
+  var after: String
+
+  init(prefix: String, after: String) {
+    self.prefix = prefix
+    self.after = after
+  }
+
+  init?(_ text: String) {
+    guard text.utf8.count <= 1024, let bytes = Base64.decode(Array(text.utf8)),
+      let decoded = String(validating: bytes, as: UTF8.self)
+    else { return nil }
+    let parts = decoded.split(separator: "/", omittingEmptySubsequences: false)
+    guard parts.count == 3, parts[0] == "1", !parts[2].isEmpty else { return nil }
+    prefix = String(parts[1])
+    after = String(parts[2])
+  }
+
+  /// Names hold no slash, and a prefix that does finds no page to go on from.
+  var text: String { Base64.encode(Array("1/\(prefix)/\(after)".utf8)) }
+}

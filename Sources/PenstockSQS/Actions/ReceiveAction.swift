@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Penstock
+
+extension Call {
+  func receiveMessage(_ fields: Fields) throws(SQSError) -> ReceiveTicket? {
+    let url = try fields.string("QueueUrl")
+    let maximum = try fields.integer("MaxNumberOfMessages")
+    let wait = try fields.integer("WaitTimeSeconds")
+    let visibility = try fields.integer("VisibilityTimeout")
+    let oldNames = try fields.strings("AttributeNames")
+    let names = try fields.strings("MessageSystemAttributeNames")
+    let patterns = try fields.strings("MessageAttributeNames")
+    let attemptID = try fields.string("ReceiveRequestAttemptId")
+    let queue = try queue(url)
+
+    if let maximum, !(1...10).contains(maximum) {
+      throw .invalid(
+        String(maximum), for: "MaxNumberOfMessages", "Must be between 1 and 10, if provided.")
+    }
+    if let wait, !(0...20).contains(wait) {
+      throw .invalid(
+        String(wait), for: "WaitTimeSeconds", "Must be >= 0 and <= 20, if provided.")
+    }
+    if let visibility, !(0...43_200).contains(visibility) {
+      throw .invalid(
+        String(visibility), for: "VisibilityTimeout", "Must be >= 0 and <= 43200, if provided.")
+    }
+    // The newer list, when it is there, makes the older one not count.
+    let requested = try SystemAttribute.requested(names ?? oldNames ?? [])
+    if let attemptID {
+      throw .invalid(
+        attemptID, for: "ReceiveRequestAttemptId",
+        "The request include parameter that is not valid for this queue type.")
+    }
+    let filter = AttributeFilter(patterns ?? [])
+    let request = ReceiveRequest(
+      maximumMessages: maximum ?? 1, wait: wait.map { .seconds($0) },
+      visibilityTimeout: visibility.map { .seconds($0) })
+    return store.receive(request, from: queue.id) { [store] result in
+      switch result {
+      case .failure(let error): fail(SQSError(error))
+      case .success(let messages):
+        finish { writer in
+          guard !messages.isEmpty else { return }
+          writer.key("Messages")
+          writer.beginArray()
+          for message in messages {
+            Self.write(
+              message, handle: store.receiptHandle(for: message.handle), requested, filter,
+              to: &writer)
+          }
+          writer.endArray()
+        }
+      }
+    }
+  }
+
+  private static func write(
+    _ message: ReceivedMessage, handle: String, _ requested: Set<SystemAttribute>,
+    _ filter: AttributeFilter, to writer: inout JSONWriter
+  ) {
+    writer.beginObject()
+    writer.member("MessageId", message.id.description)
+    writer.member("ReceiptHandle", handle)
+    writer.member("MD5OfBody", Digests.ofBody(message.content.body))
+    writer.key("Body")
+    writer.string(message.content.body)
+    writeSystemAttributes(of: message, requested, to: &writer)
+    // The digest covers what is returned, not what was sent.
+    let attributes = message.content.attributes.filter { filter($0.name) }
+    if let digest = Digests.ofAttributes(attributes) {
+      writer.member("MD5OfMessageAttributes", digest)
+      writer.key("MessageAttributes")
+      writer.beginObject()
+      for attribute in attributes {
+        writer.key(attribute.name)
+        writer.beginObject()
+        switch attribute.value {
+        case .string(let text): writer.member("StringValue", text)
+        case .binary(let bytes): writer.member("BinaryValue", Base64.encode(bytes))
+        }
+        writer.member("DataType", attribute.type)
+        writer.endObject()
+      }
+      writer.endObject()
+    }
+    writer.endObject()
+  }
+
+  private static func writeSystemAttributes(
+    of message: ReceivedMessage, _ requested: Set<SystemAttribute>, to writer: inout JSONWriter
+  ) {
+    var isOpen = false
+    for attribute in SystemAttribute.allCases where requested.contains(attribute) {
+      guard let value = attribute.value(of: message) else { continue }
+      if !isOpen {
+        writer.key("Attributes")
+        writer.beginObject()
+        isOpen = true
+      }
+      writer.member(attribute.rawValue, value)
+    }
+    if isOpen { writer.endObject() }
+  }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Penstock
+
+/// The members that a single send and an entry of a batch have in common, types checked.
+struct SendInput: Sendable {
+  var body: [UInt8]
+  var delay: Int?
+  var attributes: [AttributeInput]
+  var systemAttributes: [AttributeInput]
+  var groupID: String?
+  var deduplicationID: String?
+
+  init(_ fields: Fields) throws(SQSError) {
+    body = try fields.bytes("MessageBody") ?? []
+    delay = try fields.integer("DelaySeconds")
+    attributes = try AttributeInput.all("MessageAttributes", of: fields)
+    systemAttributes = try AttributeInput.all("MessageSystemAttributes", of: fields)
+    groupID = try fields.string("MessageGroupId")
+    deduplicationID = try fields.string("MessageDeduplicationId")
+  }
+
+  /// What counts against the queue's limit. System attributes do not.
+  var size: Int { attributes.reduce(body.count) { $0 + $1.size } }
+}
+
+/// A send that passed all checks, and the digests its answer needs.
+struct CheckedSend: Sendable {
+  var entry: SendEntry
+  var bodyDigest: String
+  var attributesDigest: String?
+  var systemAttributesDigest: String?
+
+  /// Writes the answer's members, without braces.
+  func write(_ receipt: SendReceipt, to writer: inout JSONWriter) {
+    writer.member("MessageId", receipt.id.description)
+    writer.member("MD5OfMessageBody", bodyDigest)
+    writer.member("MD5OfMessageAttributes", ifPresent: attributesDigest)
+    writer.member("MD5OfMessageSystemAttributes", ifPresent: systemAttributesDigest)
+  }
+}
+
+/// The words in which single sends and entries of batches differ.
+struct SendWording: Sendable {
+  var missingBody: String
+  var tooLong: String
+  var wrongQueueType: String
+
+  static let single = SendWording(
+    missingBody: "MessageBody", tooLong: "are invalid",
+    wrongQueueType:
+      "The request includes a parameter that is not valid for this queue type.")
+
+  static func entry(_ number: Int) -> SendWording {
+    SendWording(
+      missingBody: "SendMessageBatchRequestEntry.\(number).MessageBody",
+      tooLong: "cannot be validated",
+      wrongQueueType: "The request include parameter that is not valid for this queue type")
+  }
+}
+
+extension Call {
+  /// All rules for one message, in the order in which the real service lets them win.
+  func check(
+    _ input: SendInput, for queue: QueueDescription, _ wording: SendWording
+  ) throws(SQSError) -> CheckedSend {
+    guard !input.body.isEmpty else { throw .missing(wording.missingBody) }
+    let limit = queue.settings.maximumMessageBytes
+    guard input.size <= limit else { throw .tooLong(limit, verb: wording.tooLong) }
+    guard Alphabet.isWireText(input.body) else {
+      throw SQSError(
+        .invalidMessageContents, "Invalid characters found. \(AttributeRules.characterRule)")
+    }
+    let attributes = try AttributeRules.check(input.attributes)
+    let trace = try SystemAttribute.traceHeader(input.systemAttributes)
+    if let group = input.groupID, !Alphabet.isGroupID(group) {
+      throw .invalid(
+        group, for: "MessageGroupId",
+        "MessageGroupId can only include alphanumeric and punctuation characters. "
+          + "1 to 128 in length.")
+    }
+    if let id = input.deduplicationID {
+      throw .invalid(id, for: "MessageDeduplicationId", wording.wrongQueueType)
+    }
+    if let delay = input.delay, !(0...900).contains(delay) {
+      throw .invalid(
+        String(delay), for: "DelaySeconds", "DelaySeconds must be >= 0 and <= 900.")
+    }
+    var traceText = traceHeader
+    if let trace, case .string(let text) = trace.value { traceText = text }
+    let content = MessageContent(
+      body: input.body, attributes: attributes, groupID: input.groupID,
+      traceHeader: traceText, senderID: configuration.accountID)
+    return CheckedSend(
+      entry: SendEntry(content, delay: input.delay.map { .seconds($0) }),
+      bodyDigest: Digests.ofBody(input.body),
+      attributesDigest: Digests.ofAttributes(attributes),
+      systemAttributesDigest: Digests.ofAttributes(trace.map { [$0] } ?? []))
+  }
+
+  func sendMessage(_ fields: Fields) throws(SQSError) {
+    let url = try fields.string("QueueUrl")
+    let input = try SendInput(fields)
+    let queue = try queue(url)
+    let send = try check(input, for: queue, .single)
+    store.send([send.entry], to: queue.id) { result in
+      switch result.flatMap({ $0.first ?? Self.noResult() }) {
+      case .success(let receipt): finish { send.write(receipt, to: &$0) }
+      case .failure(let error): fail(SQSError(error))
+      }
+    }
+  }
+
+  /// For an engine that answers fewer entries than it was given.
+  static func noResult<Value>() -> Result<Value, PenstockError> {
+    .failure(PenstockError(.outcomeUnknown, "The store gave no answer for this entry."))
+  }
+
+  func sendMessageBatch(_ fields: Fields) throws(SQSError) {
+    let url = try fields.string("QueueUrl")
+    let entries = try BatchEntry<SendInput>.all(of: fields) {
+      (fields) throws(SQSError) in try SendInput(fields)
+    }
+    let queue = try queue(url)
+    let ids = try BatchRules.check(entries, shape: "SendMessageBatchRequestEntry")
+    let total = entries.reduce(0) { $0 + $1.input.size }
+    guard total <= Self.maximumBatchBytes else {
+      throw SQSError(
+        .batchRequestTooLong,
+        "Batch requests cannot be longer than \(Self.maximumBatchBytes) bytes. You have sent "
+          + "\(total) bytes.")
+    }
+    var outcomes: [BatchOutcome<CheckedSend>] = []
+    for (place, entry) in entries.enumerated() {
+      do throws(SQSError) {
+        outcomes.append(.accepted(try check(entry.input, for: queue, .entry(place + 1))))
+      } catch {
+        outcomes.append(.refused(error))
+      }
+    }
+    runBatch(ids, outcomes) { sends, completion in
+      store.send(sends.map(\.entry), to: queue.id, completion)
+    } failure: { _, error in
+      error.code == .messageTooLarge
+        ? .tooLong(error.limit ?? queue.settings.maximumMessageBytes, verb: "cannot be validated")
+        : SQSError(error)
+    } write: { send, receipt, writer in
+      send.write(receipt, to: &writer)
+    }
+  }
+
+  /// Bytes of all entries of one batch, whatever the queue's own limit.
+  static let maximumBatchBytes = 1_048_576
+}

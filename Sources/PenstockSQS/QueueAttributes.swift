@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Penstock
+
+/// The attributes of queues: which there are, what they may hold, how they read.
+enum QueueAttribute: String, CaseIterable, Sendable {
+  // In the order of `All`.
+  case approximateNumberOfMessages = "ApproximateNumberOfMessages"
+  case approximateNumberOfMessagesDelayed = "ApproximateNumberOfMessagesDelayed"
+  case approximateNumberOfMessagesNotVisible = "ApproximateNumberOfMessagesNotVisible"
+  case createdTimestamp = "CreatedTimestamp"
+  case delaySeconds = "DelaySeconds"
+  case lastModifiedTimestamp = "LastModifiedTimestamp"
+  case maximumMessageSize = "MaximumMessageSize"
+  case messageRetentionPeriod = "MessageRetentionPeriod"
+  case queueARN = "QueueArn"
+  case receiveMessageWaitTimeSeconds = "ReceiveMessageWaitTimeSeconds"
+  case sqsManagedSSEEnabled = "SqsManagedSseEnabled"
+  case visibilityTimeout = "VisibilityTimeout"
+  // These never have a value in this version.
+  case policy = "Policy"
+  case redrivePolicy = "RedrivePolicy"
+  case redriveAllowPolicy = "RedriveAllowPolicy"
+  case kmsMasterKeyID = "KmsMasterKeyId"
+  case kmsDataKeyReusePeriodSeconds = "KmsDataKeyReusePeriodSeconds"
+  case fifoQueue = "FifoQueue"
+  case contentBasedDeduplication = "ContentBasedDeduplication"
+  case deduplicationScope = "DeduplicationScope"
+  case fifoThroughputLimit = "FifoThroughputLimit"
+
+  /// What to answer when asked for it; nil when the queue has none.
+  func value(of queue: QueueDescription, arn: String) -> String? {
+    let settings = queue.settings
+    func seconds(_ duration: Duration) -> String { String(duration.components.seconds) }
+    func seconds(_ time: Timestamp) -> String { String(time.milliseconds / 1000) }
+    switch self {
+    case .approximateNumberOfMessages: return String(queue.counts.visible)
+    case .approximateNumberOfMessagesDelayed: return String(queue.counts.delayed)
+    case .approximateNumberOfMessagesNotVisible: return String(queue.counts.leased)
+    case .createdTimestamp: return seconds(queue.createdAt)
+    case .delaySeconds: return seconds(settings.delay)
+    case .lastModifiedTimestamp: return seconds(queue.changedAt)
+    case .maximumMessageSize: return String(settings.maximumMessageBytes)
+    case .messageRetentionPeriod: return seconds(settings.retention)
+    case .queueARN: return arn
+    case .receiveMessageWaitTimeSeconds: return seconds(settings.receiveWait)
+    // Not Amazon's default "true": bodies are not encrypted on disk, and must not seem to be.
+    case .sqsManagedSSEEnabled: return "false"
+    case .visibilityTimeout: return seconds(settings.visibilityTimeout)
+    default: return nil
+    }
+  }
+
+  /// The attributes that a list of names asks for.
+  static func requested(_ names: [String]) throws(SQSError) -> Set<QueueAttribute> {
+    var result: Set<QueueAttribute> = []
+    for name in names {
+      if name == "All" {
+        result = Set(allCases)
+      } else if let attribute = QueueAttribute(rawValue: name) {
+        result.insert(attribute)
+      } else {
+        throw unknown(name)
+      }
+    }
+    return result
+  }
+
+  static func unknown(_ name: String) -> SQSError {
+    SQSError(.invalidAttributeName, "Unknown Attribute \(SQSError.echo(name)).")
+  }
+
+  static func invalidValue(_ name: String) -> SQSError {
+    SQSError(.invalidAttributeValue, "Invalid value for the parameter \(name).")
+  }
+}
+
+/// Attributes as a client wants them to be.
+enum QueueAttributeChange {
+  /// Checks all attributes of a CreateQueue or SetQueueAttributes and turns them into settings.
+  /// Throws for the first that is wrong; then nothing may be changed.
+  static func settings(
+    _ attributes: [(name: String, value: String)]
+  ) throws(SQSError) -> QueueSettingsChange {
+    try refuseTwoEncryptions(attributes)
+    var change = QueueSettingsChange()
+    for (name, value) in attributes {
+      guard let attribute = QueueAttribute(rawValue: name) else {
+        throw QueueAttribute.unknown(name)
+      }
+      try apply(attribute, value, to: &change)
+    }
+    return change
+  }
+
+  private static func apply(
+    _ attribute: QueueAttribute, _ value: String, to change: inout QueueSettingsChange
+  ) throws(SQSError) {
+    let name = attribute.rawValue
+    switch attribute {
+    case .visibilityTimeout:
+      change.visibilityTimeout = .seconds(try integer(value, 0...43_200, name))
+    case .delaySeconds: change.delay = .seconds(try integer(value, 0...900, name))
+    case .maximumMessageSize:
+      change.maximumMessageBytes = try integer(value, 1024...1_048_576, name)
+    case .messageRetentionPeriod:
+      change.retention = .seconds(try integer(value, 60...1_209_600, name))
+    case .receiveMessageWaitTimeSeconds:
+      change.receiveWait = .seconds(try integer(value, 0...20, name))
+    case .policy, .redrivePolicy, .redriveAllowPolicy, .kmsMasterKeyID:
+      // Empty means "remove it", and there is none.
+      guard value.isEmpty else { throw .unsupported("the queue attribute \(name)") }
+    case .kmsDataKeyReusePeriodSeconds:
+      // The default may stay; it means something only beside a key.
+      guard try integer(value, 60...86_400, name) == 300 else {
+        throw .unsupported("the queue attribute \(name)")
+      }
+    case .sqsManagedSSEEnabled:
+      guard let isOn = boolean(value) else { throw QueueAttribute.invalidValue(name) }
+      // Accepting "true" would promise encryption that nobody does.
+      guard !isOn else { throw .unsupported("encryption at rest; set \(name) to false") }
+    case .deduplicationScope, .fifoThroughputLimit:
+      throw SQSError(
+        .invalidAttributeName,
+        "You can specify the \(name) only when FifoQueue is set to true.")
+    default: throw QueueAttribute.unknown(name)
+    }
+  }
+
+  private static func refuseTwoEncryptions(
+    _ attributes: [(name: String, value: String)]
+  ) throws(SQSError) {
+    let isManaged = attributes.contains {
+      $0.name == QueueAttribute.sqsManagedSSEEnabled.rawValue && boolean($0.value) == true
+    }
+    let hasKey = attributes.contains {
+      $0.name == QueueAttribute.kmsMasterKeyID.rawValue && !$0.value.isEmpty
+    }
+    guard isManaged && hasKey else { return }
+    throw SQSError(
+      .invalidAttributeName,
+      "You can use one type of server-side encryption (SSE) at one time. You can either enable "
+        + "KMS SSE or SQS SSE.")
+  }
+
+  /// A decimal integer without sign or blanks.
+  private static func integer(
+    _ text: String, _ range: ClosedRange<Int>, _ name: String
+  ) throws(SQSError) -> Int {
+    let isDecimal = text.utf8.allSatisfy { $0 &- UInt8(ascii: "0") < 10 }
+    guard isDecimal, let value = Int(text), range.contains(value) else {
+      throw QueueAttribute.invalidValue(name)
+    }
+    return value
+  }
+
+  /// `true` or `false` in any letter case.
+  static func boolean(_ text: String) -> Bool? {
+    switch text.lowercased() {
+    case "true": true
+    case "false": false
+    default: nil
+    }
+  }
+}

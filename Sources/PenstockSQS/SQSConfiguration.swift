@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Who the service says it is.
+public struct SQSConfiguration: Sendable {
+  /// Twelve digits. Owner of every queue and sender of every message.
+  public var accountID = "000000000000"
+  /// Appears in the ARNs of queues.
+  public var region = "us-east-1"
+  /// Host and port for queue URLs when a request brings no usable Host header.
+  public var fallbackAuthority = "localhost"
+
+  public init() {}
+
+  /// The name of a queue within all of AWS.
+  func arn(ofQueue name: String) -> String {
+    let partition =
+      region.hasPrefix("cn-") ? "aws-cn" : region.hasPrefix("us-gov-") ? "aws-us-gov" : "aws"
+    return "arn:\(partition):sqs:\(region):\(accountID):\(name)"
+  }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Finds headers of a request. The host of the service wraps its own type.
+public protocol SQSHeaders: Sendable {
+  /// The first value of this header, whatever the case of its name.
+  func first(_ name: String) -> String?
+}
+
+/// One HTTP request, complete.
+public struct SQSRequest: Sendable {
+  /// In capitals, for example `POST`.
+  public var method: String
+  /// Path and query as they came.
+  public var target: String
+  public var headers: any SQSHeaders
+  public var body: [UInt8]
+
+  public init(method: String, target: String, headers: any SQSHeaders, body: [UInt8]) {
+    self.method = method
+    self.target = target
+    self.headers = headers
+    self.body = body
+  }
+}
+
+/// One HTTP response but for `Content-Length`, `Date` and what concerns the connection.
+public struct SQSResponse: Sendable {
+  public var status: Int
+  public var headers: [(name: String, value: String)]
+  public var body: [UInt8]
+
+  static let jsonType = "application/x-amz-json-1.0"
+}
+
+/// An answer that is known but may not be written out yet. Engine threads hand it over; whoever
+/// owns the connection calls `response()` and pays for digests and escaping.
+public struct SQSReply: Sendable {
+  private let make: @Sendable () -> SQSResponse
+
+  init(_ make: @escaping @Sendable () -> SQSResponse) { self.make = make }
+
+  public func response() -> SQSResponse { make() }
+}
+
+/// The wire protocol a request is in.
+enum WireProtocol: Sendable {
+  case json
+  /// Forms in, XML out.
+  case query
+
+  /// Decides by content type, then by target.
+  init(_ request: SQSRequest) {
+    let type = (request.headers.first("content-type") ?? "")
+      .prefix { $0 != ";" }.lowercased()
+    let trimmed = type.filter { $0 != " " && $0 != "\t" }
+    if trimmed == "application/x-www-form-urlencoded" {
+      self = .query
+    } else if trimmed == "application/x-amz-json-1.0" || trimmed == "application/x-amz-json-1.1" {
+      self = .json
+    } else if request.headers.first("x-amz-target")?.hasPrefix("AmazonSQS.") == true {
+      self = .json
+    } else {
+      self = .query
+    }
+  }
+}

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import NIOCore
+internal import NIOHTTP1
+internal import Penstock
+internal import PenstockSQS
+
+/// One client connection: collects a request, hands it to the service, writes the response.
+///
+/// Sits behind NIO's pipelining handler, so the next request comes when this one is answered.
+///
+/// Invariants
+/// - I1: at most one request and one unsent response are held: while the peer does not read,
+///   nothing more is asked of the service.
+/// - I2: in every phase but `working` a deadline is set; in `working` the engine answers.
+/// - I3: `reserved` bytes are given back exactly once.
+final class HTTPConnection: ChannelInboundHandler {
+  typealias InboundIn = HTTPServerRequestPart
+  typealias OutboundOut = HTTPServerResponsePart
+
+  private enum Phase {
+    /// Between requests. True once the first byte of the next one is there.
+    case idle(hasBytes: Bool)
+    /// The head is there, the end of the body is not.
+    case receiving
+    /// Complete, but the peer has not read earlier responses yet.
+    case held
+    /// The service has it. The ticket names a receive that may wait.
+    case working(ReceiveTicket?)
+    /// The last response is written. Input is thrown away.
+    case closing
+  }
+
+  private let table: ConnectionTable
+  private var shared: ServerShared { table.shared }
+  private var id: UInt64 = 0
+  private var context: ChannelHandlerContext?
+  private var phase = Phase.idle(hasBytes: false)
+  private var deadline: NIODeadline?
+  private var head: HTTPRequestHead?
+  private var body: [UInt8] = []
+  /// Bytes of `body` that count in the server's gauge.
+  private var reserved = 0
+  private var requestNumber: UInt64 = 0
+  private var needsFlush = false
+
+  init(table: ConnectionTable) { self.table = table }
+
+  // MARK: Events of the channel
+
+  func handlerAdded(context: ChannelHandlerContext) {
+    self.context = context
+    id = table.add(self)
+    deadline = .now() + shared.configuration.requestTimeout.timeAmount
+  }
+
+  func handlerRemoved(context: ChannelHandlerContext) { forget() }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    forget()
+    context.fireChannelInactive()
+  }
+
+  /// The client is gone: what it waited for must not take messages any more.
+  private func forget() {
+    guard self.context != nil else { return }
+    self.context = nil
+    if case .working(let ticket?) = phase { shared.service.cancel(ticket) }
+    phase = .closing
+    releaseBody()
+    table.remove(id)
+  }
+
+  /// Bytes came in, before they are parsed. Starts the clock of a request whose head trickles.
+  func bytesArrived() {
+    guard case .idle(hasBytes: false) = phase else { return }
+    phase = .idle(hasBytes: true)
+    deadline = .now() + shared.configuration.requestTimeout.timeAmount
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    switch (Self.unwrapInboundIn(data), phase) {
+    case (.head(let head), .idle): receive(head, context)
+    case (.body(let part), .receiving): receive(part, context)
+    case (.end, .receiving):
+      if context.channel.isWritable {
+        dispatch(context)
+      } else {
+        phase = .held
+      }
+    default: break
+    }
+  }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) {
+    if case .held = phase, context.channel.isWritable { dispatch(context) }
+    context.fireChannelWritabilityChanged()
+  }
+
+  /// A broken request, which the handler before this one has answered, or a broken connection.
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    context.close(promise: nil)
+  }
+
+  // MARK: A request
+
+  private func receive(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+    // A pipelined request was there before anyone waited for its first byte.
+    if case .idle(hasBytes: false) = phase { bytesArrived() }
+    self.head = head
+    phase = .receiving
+    let length = head.headers.first(name: "content-length").flatMap { Int($0) }
+    if let length, length > shared.configuration.maximumBodyBytes {
+      refuse(tooLarge, context)
+      return
+    }
+    let expects = head.headers.first(name: "expect")?.lowercased() == "100-continue"
+    if expects, head.version != .http1_0 {
+      let response = HTTPResponseHead(version: .http1_1, status: .continue)
+      context.writeAndFlush(Self.wrapOutboundOut(.head(response)), promise: nil)
+    }
+  }
+
+  private var tooLarge: (SQSRequest) -> SQSResponse {
+    { [shared] in
+      shared.service.tooLarge($0, limit: shared.configuration.maximumBodyBytes)
+    }
+  }
+
+  private func receive(_ part: ByteBuffer, _ context: ChannelHandlerContext) {
+    let count = part.readableBytes
+    guard body.count + count <= shared.configuration.maximumBodyBytes else {
+      refuse(tooLarge, context)
+      return
+    }
+    guard shared.bufferedBytes.take(count) else {
+      refuse(shared.service.overloaded, context)
+      return
+    }
+    reserved += count
+    if body.isEmpty {
+      body = Array(buffer: part)
+    } else {
+      body.append(contentsOf: part.readableBytesView)
+    }
+  }
+
+  private func releaseBody() {
+    body = []
+    shared.bufferedBytes.giveBack(reserved)
+    reserved = 0
+  }
+
+  private func request(_ context: ChannelHandlerContext) -> SQSRequest? {
+    guard let head else { return nil }
+    return SQSRequest(
+      method: head.method.rawValue, target: head.uri,
+      headers: RequestHeaders(headers: head.headers, local: context.channel.localAddress),
+      body: body)
+  }
+
+  private func dispatch(_ context: ChannelHandlerContext) {
+    guard let request = request(context) else { return }
+    body = []
+    deadline = nil
+    requestNumber += 1
+    phase = .working(nil)
+    let (connection, number, mailbox) = (id, requestNumber, table.mailbox)
+    let loop = NIOLoopBound(table, eventLoop: context.eventLoop)
+    let ticket = shared.service.handle(request) { reply in
+      mailbox.post(
+        Delivery(connection: connection, request: number, reply: reply), to: loop)
+    }
+    phase = .working(ticket)
+    if table.isDraining, let ticket { shared.service.cancel(ticket) }
+  }
+
+  // MARK: A response
+
+  /// Writes the reply, unless the client has moved on. Returns true if this connection must be
+  /// flushed and was not marked for it yet.
+  func deliver(_ delivery: Delivery, now: NIODeadline) -> Bool {
+    guard let context, let head, case .working = phase, delivery.request == requestNumber else {
+      return false
+    }
+    let response = delivery.reply.response()
+    // After an upgrade request the parser reads no more, whatever was answered.
+    let closes =
+      table.isDraining || !head.isKeepAlive || head.method == .CONNECT
+      || head.headers.contains(name: "upgrade")
+    releaseBody()
+    if closes {
+      write(response, head, closes: true, context)
+      return false
+    }
+    phase = .idle(hasBytes: false)
+    deadline = now + shared.configuration.idleTimeout.timeAmount
+    let wasMarked = needsFlush
+    needsFlush = true
+    // The last part may bring in the next request: nothing may be set after it.
+    write(response, head, closes: false, context)
+    return !wasMarked
+  }
+
+  func flushIfNeeded() {
+    guard needsFlush else { return }
+    needsFlush = false
+    context?.flush()
+  }
+
+  /// Answers before the request is complete. The rest of it is thrown away, so that the client
+  /// gets to read the answer.
+  private func refuse(
+    _ answer: (SQSRequest) -> SQSResponse, _ context: ChannelHandlerContext
+  ) {
+    guard let head, let request = request(context) else { return }
+    releaseBody()
+    write(answer(request), head, closes: true, context)
+  }
+
+  private func write(
+    _ response: SQSResponse, _ request: HTTPRequestHead, closes: Bool,
+    _ context: ChannelHandlerContext
+  ) {
+    var headers = HTTPHeaders()
+    headers.reserveCapacity(response.headers.count + 3)
+    for (name, value) in response.headers { headers.add(name: name, value: value) }
+    headers.add(name: "Content-Length", value: String(response.body.count))
+    headers.add(name: "Date", value: table.date)
+    if closes {
+      headers.add(name: "Connection", value: "close")
+    } else if request.version == .http1_0 {
+      headers.add(name: "Connection", value: "keep-alive")
+    }
+    let head = HTTPResponseHead(
+      version: .http1_1, status: HTTPResponseStatus(statusCode: response.status),
+      headers: headers)
+    context.write(Self.wrapOutboundOut(.head(head)), promise: nil)
+    if !response.body.isEmpty {
+      let buffer = context.channel.allocator.buffer(bytes: response.body)
+      context.write(Self.wrapOutboundOut(.body(.byteBuffer(buffer))), promise: nil)
+    }
+    guard closes else {
+      context.write(Self.wrapOutboundOut(.end(nil)), promise: nil)
+      return
+    }
+    finish(context)
+  }
+
+  /// Sends the end of the last response, closes this side, and gives the client a moment to read
+  /// before the connection goes: closing with unread input would reset it.
+  private func finish(_ context: ChannelHandlerContext) {
+    phase = .closing
+    deadline = .now() + .seconds(5)
+    needsFlush = false
+    let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
+    context.writeAndFlush(Self.wrapOutboundOut(.end(nil))).whenComplete { _ in
+      bound.value.close(mode: .output, promise: nil)
+    }
+  }
+
+  // MARK: Time and the end
+
+  func checkDeadline(_ now: NIODeadline) {
+    guard let context, let deadline, deadline <= now else { return }
+    if case .receiving = phase {
+      refuse(shared.service.tooSlow, context)
+    } else {
+      abort()
+    }
+  }
+
+  /// Closes the connection now.
+  func abort() { context?.close(promise: nil) }
+
+  /// Part of a stop: gives up what is idle, ends a long poll, lets the rest finish.
+  func drain() {
+    switch phase {
+    case .idle: closeWhenSent()
+    case .working(let ticket?): shared.service.cancel(ticket)
+    case .receiving, .held, .working(nil), .closing: break
+    }
+  }
+
+  /// Closes at once, or after the peer has taken what was written to it.
+  private func closeWhenSent() {
+    guard let context else { return }
+    let unsent = try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)
+    phase = .closing
+    if (unsent ?? 0) == 0 {
+      context.close(promise: nil)
+    } else {
+      context.close(mode: .output, promise: nil)
+    }
+  }
+}
+
+/// Tells the connection that bytes came, before the HTTP parser makes anything of them.
+final class ByteArrivalHandler: ChannelInboundHandler {
+  typealias InboundIn = ByteBuffer
+
+  private let connection: HTTPConnection
+
+  init(connection: HTTPConnection) { self.connection = connection }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    connection.bytesArrived()
+    context.fireChannelRead(data)
+  }
+}
+
+/// Headers of a request as the service reads them. A client that sends no `Host` is told the
+/// address it came to.
+struct RequestHeaders: SQSHeaders {
+  let headers: HTTPHeaders
+  let local: SocketAddress?
+
+  func first(_ name: String) -> String? {
+    if let value = headers.first(name: name) { return value }
+    guard name == "host", let local, let host = local.ipAddress, let port = local.port else {
+      return nil
+    }
+    return ServerAddress(host: host, port: port).authority
+  }
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import CPenstock
+
+#if canImport(Glibc)
+  internal import Glibc
+#elseif canImport(Musl)
+  internal import Musl
+#else
+  internal import Darwin
+#endif
+
+/// The two clocks of a machine. Injected, so that a test can move time.
+public protocol SystemClock: Sendable {
+  /// Milliseconds since 1970-01-01 UTC. May jump either way.
+  func wallMilliseconds() -> Int64
+  /// Nanoseconds that only grow, at the speed of real time, also while the machine sleeps.
+  func monotonicNanoseconds() -> UInt64
+}
+
+/// The machine's own clocks.
+public struct RealClock: SystemClock {
+  public init() {}
+
+  public func wallMilliseconds() -> Int64 {
+    let time = Self.read(CLOCK_REALTIME)
+    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
+  }
+
+  public func monotonicNanoseconds() -> UInt64 {
+    #if os(Linux)
+      let time = Self.read(CLOCK_BOOTTIME)
+    #else
+      let time = Self.read(CLOCK_MONOTONIC)
+    #endif
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+
+  private static func read(_ clock: clockid_t) -> timespec {
+    var time = timespec()
+    _ = unsafe clock_gettime(clock, &time)
+    return time
+  }
+}
+
+/// Where unpredictable bytes come from: salts, store ids, message ids. Injected for repeatable runs.
+public protocol RandomSource: Sendable {
+  func next() -> UInt64
+}
+
+/// The system's generator.
+public struct SystemRandom: RandomSource {
+  public init() {}
+  public func next() -> UInt64 {
+    var generator = SystemRandomNumberGenerator()
+    return generator.next()
+  }
+}

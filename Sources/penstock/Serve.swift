@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+import ArgumentParser
+import Logging
+import Penstock
+import PenstockServer
+import UnixSignals
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Darwin
+#endif
+
+/// `penstock serve`: opens a store and answers SQS requests until a signal ends it.
+struct Serve: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Serve the queues of a data directory over the SQS protocol.",
+    discussion: """
+      Any AWS client works with --endpoint-url http://HOST:PORT and any credentials. SIGTERM and \
+      SIGINT end long polls, let running requests finish and close the store.
+      """)
+
+  @Option(help: "Directory of the store. It is created when it is not there.")
+  var dataDir = "./penstock-data"
+
+  @Option(help: "Address to listen on.")
+  var host = "127.0.0.1"
+
+  @Option(help: "Port to listen on. 0 takes any free one.")
+  var port = 9324
+
+  @Flag(help: "Let anyone who can reach a --host that is not loopback use the queues.")
+  var allowAnonymous = false
+
+  func validate() throws {
+    guard (0...65_535).contains(port) else {
+      throw ValidationError("--port must be between 0 and 65535.")
+    }
+    guard !dataDir.isEmpty else { throw ValidationError("--data-dir must name a directory.") }
+    guard !host.isEmpty else { throw ValidationError("--host must name an address.") }
+    guard allowAnonymous || Self.isLoopback(host) else {
+      throw ValidationError(
+        "--host \(host) is not loopback, and this version checks no credentials: anyone who "
+          + "reaches it could use the queues. Add --allow-anonymous if that is wanted.")
+    }
+  }
+
+  /// True for the addresses that only this machine reaches.
+  static func isLoopback(_ host: String) -> Bool {
+    if host == "localhost" || host == "::1" { return true }
+    let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+    return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
+  }
+
+  func run() async throws {
+    let fileLimit = Self.raiseFileLimit()
+    var logger = Logger(label: "penstock") { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = .warning
+    // Before anything is open, so that a signal never cuts off recovery half way.
+    let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
+
+    let store: Store
+    do {
+      store = try await Store.open(at: dataDir)
+    } catch {
+      throw Failure("cannot open the store in \(dataDir): \(error.message)")
+    }
+    var configuration = ServerConfiguration()
+    configuration.host = host
+    configuration.port = port
+    // Leaves descriptors for the store's files.
+    configuration.maximumConnections = max(16, min(20_000, fileLimit - 256))
+    let server = PenstockServer(store: store, configuration: configuration, logger: logger)
+    let address: ServerAddress
+    do {
+      address = try await server.start()
+    } catch {
+      await Self.closeAfterFailure(store)
+      throw Failure("\(error)")
+    }
+    Self.say(startText(address, store))
+
+    for await _ in signals { break }
+    await server.stop()
+    do {
+      try await store.close()
+    } catch {
+      throw Failure("closing the store failed: \(error.message)")
+    }
+    Self.say("stopped cleanly")
+  }
+
+  private func startText(_ address: ServerAddress, _ store: Store) -> String {
+    let durability =
+      switch store.durability {
+      case .synced: "synced: an acknowledged message survives power loss"
+      case .written: "written: an acknowledged message survives the process, not power loss"
+      }
+    let recovery = store.recovery.description.split(
+      separator: "\n", omittingEmptySubsequences: true)
+    var lines = [
+      "penstock is listening on \(address)",
+      "  data directory  \(store.path)",
+      "  durability      \(durability)",
+      "  credentials     any"
+        + (Self.isLoopback(host) ? "" : " (anonymous access beyond this machine is allowed)"),
+    ]
+    for (place, line) in recovery.enumerated() {
+      lines.append((place == 0 ? "  recovery        " : "                  ") + line)
+    }
+    return lines.joined(separator: "\n")
+  }
+
+  private static func closeAfterFailure(_ store: Store) async {
+    do {
+      try await store.close()
+    } catch {
+      say("closing the store failed: \(error.message)")
+    }
+  }
+
+  /// Writes a line to standard output at once, also when that is a file or a pipe.
+  private static func say(_ text: String) {
+    var bytes = Array((text + "\n").utf8)[...]
+    while !bytes.isEmpty {
+      let count = bytes.withUnsafeBytes { write(STDOUT_FILENO, $0.baseAddress, $0.count) }
+      if count < 0 && errno == EINTR { continue }
+      // Nobody reads: the server runs without being heard.
+      guard count > 0 else { return }
+      bytes = bytes.dropFirst(count)
+    }
+  }
+
+  /// Raises the soft limit of open files to the hard one. Returns the limit that holds then.
+  private static func raiseFileLimit() -> Int {
+    #if canImport(Glibc)
+      let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+    #else
+      let resource = RLIMIT_NOFILE
+    #endif
+    var limit = rlimit()
+    guard getrlimit(resource, &limit) == 0 else { return 1024 }
+    var raised = limit
+    raised.rlim_cur = limit.rlim_max
+    if setrlimit(resource, &raised) == 0 { limit = raised }
+    return Int(min(limit.rlim_cur, 1 << 20))
+  }
+
+  /// An error that is one line on standard error.
+  struct Failure: Error, CustomStringConvertible {
+    var description: String
+    init(_ description: String) { self.description = description }
+  }
+}
