@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import Crypto
-internal import Penstock
+package import Penstock
 
 /// The MD5 digests that clients check: of bodies, and of attributes in the layout below.
-enum Digests {
-  static func ofBody(_ body: [UInt8]) -> String {
+package enum Digests {
+  package static func ofBody(_ body: [UInt8]) -> String {
     var hash = Insecure.MD5()
     body.withUnsafeBytes { hash.update(bufferPointer: $0) }
     return Hex.lowercase(hash.finalize())
@@ -15,7 +15,7 @@ enum Digests {
   /// Layout, per attribute in ascending order of the name's UTF-8 bytes: length and bytes of the
   /// name, length and bytes of the type, one byte 1 for text or 2 for binary, length and bytes of
   /// the value. Lengths are four bytes, big-endian.
-  static func ofAttributes(_ attributes: [MessageAttribute]) -> String? {
+  package static func ofAttributes(_ attributes: [MessageAttribute]) -> String? {
     guard !attributes.isEmpty else { return nil }
     var hash = Insecure.MD5()
     func update(_ bytes: [UInt8]) {

@@ -45,7 +45,7 @@ struct AttributeInput: Sendable {
 }
 
 /// The rules for message attributes.
-enum AttributeRules {
+package enum AttributeRules {
   static let maximumCount = 10
 
   /// Checks the attributes of one message, in the order given.
@@ -160,7 +160,7 @@ enum AttributeRules {
 
   /// Decimal, with or without fraction and exponent, of at most 38 significant digits and a
   /// magnitude of 10^-128 to 10^126.
-  static func isNumber(_ text: String) -> Bool {
+  package static func isNumber(_ text: String) -> Bool {
     var rest = text.utf8[...]
     func takeSign() -> Bool {
       guard let first = rest.first, first == UInt8(ascii: "-") || first == UInt8(ascii: "+")
@@ -277,12 +277,12 @@ enum SystemAttribute: String, CaseIterable, Sendable {
 }
 
 /// Which message attributes a receive asks for.
-struct AttributeFilter: Sendable {
+package struct AttributeFilter: Sendable {
   private var isAll = false
   private var names: Set<String> = []
   private var prefixes: [String] = []
 
-  init(_ patterns: [String]) {
+  package init(_ patterns: [String]) {
     for pattern in patterns {
       if pattern == "All" || pattern == ".*" || pattern == "*" {
         isAll = true
@@ -294,7 +294,7 @@ struct AttributeFilter: Sendable {
     }
   }
 
-  func callAsFunction(_ name: String) -> Bool {
+  package func callAsFunction(_ name: String) -> Bool {
     isAll || names.contains(name) || prefixes.contains { name.utf8.starts(with: $0.utf8) }
   }
 }

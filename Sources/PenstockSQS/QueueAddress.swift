@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// A queue as a client names it in `QueueUrl`.
-struct QueueAddress: Hashable, Sendable {
+package struct QueueAddress: Hashable, Sendable {
   /// Nil for a bare queue name, which means the caller's own account.
-  var account: String?
-  var name: String
+  package var account: String?
+  package var name: String
 
   /// Reads an absolute http(s) URL, `account/name` or a bare name. Scheme, host and port do not
   /// count, so that a URL stays good when the server moves. Nil when it can name no queue.
-  init?(parsing text: String) {
+  package init?(parsing text: String) {
     // Longer than any host, account and name together.
     guard !text.isEmpty, text.utf8.count <= 2048 else { return nil }
-    var rest = text.utf8[...]
+    var rest = text.utf8.prefix { $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#") }
     if let scheme = Self.range(of: "://", in: rest) {
       let name = rest[..<scheme.lowerBound]
       guard Self.matches(name, "http") || Self.matches(name, "https") else { return nil }
@@ -19,8 +19,7 @@ struct QueueAddress: Hashable, Sendable {
       guard let slash = rest.firstIndex(of: UInt8(ascii: "/")) else { return nil }
       rest = rest[slash...]
     }
-    let path = rest.prefix { $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#") }
-    let segments = path.split(separator: UInt8(ascii: "/"))
+    let segments = rest.split(separator: UInt8(ascii: "/"))
     var decoded: [String] = []
     for segment in segments {
       guard let text = PercentCoding.decode(Array(segment)) else { return nil }
@@ -78,19 +77,19 @@ enum PercentCoding {
 }
 
 /// The rules for names.
-enum QueueName {
-  static func isValid(_ name: String) -> Bool {
+package enum QueueName {
+  package static func isValid(_ name: String) -> Bool {
     let bytes = name.utf8
     return (1...80).contains(bytes.count) && bytes.allSatisfy(Alphabet.isNameByte)
   }
 
-  static func isValidFIFO(_ name: String) -> Bool {
+  package static func isValidFIFO(_ name: String) -> Bool {
     name.utf8.count <= 80 && name.hasSuffix(".fifo") && isValid(String(name.dropLast(5)))
   }
 }
 
 /// The alphabets of identifiers and texts.
-enum Alphabet {
+package enum Alphabet {
   /// `A-Z a-z 0-9 _ -`
   static func isNameByte(_ byte: UInt8) -> Bool {
     switch byte {
@@ -109,7 +108,7 @@ enum Alphabet {
   /// True when all characters are among those a message may hold: U+0009, U+000A, U+000D, U+0020
   /// to U+D7FF, U+E000 to U+FFFD and U+10000 to U+10FFFF. `bytes` comes from
   /// `JSONNode.stringBytes`: UTF-8, but for surrogates.
-  static func isWireText(_ bytes: [UInt8]) -> Bool {
+  package static func isWireText(_ bytes: [UInt8]) -> Bool {
     for (position, byte) in bytes.enumerated() {
       switch byte {
       case 0x20..<0xed, 0x09, 0x0a, 0x0d: continue

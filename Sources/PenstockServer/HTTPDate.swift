@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// The fixed date form of HTTP, `Sun, 06 Nov 1994 08:49:37 GMT`.
-enum HTTPDate {
+package enum HTTPDate {
   private static let days = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]
   private static let months = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
   ]
 
   /// - Parameter seconds: since 1970-01-01 UTC; held to the years 1970 to 9999.
-  static func text(secondsSince1970 seconds: Int64) -> String {
+  package static func text(secondsSince1970 seconds: Int64) -> String {
     let seconds = min(max(seconds, 0), 253_402_300_799)
     let dayNumber = seconds / 86_400
     let time = seconds % 86_400

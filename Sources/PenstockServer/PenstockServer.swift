@@ -28,7 +28,8 @@ public final class PenstockServer: Sendable {
   private let state = Mutex(State.new)
 
   public init(
-    store: Store, configuration: ServerConfiguration = ServerConfiguration(), logger: Logger
+    store: Store, configuration: ServerConfiguration = ServerConfiguration(),
+    logger: Logger = Logger(label: "penstock.server")
   ) {
     shared = ServerShared(
       service: SQSService(store: store, configuration: configuration.service),

@@ -4,8 +4,8 @@
 ///
 /// Strings and numbers stay in `bytes` until somebody asks for them, so a body of a megabyte is
 /// copied once, into the message.
-struct JSONDocument: Sendable {
-  enum Kind: UInt8, Sendable { case null, yes, no, number, string, array, object }
+package struct JSONDocument: Sendable {
+  package enum Kind: UInt8, Sendable { case null, yes, no, number, string, array, object }
 
   /// One value. The children of a container follow it directly; a key comes before its value.
   struct Token: Sendable {
@@ -24,26 +24,26 @@ struct JSONDocument: Sendable {
   let tokens: [Token]
 
   /// The top-level value.
-  var root: JSONNode { JSONNode(document: self, index: 0) }
+  package var root: JSONNode { JSONNode(document: self, index: 0) }
 }
 
 /// Why bytes are not JSON, and where.
-struct JSONError: Error, Hashable {
-  var reason: String
-  var offset: Int
+package struct JSONError: Error, Hashable {
+  package var reason: String
+  package var offset: Int
 }
 
 /// One value of a document.
-struct JSONNode: Sendable {
+package struct JSONNode: Sendable {
   let document: JSONDocument
   let index: Int
 
   private var token: JSONDocument.Token { document.tokens[index] }
 
-  var kind: JSONDocument.Kind { token.kind }
+  package var kind: JSONDocument.Kind { token.kind }
 
   /// The elements of an array; empty for anything else.
-  var elements: [JSONNode] {
+  package var elements: [JSONNode] {
     guard kind == .array else { return [] }
     var result: [JSONNode] = []
     var child = index + 1
@@ -56,7 +56,7 @@ struct JSONNode: Sendable {
   }
 
   /// The members of an object in the order of the text; empty for anything else.
-  var members: [(key: JSONNode, value: JSONNode)] {
+  package var members: [(key: JSONNode, value: JSONNode)] {
     guard kind == .object else { return [] }
     var result: [(key: JSONNode, value: JSONNode)] = []
     var child = index + 1
@@ -71,7 +71,7 @@ struct JSONNode: Sendable {
   }
 
   /// The member of this name. A name that comes twice counts with its last value. A null is nil.
-  func member(_ name: String) -> JSONNode? {
+  package func member(_ name: String) -> JSONNode? {
     guard kind == .object else { return nil }
     var found: JSONNode?
     var child = index + 1
@@ -96,7 +96,7 @@ struct JSONNode: Sendable {
 
   /// The string's bytes: UTF-8, except that a lone surrogate escape (`\ud800`) becomes its three
   /// bytes ED A0…BF 80…BF, which UTF-8 does not allow and `isWireText` refuses.
-  var stringBytes: [UInt8] {
+  package var stringBytes: [UInt8] {
     let token = self.token
     guard token.kind == .string else { return [] }
     let raw = document.bytes[Int(token.start)..<Int(token.end)]
@@ -104,7 +104,7 @@ struct JSONNode: Sendable {
   }
 
   /// The string; a lone surrogate reads as U+FFFD.
-  var string: String {
+  package var string: String {
     let token = self.token
     guard token.kind == .string else { return "" }
     let raw = document.bytes[Int(token.start)..<Int(token.end)]
@@ -112,7 +112,7 @@ struct JSONNode: Sendable {
   }
 
   /// The number if it is written as an integer and fits; nil for fractions, exponents, giants.
-  var integer: Int? {
+  package var integer: Int? {
     let token = self.token
     guard token.kind == .number else { return nil }
     return Int(

@@ -7,11 +7,11 @@
 ///   leading zeros, nesting deeper than `maximumDepth`, more than `maximumTokens` values.
 /// - Accepts lone surrogates written as escapes; `JSONNode.stringBytes` says what becomes of them.
 /// - Complexity: one pass, no allocation but the token list.
-struct JSONParser {
+package struct JSONParser {
   /// Requests of this protocol nest five deep.
-  static let maximumDepth = 32
+  package static let maximumDepth = 32
   /// A full batch with all its attributes needs about a thousand. Bounds the memory of a parse.
-  static let maximumTokens = 20_000
+  package static let maximumTokens = 20_000
 
   private let bytes: [UInt8]
   private var position = 0
@@ -23,7 +23,7 @@ struct JSONParser {
   }
 
   /// Parses all of `bytes`, which must be shorter than 2 GiB.
-  static func parse(_ bytes: [UInt8]) throws(JSONError) -> JSONDocument {
+  package static func parse(_ bytes: [UInt8]) throws(JSONError) -> JSONDocument {
     guard bytes.count < Int(Int32.max) else {
       throw JSONError(reason: "text too long", offset: 0)
     }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Appends JSON to bytes. The caller closes what it opens; commas come by themselves.
-struct JSONWriter {
-  private(set) var bytes: [UInt8] = []
+package struct JSONWriter {
+  package private(set) var bytes: [UInt8] = []
   private var needsComma = false
 
-  init(capacity: Int = 256) { bytes.reserveCapacity(capacity) }
+  package init(capacity: Int = 256) { bytes.reserveCapacity(capacity) }
 
   mutating func beginObject() { open(UInt8(ascii: "{")) }
   mutating func endObject() { close(UInt8(ascii: "}")) }
@@ -34,13 +34,13 @@ struct JSONWriter {
     needsComma = false
   }
 
-  mutating func string(_ text: String) {
+  package mutating func string(_ text: String) {
     separate()
     appendQuoted(text.utf8)
   }
 
   /// Writes text that is UTF-8 as far as anyone knows; what is not comes out as U+FFFD.
-  mutating func string(_ text: [UInt8]) {
+  package mutating func string(_ text: [UInt8]) {
     separate()
     if text.allSatisfy({ $0 < 0x80 }) {
       appendQuoted(text)

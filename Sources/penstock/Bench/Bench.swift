@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+import ArgumentParser
+import Foundation
+import Penstock
+import PenstockSystem
+
+/// `penstock bench`: what this machine's disk does, and how much of that the engine reaches.
+struct Bench: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Measure durable throughput and latency beside the device's own limit.",
+    discussion: """
+      Every rate is of acknowledged, synced operations in this process. The device's limit is measured \
+      in the same run: append one aligned block to a zero-filled file and sync it, one at a time.
+      """)
+
+  @Option(name: .long, help: "Directory to work in; a new one inside it is used and removed.")
+  var directory = "."
+
+  @Option(name: .long, help: "Bytes in a message body.")
+  var body = 1024
+
+  @Option(name: .long, help: "Seconds per workload.")
+  var seconds = 3.0
+
+  @Option(name: .long, help: "Workload to run: send, cycle or all.")
+  var workload = Workload.Selection.all
+
+  @Option(name: .long, parsing: .upToNextOption, help: "Numbers of concurrent producers.")
+  var producers = [1, 64]
+
+  @Option(name: .long, parsing: .upToNextOption, help: "Messages per request.")
+  var batch = [1, 64]
+
+  func validate() throws {
+    guard body >= 1, body <= 1 << 20 else {
+      throw ValidationError("--body must be from 1 to 1048576 bytes.")
+    }
+    guard seconds >= 0.1, seconds <= 600 else {
+      throw ValidationError("--seconds must be from 0.1 to 600.")
+    }
+    guard producers.allSatisfy({ (1...10_000).contains($0) }) else {
+      throw ValidationError("--producers must be from 1 to 10000.")
+    }
+    guard batch.allSatisfy({ (1...1000).contains($0) && $0 * body <= 8 << 20 }) else {
+      throw ValidationError("--batch must be from 1 to 1000, and a batch at most 8 MiB.")
+    }
+  }
+
+  func run() async throws {
+    let files = PosixFileSystem()
+    let root = "\(directory)/penstock-bench-\(SystemRandom().next())"
+    try files.createDirectory(root)
+    defer { removeTree(root) }
+
+    print("machine     \(Machine.description)")
+    print("directory   \(root)")
+    print("durability  synced, every acknowledgement; body \(body) bytes, \(seconds) s each")
+    print("")
+    let block = 4096
+    let single = try DeviceProbe.measure(root, files, block: block, seconds: seconds)
+    print(row("device: append \(block) B + sync", "", "", single, nil))
+    var commits: [Int: Measurement] = [1: single]
+    for size in batch where size > 1 {
+      let bytes = roundUp(size * body, to: block)
+      let measured = try DeviceProbe.measure(root, files, block: bytes, seconds: seconds)
+      print(row("device: append \(bytes) B + sync", "", "", measured, nil))
+      commits[size] = measured
+    }
+    print("")
+    print(
+      pad("workload", 34) + lead("producers", 10) + lead("batch", 7) + lead("messages/s", 12)
+        + lead("p50 us", 10) + lead("p99 us", 10) + lead("of device", 11))
+    for kind in Workload.Kind.allCases where workload.includes(kind) {
+      for count in producers {
+        for size in batch {
+          let path = "\(root)/\(kind.rawValue)-\(count)-\(size)"
+          let measured = try await Workload(
+            kind: kind, producers: count, batch: size, body: body, seconds: seconds
+          ).run(in: path)
+          removeTree(path)
+          let limit = (commits[size]?.rate ?? single.rate) * Double(size)
+          print(row(kind.title, String(count), String(size), measured, measured.rate / limit))
+        }
+      }
+    }
+    print("")
+    print("\"of device\": messages/s over what one writer appending and syncing the same bytes moves.")
+    print("Latency is per request; a cycle is the send, the receive and the delete of its messages.")
+  }
+
+  private func row(
+    _ name: String, _ producers: String, _ batch: String, _ measured: Measurement, _ ratio: Double?
+  ) -> String {
+    pad(name, 34) + lead(producers, 10) + lead(batch, 7)
+      + lead(String(Int(measured.rate.rounded())), 12)
+      + lead(String(Int(measured.percentile(0.50).rounded())), 10)
+      + lead(String(Int(measured.percentile(0.99).rounded())), 10)
+      + lead(ratio.map { "\(Double(Int(($0 * 100).rounded())) / 100)" } ?? "", 11)
+  }
+
+  private func pad(_ text: String, _ width: Int) -> String {
+    text + String(repeating: " ", count: max(0, width - text.count))
+  }
+
+  private func lead(_ text: String, _ width: Int) -> String {
+    String(repeating: " ", count: max(0, width - text.count)) + text
+  }
+
+  private func removeTree(_ path: String) {
+    do { try FileManager.default.removeItem(atPath: path) } catch {
+      print("could not remove \(path): \(error.localizedDescription)")
+    }
+  }
+}
+
+/// Operations over a time, and how long each took.
+struct Measurement {
+  /// Messages.
+  var count = 0
+  /// Nanoseconds from the first operation to the last.
+  var elapsed: UInt64 = 1
+  /// Of each request, in nanoseconds; sorted by `finish`.
+  var latencies: [UInt64] = []
+
+  var rate: Double { Double(count) * 1e9 / Double(max(elapsed, 1)) }
+
+  mutating func finish() { latencies.sort() }
+
+  /// Microseconds; the latencies must be sorted.
+  func percentile(_ fraction: Double) -> Double {
+    guard !latencies.isEmpty else { return 0 }
+    let place = min(latencies.count - 1, Int(Double(latencies.count) * fraction))
+    return Double(latencies[place]) / 1000
+  }
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Penstock
+import PenstockServer
+import Testing
+
+@Suite struct HostileClients {
+  private func isAlive(_ fixture: ServerFixture) throws -> Bool {
+    try fixture.client().call("ListQueues", "{}").status == 200
+  }
+
+  @Test func announcedGiantIsRefusedAtOnce() async throws {
+    try await ServerFixture.run { fixture in
+      let client = try fixture.client()
+      try client.write(
+        "POST / HTTP/1.1\r\nHost: h\r\nX-Amz-Target: AmazonSQS.ListQueues\r\n"
+          + "Content-Length: 4194305\r\n\r\n{")
+      let answer = try client.readResponse()
+      #expect(answer.status == 413)
+      #expect(answer.headers["connection"] == "close")
+      #expect(answer.error == "RequestEntityTooLargeException")
+      #expect(try client.isClosed())
+      #expect(try isAlive(fixture))
+    }
+  }
+
+  @Test func giantInChunksIsRefusedWhenItIsTooLarge() async throws {
+    try await ServerFixture.run { fixture in
+      let client = try fixture.client()
+      try client.write(
+        "POST / HTTP/1.1\r\nHost: h\r\nX-Amz-Target: AmazonSQS.ListQueues\r\n"
+          + "Transfer-Encoding: chunked\r\n\r\n")
+      let chunk = "10000\r\n" + String(repeating: "x", count: 65_536) + "\r\n"
+      for _ in 0..<65 { try client.write(chunk) }
+      #expect(try client.readResponse().status == 413)
+      #expect(try isAlive(fixture))
+    }
+  }
+
+  @Test func bodiesOfAllClientsTogetherAreLimited() async throws {
+    try await ServerFixture.run({ $0.maximumBufferedBytes = 1 << 20 }) { fixture in
+      let head =
+        "POST / HTTP/1.1\r\nHost: h\r\nX-Amz-Target: AmazonSQS.ListQueues\r\n"
+        + "Content-Length: 2000000\r\n\r\n"
+      let client = try fixture.client()
+      try client.write(head + String(repeating: " ", count: 1_500_000))
+      let answer = try client.readResponse()
+      #expect(answer.status == 503)
+      #expect(answer.headers["x-amzn-query-error"] == "ServiceUnavailable;Receiver")
+      client.close()
+      #expect(try isAlive(fixture))
+    }
+  }
+
+  @Test(arguments: [
+    "\r\n\r\n\u{0}\u{1}\u{2}", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "\u{16}\u{3}\u{1}hello\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: -1\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nbad header\r\n\r\n",
+  ])
+  func brokenHTTPIsRefused(_ text: String) async throws {
+    try await ServerFixture.run { fixture in
+      let client = try fixture.client()
+      try client.write(text)
+      #expect(try client.readResponse().status >= 400)
+      #expect(try client.isClosed())
+      #expect(try isAlive(fixture))
+    }
+  }
+
+  @Test func endlessHeadersAreRefused() async throws {
+    try await ServerFixture.run { fixture in
+      for line in [
+        "X: " + String(repeating: "x", count: 1 << 17) + "\r\n",
+        String(repeating: "X: " + String(repeating: "x", count: 1000) + "\r\n", count: 100),
+        String(repeating: "X: y\r\n", count: 1000),
+      ] {
+        let client = try fixture.client()
+        // The server may close while we write: then the answer or its absence is all there is.
+        let status = try? { () throws -> Int in
+          try client.write("GET / HTTP/1.1\r\nHost: h\r\n" + line + "\r\n")
+          return try client.readResponse().status
+        }()
+        #expect(status == nil || status == 400 || status == 431)
+      }
+      #expect(try isAlive(fixture))
+    }
+  }
+
+  @Test func slowRequestsAreCutOff() async throws {
+    try await ServerFixture.run({ $0.requestTimeout = .milliseconds(400) }) { fixture in
+      let silent = try fixture.client()
+      let slowHead = try fixture.client()
+      try slowHead.write("POST / HTT")
+      let slowBody = try fixture.client()
+      try slowBody.write(
+        "POST / HTTP/1.1\r\nHost: h\r\nX-Amz-Target: AmazonSQS.ListQueues\r\n"
+          + "Content-Length: 10\r\n\r\n{")
+      #expect(try slowBody.readResponse().error == "RequestTimeoutException")
+      #expect(try slowBody.isClosed())
+      #expect(try slowHead.isClosed())
+      #expect(try silent.isClosed())
+      #expect(try isAlive(fixture))
+    }
+  }
+
+  @Test func idleConnectionsAreClosedAndLongPollsAreNot() async throws {
+    try await ServerFixture.run({
+      $0.idleTimeout = .milliseconds(300)
+      $0.requestTimeout = .milliseconds(300)
+    }) { fixture in
+      let poller = try fixture.clientWithQueue()
+      let idle = try fixture.client()
+      _ = try idle.call("ListQueues", "{}")
+      try poller.write(
+        HTTPClient.request("ReceiveMessage", #"{"QueueUrl":"q","WaitTimeSeconds":2}"#))
+      #expect(try idle.isClosed())
+      #expect(try poller.readResponse().text == "{}")
+    }
+  }
+
+  @Test func truncatedRequestsLeaveNothingBehind() async throws {
+    try await ServerFixture.run { fixture in
+      let client = try fixture.clientWithQueue()
+      let request = HTTPClient.request("SendMessage", #"{"QueueUrl":"q","MessageBody":"x"}"#)
+      for length in stride(from: 0, to: request.utf8.count, by: 7) {
+        let broken = try fixture.client()
+        try broken.write(Array(request.utf8.prefix(length)))
+        broken.close()
+      }
+      #expect(try client.call("ReceiveMessage", #"{"QueueUrl":"q"}"#).text == "{}")
+    }
+  }
+
+  @Test func upgradeIsAnsweredAndTheConnectionClosed() async throws {
+    try await ServerFixture.run { fixture in
+      let client = try fixture.client()
+      try client.write(
+        "GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+      #expect(try client.readResponse().status == 404)
+      #expect(try client.isClosed())
+      let tunnel = try fixture.client()
+      try tunnel.write("CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n")
+      #expect(try tunnel.readResponse().status == 405)
+      #expect(try isAlive(fixture))
+    }
+  }
+
+  @Test func headRequestGetsNoBody() async throws {
+    try await ServerFixture.run { fixture in
+      let client = try fixture.client()
+      try client.write("HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+      #expect(try client.readResponse().status == 405)
+      #expect(try client.call("ListQueues", "{}").status == 200)
+    }
+  }
+
+  @Test func clientThatNeverReadsIsHeldBack() async throws {
+    try await ServerFixture.run { fixture in
+      let client = try fixture.clientWithQueue()
+      let body = String(repeating: "x", count: 1_000_000)
+      _ = try client.call("SendMessage", #"{"QueueUrl":"q","MessageBody":"\#(body)"}"#)
+      let deaf = try fixture.client()
+      let request = HTTPClient.request(
+        "ReceiveMessage", #"{"QueueUrl":"q","VisibilityTimeout":0}"#)
+      try deaf.write(String(repeating: request, count: 100))
+      try await ServerFixture.pause(milliseconds: 500)
+      let answer = try client.call(
+        "ReceiveMessage",
+        #"{"QueueUrl":"q","MessageSystemAttributeNames":["ApproximateReceiveCount"]}"#)
+      let message = try #require((answer.object["Messages"] as? [[String: Any]])?.first)
+      let attributes = try #require(message["Attributes"] as? [String: String])
+      let count = try #require(Int(attributes["ApproximateReceiveCount"] ?? ""))
+      #expect(count < 40)
+    }
+  }
+
+  @Test func tenThousandConnectionsComeAndGo() async throws {
+    try await ServerFixture.run { fixture in
+      for _ in 0..<100 {
+        let clients = try (0..<100).map { _ in try fixture.client() }
+        for (place, client) in clients.enumerated() where place % 3 != 0 {
+          try client.write(place % 3 == 1 ? "POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n{" : "P")
+        }
+        for client in clients { client.close() }
+      }
+      #expect(try isAlive(fixture))
+    }
+  }
+
+  @Test func connectionsBeyondTheLimitAreClosed() async throws {
+    try await ServerFixture.run({ $0.maximumConnections = 3 }) { fixture in
+      let clients = try (0..<3).map { _ in try fixture.client() }
+      for client in clients { #expect(try client.call("ListQueues", "{}").status == 200) }
+      let extra = try fixture.client()
+      #expect((try? extra.isClosed()) ?? true)
+      for client in clients { client.close() }
+      try await ServerFixture.pause(milliseconds: 200)
+      #expect(try isAlive(fixture))
+    }
+  }
+}

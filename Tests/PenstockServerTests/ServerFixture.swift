@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Penstock
+import PenstockServer
+import Testing
+
+/// A server on a free port over a store in a directory of its own.
+struct ServerFixture: Sendable {
+  let store: Store
+  let server: PenstockServer
+  let port: Int
+
+  /// Runs `body`, then stops the server, closes the store and removes the directory.
+  static func run(
+    _ configure: (inout ServerConfiguration) -> Void = { _ in },
+    _ body: (ServerFixture) async throws -> Void
+  ) async throws {
+    let directory = FileManager.default.temporaryDirectory
+      .appendingPathComponent("penstock-server-\(UUID().uuidString)")
+    defer { try? FileManager.default.removeItem(at: directory) }
+    let store = try await Store.open(at: directory.path)
+    var configuration = ServerConfiguration()
+    configuration.port = 0
+    configuration.drainTimeout = .seconds(5)
+    configure(&configuration)
+    let server = PenstockServer(store: store, configuration: configuration)
+    let address = try await server.start()
+    let fixture = ServerFixture(store: store, server: server, port: address.port)
+    do {
+      try await body(fixture)
+    } catch {
+      await server.stop()
+      try? await store.close()
+      throw error
+    }
+    await server.stop()
+    try await store.close()
+  }
+
+  func client() throws -> HTTPClient { try HTTPClient(port: port) }
+
+  /// A client, and a queue named `q`.
+  func clientWithQueue() throws -> HTTPClient {
+    let client = try client()
+    let answer = try client.call("CreateQueue", #"{"QueueName":"q"}"#)
+    try #require(answer.status == 200, "\(answer.text)")
+    return client
+  }
+
+  /// Runs a blocking call on a thread of its own.
+  static func onThread<Value: Sendable>(
+    _ body: @escaping @Sendable () throws -> Value
+  ) async throws -> Value {
+    try await withCheckedThrowingContinuation { continuation in
+      Thread.detachNewThread { continuation.resume(with: Result { try body() }) }
+    }
+  }
+
+  /// Lets time pass without holding up a thread of the tests.
+  static func pause(milliseconds: Int) async throws {
+    try await onThread { Thread.sleep(forTimeInterval: Double(milliseconds) / 1000) }
+  }
+}
