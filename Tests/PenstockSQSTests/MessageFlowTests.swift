@@ -6,6 +6,7 @@ import Testing
 
 @Suite struct MessageFlow {
   @Test func messageComesBackAsItWasSent() async throws {
+    let trace = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
     try await ServiceFixture.runWithQueue { fixture in
       let sent = await fixture.call(
         "SendMessage",
@@ -15,7 +16,7 @@ import Testing
            "city":{"DataType":"String","StringValue":"Zürich"},
            "blob":{"DataType":"Binary","BinaryValue":"AAH/"}},
          "MessageSystemAttributes":{"AWSTraceHeader":{"DataType":"String",
-           "StringValue":"Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"}}}
+           "StringValue":"\#(trace)"}}}
         """#)
       #expect(sent.status == 200)
       #expect(sent["MD5OfMessageBody"] == "92771d33ac54030ec32b63ffcc32fab4")
