@@ -154,7 +154,10 @@ extension Engine {
     while !stopping {
       let isNeeded = shared.withLock { shared -> Bool in
         guard case .running = shared.phase else { return false }
-        return shared.tail.preparedAhead == 0
+        if shared.tail.needsSegment { return true }
+        // Enough is ready, so nothing is short; the next need will ring and find out anew.
+        shared.tail.isShortOfSpace = false
+        return false
       }
       guard isNeeded else {
         preparerBell.wait()

@@ -131,6 +131,7 @@ final class Engine: Sendable {
     let actions = shared.withLock { shared -> Actions in
       var actions = Actions()
       advance(&shared, to: now, &actions)
+      shared.tail.keepReserve(messages: shared.state.messageCount)
       body(&shared, &actions)
       finishSection(&shared, &actions)
       return actions
@@ -148,7 +149,7 @@ final class Engine: Sendable {
   private func finishSection(_ shared: inout Shared, _ actions: inout Actions) {
     actions.ringsWriter = actions.ringsWriter || shared.tail.hasBatches
     actions.ringsPreparer =
-      actions.ringsPreparer || (shared.tail.preparedAhead == 0 && !shared.tail.isShortOfSpace)
+      actions.ringsPreparer || (shared.tail.needsSegment && !shared.tail.isShortOfSpace)
     var next = shared.state.nextExpiry ?? Timestamp(milliseconds: .max)
     if !shared.waiters.isEmpty {
       next = min(next, shared.waiters.nextDeadline ?? next, shared.state.nextTimer ?? next)

@@ -46,7 +46,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   private var witnessedLSN = LSN(0)
 
   private let usable: Int
-  private let reserve: Int
+  /// Bytes that sends must leave to what drains.
+  private var reserve: Int
 
   static let batchTarget = 4 << 20
   static let pendingLimit = 16 << 20
@@ -59,15 +60,31 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     segment = nextSegment &- 1
     usable = segmentSize - LogFormat.sealReserve
     offset = usable
-    reserve = Self.reserve(segmentSize: segmentSize)
+    reserve = segmentSize / 2
     witnessedLSN = lastLSN
   }
 
-  static func reserve(segmentSize: Int) -> Int { segmentSize / 2 }
+  /// Bytes that a message needs to be received and deleted alone: two frames, one of them synced.
+  static let drainSize = LogFormat.sectorSize + 4 * LogFormat.frameAlignment
+  /// The reserve grows with the messages to be drained up to this many segments.
+  public static let largestReserve = 8
+
+  /// Sets how many messages the reserve must be able to drain.
+  public mutating func keepReserve(messages: Int) {
+    let (wanted, overflow) = messages.multipliedReportingOverflow(by: Self.drainSize)
+    let most = Self.largestReserve * rollGain
+    reserve = max((usable + LogFormat.sealReserve) / 2, overflow ? most : min(wanted, most))
+  }
+
+  /// Whether another segment should be prepared: a send that uses half a segment would have to wait.
+  public var needsSegment: Bool {
+    usable - offset - (open?.buffer.count ?? 0) + preparedAhead * rollGain
+      < reserve + rollGain / 2
+  }
 
   /// The most that one group of records may take, so that a send fits beside the reserve.
   public static func maximumGroupSize(segmentSize: Int) -> Int {
-    segmentSize - LogFormat.sealReserve - reserve(segmentSize: segmentSize)
+    segmentSize - LogFormat.sealReserve - segmentSize / 2
       - LogFormat.segmentHeaderSize - LogFormat.sectorSize - LogFormat.frameHeaderSize
   }
 

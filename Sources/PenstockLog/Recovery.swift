@@ -175,7 +175,7 @@ struct Recovery {
         }
       }
       for name in prepared {
-        if end.prepared.isEmpty, try fileSystem.status(path(name))?.size == UInt64(segmentSize) {
+        if try fileSystem.status(path(name))?.size == UInt64(segmentSize) {
           end.prepared.append(name)
         } else {
           try fileSystem.remove(path(name))

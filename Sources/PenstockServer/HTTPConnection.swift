@@ -40,6 +40,8 @@ final class HTTPConnection: ChannelInboundHandler {
   private var body: [UInt8] = []
   /// Bytes of `body` that count in the server's gauge.
   private var reserved = 0
+  /// Bytes thrown away since the last response.
+  private var discarded = 0
   private var requestNumber: UInt64 = 0
   private var needsFlush = false
 
@@ -87,6 +89,10 @@ final class HTTPConnection: ChannelInboundHandler {
       } else {
         phase = .held
       }
+    case (.body(let part), .closing):
+      // Input behind a refusal is read so that the client gets to the answer, but not for ever.
+      discarded += part.readableBytes
+      if discarded > 4 * shared.configuration.maximumBodyBytes { abort() }
     default: break
     }
   }

@@ -31,6 +31,13 @@ struct Serve: AsyncParsableCommand {
   @Option(help: "Port to listen on. 0 takes any free one.")
   var port = 9324
 
+  @Option(
+    help: """
+      Size of the log's segment files in bytes: a multiple of 4096 from 65536 to 1073741824. The \
+      store takes two of them at least.
+      """)
+  var segmentSize = StoreOptions().segmentSize
+
   @Flag(help: "Let anyone who can reach a --host that is not loopback use the queues.")
   var allowAnonymous = false
 
@@ -63,7 +70,10 @@ struct Serve: AsyncParsableCommand {
 
     let store: Store
     do {
-      store = try await Store.open(at: dataDir)
+      var options = StoreOptions()
+      options.segmentSize = segmentSize
+      options.log = { [logger] text in logger.error("\(text)") }
+      store = try await Store.open(at: dataDir, options: options)
     } catch {
       throw Failure("cannot open the store in \(dataDir): \(error.message)")
     }
