@@ -68,8 +68,9 @@ let package = Package(
       swiftSettings: common),
 
     .testTarget(
-      name: "PenstockLogTests", dependencies: ["PenstockLog", "PenstockSystem", "PenstockTesting"],
-      swiftSettings: common),
+      name: "PenstockLogTests",
+      dependencies: ["PenstockLog", "PenstockSystem", "PenstockCore", "PenstockTesting"],
+      exclude: ["Fixtures"], swiftSettings: common),
     .testTarget(
       name: "PenstockCoreTests", dependencies: ["PenstockCore", "PenstockTesting"],
       swiftSettings: common),

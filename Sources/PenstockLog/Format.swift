@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import PenstockSystem
+package import PenstockSystem
 
 // The bytes on disk. `Docs/format.md` is the contract; a test compares its tables with the offsets
 // here. Everything is little-endian.
@@ -97,7 +97,7 @@ public struct FrameHeader: Hashable, Sendable {
   static let headerChecksumOffset = 60
 
   /// Overwrites the first 64 bytes of `buffer`, computes the checksum, and returns it.
-  func write(into buffer: CommitBuffer) -> UInt32 {
+  package func write(into buffer: CommitBuffer) -> UInt32 {
     buffer.set(LogFormat.frameMagic, at: 0)
     buffer.set(UInt32(LogFormat.version) | UInt32(kind.rawValue) << 8, at: 4)
     buffer.set(salt, at: 8)
@@ -117,7 +117,7 @@ public struct FrameHeader: Hashable, Sendable {
 
   /// Reads a header whose magic, version, kind and checksum are right; nil otherwise. Says nothing
   /// about its place in the chain.
-  init?(_ span: borrowing RawSpan, at start: Int) {
+  package init?(_ span: borrowing RawSpan, at start: Int) {
     guard start >= 0, span.byteCount - start >= LogFormat.frameHeaderSize else { return nil }
     let header = span.extracting(start..<start + LogFormat.frameHeaderSize)
     var cursor = ByteCursor()
@@ -144,7 +144,7 @@ public struct FrameHeader: Hashable, Sendable {
     }
   }
 
-  init(
+  package init(
     kind: Kind, salt: UInt64, firstLSN: LSN, count: UInt32, bodyLength: UInt32, extent: UInt32,
     previous: UInt32, durableLSN: LSN, offset: UInt32, bodyChecksum: UInt32
   ) {
@@ -193,7 +193,7 @@ public struct SegmentHeader: Hashable, Sendable {
   }
 
   /// Fills an empty `buffer` with the sector and returns the checksum, where the chain begins.
-  func write(into buffer: CommitBuffer) -> UInt32 {
+  package func write(into buffer: CommitBuffer) -> UInt32 {
     buffer.put(LogFormat.segmentMagic)
     buffer.put(UInt32(LogFormat.version))
     buffer.put(UInt32(0))
@@ -211,12 +211,12 @@ public struct SegmentHeader: Hashable, Sendable {
   }
 
   /// Why a segment header cannot be used.
-  enum Failure: Error {
+  package enum Failure: Error, Hashable {
     case damaged
     case version(UInt32)
   }
 
-  init(_ span: borrowing RawSpan) throws(Failure) {
+  package init(_ span: borrowing RawSpan) throws(Failure) {
     var cursor = ByteCursor()
     do {
       guard try cursor.u64(span) == LogFormat.segmentMagic else { throw Failure.damaged }
@@ -271,9 +271,9 @@ public struct StoreFile: Hashable, Sendable {
   /// Milliseconds since 1970.
   public var createdAt: Int64
 
-  static let size = 64
+  package static let size = 64
 
-  func write(into buffer: CommitBuffer) {
+  package func write(into buffer: CommitBuffer) {
     buffer.put(LogFormat.storeMagic)
     buffer.put(UInt32(LogFormat.version))
     buffer.put(UInt32(0))
@@ -286,14 +286,14 @@ public struct StoreFile: Hashable, Sendable {
     buffer.put(buffer.withBytes { CRC32C.of($0) })
   }
 
-  init(store: StoreID, keyHigh: UInt64, keyLow: UInt64, createdAt: Int64) {
+  package init(store: StoreID, keyHigh: UInt64, keyLow: UInt64, createdAt: Int64) {
     self.store = store
     self.keyHigh = keyHigh
     self.keyLow = keyLow
     self.createdAt = createdAt
   }
 
-  init(_ span: borrowing RawSpan) throws(SegmentHeader.Failure) {
+  package init(_ span: borrowing RawSpan) throws(SegmentHeader.Failure) {
     var cursor = ByteCursor()
     do {
       guard span.byteCount == Self.size, try cursor.u64(span) == LogFormat.storeMagic else {
@@ -312,6 +312,8 @@ public struct StoreFile: Hashable, Sendable {
       keyHigh = try cursor.u64(span)
       keyLow = try cursor.u64(span)
       createdAt = try cursor.i64(span)
+    } catch let failure as SegmentHeader.Failure {
+      throw failure
     } catch {
       throw SegmentHeader.Failure.damaged
     }

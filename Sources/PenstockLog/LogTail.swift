@@ -53,7 +53,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   static let pendingLimit = 16 << 20
 
   /// Continues after `lastLSN`; the first batch goes to the segment after `lastSegment`.
-  init(lastLSN: LSN, nextSegment: UInt32, segmentSize: Int) {
+  package init(lastLSN: LSN, nextSegment: UInt32, segmentSize: Int) {
     nextLSN = lastLSN.advanced(by: 1)
     writtenLSN = lastLSN
     durableLSN = lastLSN
@@ -240,14 +240,14 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 ///
 /// Written to by `LogTail` under its owner's lock until it is taken, then by the writer thread alone.
 public final class Batch: @unchecked Sendable {  // handed from one owner to the next, never shared
-  let buffer: CommitBuffer
-  let segment: UInt32
-  let offset: Int
-  let firstLSN: LSN
+  package let buffer: CommitBuffer
+  package let segment: UInt32
+  package let offset: Int
+  package let firstLSN: LSN
   public fileprivate(set) var count = 0
   public fileprivate(set) var isSynced = false
   /// Bytes of records; set when the batch is closed.
-  fileprivate(set) var recordBytes = 0
+  package fileprivate(set) var recordBytes = 0
 
   fileprivate init(buffer: CommitBuffer, segment: UInt32, offset: Int, firstLSN: LSN) {
     self.buffer = buffer

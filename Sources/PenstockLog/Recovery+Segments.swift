@@ -51,10 +51,14 @@ extension Recovery {
       if !isNewest {
         throw .corrupted(scan.damage("the file goes on behind its seal"))
       }
-      report.droppedBytes = try dropped(reader, from: scan.offset)
-      if report.droppedBytes > 0 {
+      guard try dropped(reader, from: scan.offset) == 0 else {
         throw .corrupted(scan.damage("bytes other than zero behind the seal"))
       }
+      // Left by a crash between the seal and the cut behind it; a sealed segment ends with its seal.
+      do throws(SystemError) {
+        try file.truncate(to: UInt64(scan.offset))
+        try file.sync()
+      } catch { throw .system(error) }
     }
     if scan.isSealed, isNewest { report.end = wasCreated ? .created : .sealed }
     report.records += scan.records
@@ -99,7 +103,7 @@ extension Recovery {
 
   /// Decides what the first bad frame of the newest segment means, and ends the segment there.
   ///
-  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) the file is cut; (3) the
+  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) the cut is durable; (3) the
   /// seal is written and durable. A crash in between finds the same end again, or a clean one.
   private mutating func endNewest(
     _ file: any File, _ reader: SegmentReader, _ scan: inout SegmentScan, _ fault: FrameFault
@@ -135,7 +139,9 @@ extension Recovery {
         report.segments -= 1
         scan.chain = end.chain
       } else {
+        // Or the seal could be on disk before the cut, with dropped bytes behind it.
         try file.truncate(to: UInt64(start))
+        try file.sync()
         scan.chain = try SegmentedLog.writeSeal(
           file, at: start, salt: scan.salt, lastLSN: lastLSN, records: scan.records,
           previous: scan.chain, scratch: CommitBuffer(capacity: 2 * LogFormat.sectorSize))

@@ -121,7 +121,7 @@ extension SegmentedLog {
     }
   }
 
-  private static func parent(of path: String) -> String {
+  static func parent(of path: String) -> String {
     guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return "." }
     return slash == path.startIndex ? "/" : String(path[..<slash])
   }
@@ -253,12 +253,24 @@ struct Recovery {
       try buffer.withBytes { (bytes) throws(SystemError) in try file.write(bytes, at: 0) }
       try file.sync()
       try file.close()
+      try syncParent()
       try fileSystem.rename(path(StoreFileName.newStore), to: path(StoreFileName.store))
       try fileSystem.syncDirectory(directory)
     } catch { throw .system(error) }
     segmentNames = [first]
     wasCreated = true
     return store
+  }
+
+  /// Makes the directory's own name durable: a process that made it may have died before its sync.
+  ///
+  /// A parent that this process may not read was not the place where such a process made it.
+  private func syncParent() throws(SystemError) {
+    do throws(SystemError) {
+      try fileSystem.syncDirectory(SegmentedLog.parent(of: directory))
+    } catch {
+      if !error.isNotPermitted { throw error }
+    }
   }
 
   static let firstSegmentSize = LogFormat.segmentHeaderSize + 2 * LogFormat.sectorSize

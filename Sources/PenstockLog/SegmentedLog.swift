@@ -204,8 +204,9 @@ public final class SegmentedLog: Sendable {
     let partial = path(name + StoreFileName.partialSuffix)
     let file = try fileSystem.open(partial, .create)
     do {
-      let zeros = CommitBuffer(capacity: Self.fillChunk)
-      zeros.putZeros(Self.fillChunk)
+      let chunk = min(Self.fillChunk, segmentSize)
+      let zeros = CommitBuffer(capacity: chunk)
+      zeros.putZeros(chunk)
       var offset = 0
       while offset < segmentSize {
         if isCancelled() {
@@ -213,7 +214,7 @@ public final class SegmentedLog: Sendable {
           try fileSystem.remove(partial)
           return false
         }
-        let length = min(Self.fillChunk, segmentSize - offset)
+        let length = min(chunk, segmentSize - offset)
         try zeros.withBytes(0..<length) { (bytes) throws(SystemError) in
           try file.write(bytes, at: UInt64(offset))
         }

@@ -26,6 +26,7 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
   public var isOutOfSpace: Bool { errno == ENOSPC || errno == EDQUOT }
   public var isNotFound: Bool { errno == ENOENT }
   public var isAlreadyThere: Bool { errno == EEXIST }
+  public var isNotPermitted: Bool { errno == EACCES || errno == EPERM }
   /// Another process, or another holder in this one, has the lock.
   public var isLocked: Bool { errno == EAGAIN || errno == EACCES }
 
