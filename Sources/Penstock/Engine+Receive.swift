@@ -138,8 +138,8 @@ extension Engine {
 
   /// Reads the messages of one receive and answers it.
   ///
-  /// A message whose bytes are damaged is not delivered and not lost: it stays in the queue, counts as
-  /// received, is reported, and comes back when its lease ends.
+  /// A message whose bytes are damaged is not delivered and not lost: it stays in the queue, counts
+  /// as received, is reported, and comes back when its lease ends.
   func read(_ job: ReadJob) {
     var messages: [ReceivedMessage] = []
     messages.reserveCapacity(job.items.count)

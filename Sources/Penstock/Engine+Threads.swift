@@ -123,7 +123,8 @@ extension Engine {
     }
   }
 
-  /// Does what time has brought: ended leases, ended waits, ended retention. Returns when to look again.
+  /// Does what time has brought: ended leases, ended waits, ended retention. Returns when to look
+  /// again.
   func schedulerStep() -> Timestamp {
     var next = Timestamp(milliseconds: .max)
     critical { shared, actions in

@@ -6,10 +6,10 @@ internal import Synchronization
 
 /// Log, state and threads of one open store, behind one lock.
 ///
-/// The way of a command: under the lock, `decide` answers with records, each is appended to the open
-/// batch and applied to the state; the answer is set aside under the last LSN it depends on. The writer
-/// thread writes and syncs the batch and releases the answers in the order of their LSNs. State runs
-/// ahead of the disk, answers never do.
+/// The way of a command: under the lock, `decide` answers with records, each is appended to the
+/// open batch and applied to the state; the answer is set aside under the last LSN it depends on.
+/// The writer thread writes and syncs the batch and releases the answers in the order of their
+/// LSNs. State runs ahead of the disk, answers never do.
 ///
 /// Invariants
 /// - I1: the order of records in the log is the order in which they were applied.
@@ -220,8 +220,8 @@ final class Engine: Sendable {
     do throws(RecordError) {
       try shared.state.apply(entry, lsn: lsn.value, position: position.packed)
     } catch {
-      // `decide` and `apply` disagree: a fault of this code. What is in memory is no longer what the
-      // log says, so the store must not go on; a reopening reads what was logged.
+      // `decide` and `apply` disagree: a fault of this code. What is in memory is no longer what
+      // the log says, so the store must not go on; a reopening reads what was logged.
       preconditionFailure("a record was refused by the state that decided it: \(error.description)")
     }
     return lsn
@@ -256,12 +256,13 @@ final class Engine: Sendable {
     }
   }
 
-  /// Ends writing for good: what waits for the log has an unknown outcome, what comes is refused (L2).
+  /// Ends writing for good: what waits for the log has an unknown outcome, what comes is refused
+  /// (L2).
   func fail(_ stage: String, _ cause: any Error) {
     let error = PenstockError(
       .storeFailed,
-      "\(stage) failed: \(cause). Nothing more is written; reads go on. Close the store and open it "
-        + "again: what was acknowledged is there.")
+      "\(stage) failed: \(cause). Nothing more is written; reads go on. Close the store and "
+        + "open it again: what was acknowledged is there.")
     critical { shared, actions in
       switch shared.phase {
       case .failed, .closed: return

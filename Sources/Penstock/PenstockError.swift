@@ -6,7 +6,8 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
   public enum Family: Sendable, Hashable {
     /// Nothing happened: the store is as it was.
     case rejected
-    /// The operation may or may not be durable: the store failed before it could say. Reopening tells.
+    /// The operation may or may not be durable: the store failed before it could say. Reopening
+    /// tells.
     case outcomeUnknown
     /// The store has failed or is closed and takes no more writes until it is opened again.
     case storeFailed
@@ -24,7 +25,8 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
 
     /// No queue has this id or name.
     public static var queueNotFound: Code { Code(.queueNotFound) }
-    /// A queue of this name has other settings; `PenstockError.setting` names the first that differs.
+    /// A queue of this name has other settings; `PenstockError.setting` names the first that
+    /// differs.
     public static var queueExists: Code { Code(.queueExists) }
     /// The lease handle belongs to no lease of this queue.
     public static var invalidHandle: Code { Code(.invalidHandle) }

@@ -3,8 +3,8 @@ public import PenstockCore
 
 /// A queue of an open store.
 ///
-/// Names one incarnation: after the queue was deleted every operation fails with `.queueNotFound`, also
-/// when another was created under its name.
+/// Names one incarnation: after the queue was deleted every operation fails with `.queueNotFound`,
+/// also when another was created under its name.
 public struct Queue: Sendable {
   public let store: Store
   public let id: QueueID
@@ -69,8 +69,9 @@ public struct Queue: Sendable {
 
   /// Messages as they come, for as long as the loop runs: a long poll after the other.
   ///
-  /// The sequence ends when the task is cancelled or the store is closed, and throws on other errors.
-  /// Each element must be deleted by its handler; one that is not comes back when its lease ends.
+  /// The sequence ends when the task is cancelled or the store is closed, and throws on other
+  /// errors. Each element must be deleted by its handler; one that is not comes back when its lease
+  /// ends.
   public func leases(visibilityTimeout: Duration? = nil) -> Leases {
     Leases(queue: self, visibilityTimeout: visibilityTimeout)
   }

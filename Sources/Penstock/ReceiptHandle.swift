@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import PenstockCore
 
-/// Lease handles as text: base64 of 35 bytes, authenticated with the store's key, so that nothing that
-/// was not given out is believed.
+/// Lease handles as text: base64 of 35 bytes, authenticated with the store's key, so that nothing
+/// that was not given out is believed.
 ///
-/// **Layout**: version 1/1/1 (three bytes), queue 4, slot 4, message 8, token 8, tag 8; little-endian.
+/// **Layout**: version 1/1/1 (three bytes), queue 4, slot 4, message 8, token 8, tag 8;
+/// little-endian.
 extension Engine {
   static let handleSize = 35
   private static let prefix: [UInt8] = [1, 1, 1]

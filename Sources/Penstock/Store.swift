@@ -4,8 +4,8 @@ internal import PenstockLog
 public import PenstockSystem
 internal import Synchronization
 
-/// The end of an operation: called once, on a thread of the store or before the call returns. It must
-/// not block; what takes long belongs elsewhere.
+/// The end of an operation: called once, on a thread of the store or before the call returns. It
+/// must not block; what takes long belongs elsewhere.
 public typealias Completion<T> = @Sendable (Result<T, PenstockError>) -> Void
 
 /// What an acknowledgement means.
@@ -25,8 +25,8 @@ public struct StoreOptions: Sendable {
   public var segmentSize = 32 << 20
   /// Most messages that one receive may take.
   public var maximumReceive = 1000
-  /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called on
-  /// threads of the store; must not block.
+  /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called
+  /// on threads of the store; must not block.
   public var log: (@Sendable (String) -> Void)?
 
   public init() {}
@@ -58,7 +58,8 @@ public struct StoreEnvironment: Sendable {
 /// sees a message whose send could still vanish. The methods that take a completion are the whole
 /// API; the `async` ones and `Queue` rest on them.
 ///
-/// Call `close` when done. A store that is dropped without it closes itself later, on its own threads.
+/// Call `close` when done. A store that is dropped without it closes itself later, on its own
+/// threads.
 public final class Store: Sendable {
   let engine: Engine
 
@@ -72,8 +73,9 @@ public final class Store: Sendable {
   ///
   /// - Durability: on return everything that the store shows is durable.
   /// - Throws: `.storeInUse` when somebody else has it open; `.corrupted` when acknowledged data is
-  ///   damaged or missing, with the place; `.inputOutput` when a file cannot be read; `.storeNotFound`
-  ///   when the directory holds something else. Nothing acknowledged is changed in any of these cases.
+  ///   damaged or missing, with the place; `.inputOutput` when a file cannot be read;
+  ///   `.storeNotFound` when the directory holds something else. Nothing acknowledged is changed in
+  ///   any of these cases.
   public static func open(
     at path: String, options: StoreOptions = StoreOptions(),
     environment: StoreEnvironment = StoreEnvironment()
@@ -159,8 +161,8 @@ public final class Store: Sendable {
     engine.look { $0.queueNames(prefix: prefix, after: after, limit: limit) }
   }
 
-  /// A lease handle as text for clients that are not in this process. Valid as long as the store lives,
-  /// also after a restart.
+  /// A lease handle as text for clients that are not in this process. Valid as long as the store
+  /// lives, also after a restart.
   public func receiptHandle(for handle: LeaseHandle) -> String { engine.text(of: handle) }
 
   /// Nil when the text is no handle that this store gave out.
@@ -200,14 +202,15 @@ public final class Store: Sendable {
 
   // MARK: Messages
 
-  /// Sends messages. Those that the queue's size limit lets pass are one atomic group: after a crash
-  /// all of them are there or none. Each has its own result, in order.
+  /// Sends messages. Those that the queue's size limit lets pass are one atomic group: after a
+  /// crash all of them are there or none. Each has its own result, in order.
   public func send(
     _ entries: [SendEntry], to queue: QueueID,
     _ completion: @escaping Completion<[Result<SendReceipt, PenstockError>]>
   ) { engine.send(entries, to: queue, completion) }
 
-  /// Receives messages, oldest first, and hides them for the visibility timeout. Without any, waits.
+  /// Receives messages, oldest first, and hides them for the visibility timeout. Without any,
+  /// waits.
   ///
   /// - Returns: a ticket to cancel the wait with.
   @discardableResult
@@ -227,8 +230,8 @@ public final class Store: Sendable {
 
   /// Moves the ends of leases. Also hides a message again whose lease has ended.
   ///
-  /// - Parameter totalLimit: a lease may not end later than this after its message was received; nil
-  ///   for no limit.
+  /// - Parameter totalLimit: a lease may not end later than this after its message was received;
+  ///   nil for no limit.
   public func changeVisibility(
     _ changes: [VisibilityChange], of queue: QueueID, totalLimit: Duration? = nil,
     _ completion: @escaping Completion<[Result<Void, PenstockError>]>

@@ -53,7 +53,8 @@ public struct MessageID: Hashable, Sendable, CustomStringConvertible {
   }
 }
 
-/// A typed name-value pair that travels with a message. The engine stores it and looks at none of it.
+/// A typed name-value pair that travels with a message. The engine stores it and looks at none of
+/// it.
 public struct MessageAttribute: Hashable, Sendable {
   public enum Value: Hashable, Sendable {
     case string(String)

@@ -248,8 +248,8 @@ extension Duration {
   }
 }
 
-/// What is stored between a message's header and its body: tag 1, zeros 3, length 4, value; the whole
-/// preceded by its length in four bytes.
+/// What is stored between a message's header and its body: tag 1, zeros 3, length 4, value; the
+/// whole preceded by its length in four bytes.
 extension MessageContent {
   private enum Tag: UInt8 {
     case groupID = 1

@@ -38,8 +38,8 @@ struct Slot: Sendable {
 
 /// All messages in memory, in blocks that never move, with a list of free places.
 ///
-/// Places are given out in an order that depends on records alone, so a replay gives every message the
-/// place it had; receipt handles rely on it.
+/// Places are given out in an order that depends on records alone, so a replay gives every message
+/// the place it had; receipt handles rely on it.
 struct Slab: Sendable {
   static let none = UInt32.max
   static let blockShift: UInt32 = 16

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// What a command would do, as records. Nothing here changes the state, but for bookkeeping of when to
-// look at a queue's retention. Callers `advance` to the present first.
+// What a command would do, as records. Nothing here changes the state, but for bookkeeping of when
+// to look at a queue's retention. Callers `advance` to the present first.
 
 /// Why a command is refused. Nothing happened.
 public enum Refusal: Error, Hashable, Sendable {
@@ -173,7 +173,8 @@ extension State {
 
   /// - Parameters:
   ///   - timeout: milliseconds from now.
-  ///   - totalLimit: milliseconds from the newest lease that its end may not pass; nil for no limit.
+  ///   - totalLimit: milliseconds from the newest lease that its end may not pass; nil for no
+  ///     limit.
   public func decideChangeVisibility(
     _ handle: LeaseHandle, of id: QueueID, timeout: Int64, totalLimit: Int64?
   ) throws(Refusal) -> Entry {
@@ -208,7 +209,8 @@ extension State {
   }
 
   private func decideExpire(_ q: Int, _ limit: Int) -> Entry? {
-    // Sends are in the order of time, so all that was sent before an expired message has expired too.
+    // Sends are in the order of time, so all that was sent before an expired message has expired
+    // too.
     var through: UInt64 = 0
     var index = table[q].ready.head
     let returned = table[q].returned.first

@@ -12,8 +12,8 @@
 /// - I3: `returned` of a queue holds exactly its activities whose slot is in state `returned`.
 /// - I4: `timers` holds exactly the activities whose slot is leased or delayed, and possibly ones
 ///   that wait to be freed.
-/// - I5: the same records and the same final time give the same state, whatever times were passed to
-///   `advance` in between.
+/// - I5: the same records and the same final time give the same state, whatever times were passed
+///   to `advance` in between.
 public struct State: Sendable {
   struct Queue: Sendable {
     var id: QueueID
@@ -339,7 +339,8 @@ public struct State: Sendable {
     return end
   }
 
-  /// Takes the first queue whose time has come off `expiries`; the caller looks at it and puts it back.
+  /// Takes the first queue whose time has come off `expiries`; the caller looks at it and puts it
+  /// back.
   mutating func takeExpiry() -> Int? {
     guard let first = expiries.first, first.time <= time.milliseconds else { return nil }
     expiries.removeFirst()
@@ -399,8 +400,8 @@ public struct State: Sendable {
     if !list.isEmpty { dying.append(list.head) }
   }
 
-  /// Frees some messages of purged and deleted queues: few, so that no record takes long, and by the
-  /// count of records alone, so that a replay frees the same ones at the same time.
+  /// Frees some messages of purged and deleted queues: few, so that no record takes long, and by
+  /// the count of records alone, so that a replay frees the same ones at the same time.
   private mutating func freeSomeDying() {
     var left = Self.freedPerRecord
     while left > 0, let index = dying.last {

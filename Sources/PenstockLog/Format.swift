@@ -31,8 +31,8 @@ public struct LogPosition: Hashable, Sendable {
 
 public enum LogFormat {
   public static let version: UInt8 = 1
-  /// The unit that a device is assumed to tear: no write touches a sector that holds bytes an earlier
-  /// sync made durable.
+  /// The unit that a device is assumed to tear: no write touches a sector that holds bytes an
+  /// earlier sync made durable.
   public static let sectorSize = 4096
   /// Frames begin at multiples of this.
   public static let frameAlignment = 64
@@ -61,8 +61,8 @@ public enum LogFormat {
 /// The first 64 bytes of a frame.
 ///
 /// **Layout** (offset, size): magic 0/4, version 4/1, kind 5/1, zero 6/2, salt 8/8, firstLSN 16/8,
-/// count 24/4, bodyLength 28/4, extent 32/4, previous 36/4, durableLSN 40/8, offset 48/4, zero 52/4,
-/// bodyChecksum 56/4, headerChecksum 60/4.
+/// count 24/4, bodyLength 28/4, extent 32/4, previous 36/4, durableLSN 40/8, offset 48/4, zero
+/// 52/4, bodyChecksum 56/4, headerChecksum 60/4.
 public struct FrameHeader: Hashable, Sendable {
   public enum Kind: UInt8, Sendable {
     /// Carries records.

@@ -7,9 +7,9 @@ public import PenstockSystem
 /// batches and writes each as one frame. While it syncs, the next batch fills. A record's place is
 /// fixed when it is appended, so state can point at it before it is written.
 ///
-/// Space is counted here too: a batch is only opened where a zero-filled segment lies ready, so that
-/// a record that was admitted cannot meet a full disk. Sends leave a reserve that other records may
-/// use, so that a full disk can be drained (L12).
+/// Space is counted here too: a batch is only opened where a zero-filled segment lies ready, so
+/// that a record that was admitted cannot meet a full disk. Sends leave a reserve that other
+/// records may use, so that a full disk can be drained (L12).
 ///
 /// Invariants
 /// - I1: `durableLSN <= writtenLSN < nextLSN`.
@@ -76,7 +76,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     reserve = max((usable + LogFormat.sealReserve) / 2, overflow ? most : min(wanted, most))
   }
 
-  /// Whether another segment should be prepared: a send that uses half a segment would have to wait.
+  /// Whether another segment should be prepared: a send that uses half a segment would have to
+  /// wait.
   public var needsSegment: Bool {
     usable - offset - (open?.buffer.count ?? 0) + preparedAhead * rollGain
       < reserve + rollGain / 2
@@ -90,7 +91,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 
   /// Opens a batch that a group of records of `size` bytes fits in whole.
   ///
-  /// - Parameter keepingReserve: whether the reserve must be left, as for everything but what drains.
+  /// - Parameter keepingReserve: whether the reserve must be left, as for everything but what
+  ///   drains.
   /// - Complexity: O(1).
   public mutating func makeRoom(_ size: Int, keepingReserve: Bool) -> Room {
     let needed = keepingReserve ? reserve : 0
@@ -179,8 +181,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 
   /// A frame without records that carries the durable LSN, when no frame on disk does yet.
   ///
-  /// The last commit before an idle time has no later frame as its witness, so damage to it would be
-  /// taken for a torn tail (L8). This closes that gap for 64 bytes.
+  /// The last commit before an idle time has no later frame as its witness, so damage to it would
+  /// be taken for a torn tail (L8). This closes that gap for 64 bytes.
   public mutating func takeHeartbeat() -> Batch? {
     guard needsHeartbeat else { return nil }
     let batch = open ?? newBatch()
@@ -238,7 +240,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 
 /// Records that become one frame: all of them are there after a crash, or none.
 ///
-/// Written to by `LogTail` under its owner's lock until it is taken, then by the writer thread alone.
+/// Written to by `LogTail` under its owner's lock until it is taken, then by the writer thread
+/// alone.
 public final class Batch: @unchecked Sendable {  // handed from one owner to the next, never shared
   package let buffer: CommitBuffer
   package let segment: UInt32

@@ -39,7 +39,8 @@ extension Recovery {
     end.nextOrdinal = header.ordinal &+ 1
     report.segments += 1
     while let fault = try scan.step(reader, replay) {
-      // Only the newest segment may end without a seal, and only where nothing acknowledged follows.
+      // Only the newest segment may end without a seal, and only where nothing acknowledged
+      // follows.
       guard isNewest else {
         throw .corrupted(
           scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
@@ -54,7 +55,8 @@ extension Recovery {
       guard try dropped(reader, from: scan.offset) == 0 else {
         throw .corrupted(scan.damage("bytes other than zero behind the seal"))
       }
-      // Left by a crash between the seal and the cut behind it; a sealed segment ends with its seal.
+      // Left by a crash between the seal and the cut behind it; a sealed segment ends with its
+      // seal.
       do throws(SystemError) {
         try file.truncate(to: UInt64(scan.offset))
         try file.sync()
@@ -103,8 +105,8 @@ extension Recovery {
 
   /// Decides what the first bad frame of the newest segment means, and ends the segment there.
   ///
-  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) the cut is durable; (3) the
-  /// seal is written and durable. A crash in between finds the same end again, or a clean one.
+  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) the cut is durable; (3)
+  /// the seal is written and durable. A crash in between finds the same end again, or a clean one.
   private mutating func endNewest(
     _ file: any File, _ reader: SegmentReader, _ scan: inout SegmentScan, _ fault: FrameFault
   ) throws(LogError) {
@@ -129,7 +131,8 @@ extension Recovery {
     if report.droppedBytes > 0 { try keepEvidence(reader, scan.name, from: start) }
     do throws(SystemError) {
       if scan.records == 0 {
-        // Nothing lives in it, and the next segment begins with the same LSN: its name must be free.
+        // Nothing lives in it, and the next segment begins with the same LSN: its name must be
+        // free.
         try file.truncate(to: UInt64(start))
         try file.sync()
         try fileSystem.remove(path(scan.name))

@@ -151,14 +151,16 @@ struct Recovery {
 
   // MARK: The directory
 
-  /// Finds what is in the directory, clears what a crash left half made, and reads or writes `STORE`.
+  /// Finds what is in the directory, clears what a crash left half made, and reads or writes
+  /// `STORE`.
   ///
-  /// Crash steps of creation: (1) the first segment, holding LSN 1 and a seal, is durable; (2) `STORE`
-  /// appears by rename. A crash before (2) leaves a directory without `STORE` whose only segment was
-  /// never used, which is made anew. After (2) a store without segments has lost them.
+  /// Crash steps of creation: (1) the first segment, holding LSN 1 and a seal, is durable; (2)
+  /// `STORE` appears by rename. A crash before (2) leaves a directory without `STORE` whose only
+  /// segment was never used, which is made anew. After (2) a store without segments has lost them.
   mutating func openStoreFile(createdAt: Int64) throws(LogError) -> StoreFile {
     do throws(SystemError) {
-      // What is seen from here on must not vanish: the last process may have died before its sync (L3).
+      // What is seen from here on must not vanish: the last process may have died before its sync
+      // (L3).
       try fileSystem.syncDirectory(directory)
       var prepared: [String] = []
       for name in try fileSystem.list(directory) {

@@ -2,11 +2,13 @@
 public import PenstockSystem
 internal import Synchronization
 
-/// The segment files of one store: writes batches, seals and rolls, prepares segments, reads records.
+/// The segment files of one store: writes batches, seals and rolls, prepares segments, reads
+/// records.
 ///
-/// `write`, `sync` and `seal` belong to one writer thread, `prepareSegment` to one background thread;
-/// `read` may run anywhere beside them. After an error from `write`, `sync` or `seal` the caller must
-/// not write again: what is on disk is then unknown, and only opening the store anew tells (L2).
+/// `write`, `sync` and `seal` belong to one writer thread, `prepareSegment` to one background
+/// thread; `read` may run anywhere beside them. After an error from `write`, `sync` or `seal` the
+/// caller must not write again: what is on disk is then unknown, and only opening the store anew
+/// tells (L2).
 public final class SegmentedLog: Sendable {
   public let directory: String
   public let storeFile: StoreFile
@@ -111,8 +113,8 @@ public final class SegmentedLog: Sendable {
     }
   }
 
-  /// Ends the current segment for good: a last frame, exact size, synced. The next write begins a new
-  /// one. On a clean close this tells the next start that nothing is missing.
+  /// Ends the current segment for good: a last frame, exact size, synced. The next write begins a
+  /// new one. On a clean close this tells the next start that nothing is missing.
   public func seal() throws(SystemError) {
     try writer.withLock { (writer) throws(SystemError) in try sealCurrent(&writer) }
   }
@@ -161,7 +163,8 @@ public final class SegmentedLog: Sendable {
   /// Turns the oldest prepared file into the segment that `batch` begins.
   ///
   /// Crash steps: (1) the header is durable before the name is; (2) the name is durable before any
-  /// record in the file is acknowledged. A crash before (2) leaves a prepared file or an empty segment.
+  /// record in the file is acknowledged. A crash before (2) leaves a prepared file or an empty
+  /// segment.
   private func beginSegment(_ writer: inout Writer, _ batch: Batch) throws(SystemError) {
     guard let source = catalog.withLock({ $0.prepared.popFirst() }) else {
       preconditionFailure("LogTail counts prepared segments")
@@ -194,7 +197,8 @@ public final class SegmentedLog: Sendable {
   /// full disk, and so that their sync need not change metadata.
   ///
   /// - Throws: `isOutOfSpace` when the file system is full; the half-made file is then removed.
-  /// - Parameter isCancelled: asked between chunks; when true the file is removed and false returned.
+  /// - Parameter isCancelled: asked between chunks; when true the file is removed and false
+  ///   returned.
   public func prepareSegment(isCancelled: () -> Bool) throws(SystemError) -> Bool {
     let number = catalog.withLock {
       $0.preparedNames &+= 1

@@ -42,7 +42,8 @@ public struct RealClock: SystemClock {
   }
 }
 
-/// Where unpredictable bytes come from: salts, store ids, message ids. Injected for repeatable runs.
+/// Where unpredictable bytes come from: salts, store ids, message ids. Injected for repeatable
+/// runs.
 public protocol RandomSource: Sendable {
   func next() -> UInt64
 }

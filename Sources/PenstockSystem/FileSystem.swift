@@ -2,12 +2,12 @@
 
 /// Everything the engine asks of a file system, and nothing else.
 ///
-/// The engine reaches the disk through this protocol alone, so a test can stand in for the disk: keep,
-/// drop or tear what was not synced, fail the Nth call, run out of space. `PosixFileSystem` is the
-/// real one.
+/// The engine reaches the disk through this protocol alone, so a test can stand in for the disk:
+/// keep, drop or tear what was not synced, fail the Nth call, run out of space. `PosixFileSystem`
+/// is the real one.
 ///
-/// Paths are absolute or relative to the process, `/` separated, taken as they are. Every method may
-/// block; none is called on the cooperative pool or on an event loop.
+/// Paths are absolute or relative to the process, `/` separated, taken as they are. Every method
+/// may block; none is called on the cooperative pool or on an event loop.
 public protocol FileSystem: Sendable {
   /// Opens a file.
   ///
@@ -61,8 +61,8 @@ public protocol File: AnyObject, Sendable {
 
   func size() throws(SystemError) -> UInt64
 
-  /// Ends use of the file. Errors matter for written files: some file systems report here. Calling it
-  /// again does nothing; a file that is dropped without it is closed without a report.
+  /// Ends use of the file. Errors matter for written files: some file systems report here. Calling
+  /// it again does nothing; a file that is dropped without it is closed without a report.
   func close() throws(SystemError)
 }
 

@@ -12,9 +12,10 @@ internal import Synchronization
 
 /// The file system of the machine.
 ///
-/// New files are readable and writable by their owner alone (0600), new directories likewise (0700).
-/// Interrupted calls are repeated, except two: after an interrupted `close` the descriptor is gone on
-/// Linux, and an interrupted sync is reported, because repeating a sync proves nothing (L2).
+/// New files are readable and writable by their owner alone (0600), new directories likewise
+/// (0700). Interrupted calls are repeated, except two: after an interrupted `close` the descriptor
+/// is gone on Linux, and an interrupted sync is reported, because repeating a sync proves nothing
+/// (L2).
 public struct PosixFileSystem: FileSystem {
   /// All values are alike: the machine has one file system.
   public init() {}
@@ -81,7 +82,8 @@ public struct PosixFileSystem: FileSystem {
     let descriptor = try openDescriptor(path, O_RDONLY | O_DIRECTORY)
     var result = penstock_sync_all(descriptor)
     #if canImport(Darwin)
-      // A file system that cannot flush the drive's cache for a directory still orders its metadata.
+      // A file system that cannot flush the drive's cache for a directory still orders its
+      // metadata.
       if result != 0 && [ENOTSUP, EINVAL].contains(penstock_errno()) { result = fsync(descriptor) }
     #else
       _ = result
@@ -92,8 +94,8 @@ public struct PosixFileSystem: FileSystem {
     try check(result, "close", path)
   }
 
-  /// An open-file-description lock (or `flock(2)` where there is none), and a list of the locks held
-  /// in this process, by device and inode, so that two names of one file are one lock.
+  /// An open-file-description lock (or `flock(2)` where there is none), and a list of the locks
+  /// held in this process, by device and inode, so that two names of one file are one lock.
   public func lock(_ path: String) throws(SystemError) -> any FileLock {
     let descriptor = try openDescriptor(path, O_RDWR | O_CREAT)
     var info = stat()
@@ -123,8 +125,8 @@ public struct PosixFileSystem: FileSystem {
 ///
 /// Invariants
 /// - I1: `users` counts the calls in progress; its top bit says that `close` was called.
-/// - I2: the descriptor is closed once, when the top bit is set and no call is in progress, so no call
-///   ever reaches a number that the system has given to another file.
+/// - I2: the descriptor is closed once, when the top bit is set and no call is in progress, so no
+///   call ever reaches a number that the system has given to another file.
 private final class PosixFile: File {
   private let path: String
   private let descriptor: CInt
@@ -208,8 +210,8 @@ private final class PosixFile: File {
     return UInt64(info.st_size)
   }
 
-  /// Later calls throw `EBADF`. When calls are in progress, the last of them closes the descriptor and
-  /// an error of that close is lost: let them end first where the report matters.
+  /// Later calls throw `EBADF`. When calls are in progress, the last of them closes the descriptor
+  /// and an error of that close is lost: let them end first where the report matters.
   func close() throws(SystemError) {
     let before = users.bitwiseOr(Self.closed, ordering: .acquiringAndReleasing).oldValue
     if before == 0 { try check(closeDescriptor(descriptor), "close", path) }

@@ -10,18 +10,20 @@ internal import Synchronization
   internal import Darwin
 #endif
 
-/// An event that one thread waits for and any thread rings; a wait that succeeds takes the ring away.
+/// An event that one thread waits for and any thread rings; a wait that succeeds takes the ring
+/// away.
 ///
-/// Rings do not add up: two of them before a wait wake it once, so whoever wakes looks for all the work
-/// there is. Everything done before `ring` is visible after the `wait` that it ends. Several threads
-/// may wait; one ring wakes one of them. Ringing costs one atomic operation when nobody waits, and so
-/// does waiting when it has already rung.
+/// Rings do not add up: two of them before a wait wake it once, so whoever wakes looks for all the
+/// work there is. Everything done before `ring` is visible after the `wait` that it ends. Several
+/// threads may wait; one ring wakes one of them. Ringing costs one atomic operation when nobody
+/// waits, and so does waiting when it has already rung.
 ///
 /// Invariants
-/// - I1: a waiter raises `waiters` before it looks at `rung`; a ringer sets `rung` before it looks at
-///   `waiters`. Both orders are sequentially consistent, so at least one of the two sees the other.
-/// - I2: a waiter holds the mutex from its look at `rung` until it sleeps, so a ringer that saw it and
-///   takes the mutex cannot signal in between.
+/// - I1: a waiter raises `waiters` before it looks at `rung`; a ringer sets `rung` before it looks
+///   at `waiters`. Both orders are sequentially consistent, so at least one of the two sees the
+///   other.
+/// - I2: a waiter holds the mutex from its look at `rung` until it sleeps, so a ringer that saw it
+///   and takes the mutex cannot signal in between.
 // Unchecked and safe: the pointers never change nor leave, and point to the system's own lock.
 @safe public final class Doorbell: @unchecked Sendable {
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
@@ -188,8 +190,8 @@ public final class SystemThread: Sendable {
     }
   }
 
-  /// Waits until the thread has ended. Calling it again does nothing; calling it on the thread itself
-  /// would wait for ever and stops the program instead.
+  /// Waits until the thread has ended. Calling it again does nothing; calling it on the thread
+  /// itself would wait for ever and stops the program instead.
   public func join() {
     handle.withLock { handle in
       guard let joined = handle else { return }

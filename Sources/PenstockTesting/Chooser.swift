@@ -5,8 +5,8 @@
 /// Code that draws every decision from a chooser runs at random, by seed, or through all that can
 /// happen, without a change.
 public protocol Chooser {
-  /// One of `0..<count`; `count` is above zero. Where outcomes have an age, 0 is the oldest (nothing
-  /// pending survived) and `count - 1` the newest.
+  /// One of `0..<count`; `count` is above zero. Where outcomes have an age, 0 is the oldest
+  /// (nothing pending survived) and `count - 1` the newest.
   mutating func choose(_ count: Int) -> Int
 }
 
@@ -19,15 +19,16 @@ extension Chooser {
 
 /// Decides by seed.
 ///
-/// A quarter of the seeds mostly takes the oldest outcome and a quarter mostly the newest: fair coins
-/// alone would almost never keep or drop nearly all of many writes.
+/// A quarter of the seeds mostly takes the oldest outcome and a quarter mostly the newest: fair
+/// coins alone would almost never keep or drop nearly all of many writes.
 public struct SeededChooser: Chooser {
   private enum Leaning { case none, oldest, newest }
 
   private let random: StableRandom
   private let leaning: Leaning
 
-  /// A chooser whose decisions depend on `seed` and on the questions alone. Copies share one stream.
+  /// A chooser whose decisions depend on `seed` and on the questions alone. Copies share one
+  /// stream.
   public init(seed: UInt64) {
     random = StableRandom(seed: seed)
     leaning = [.none, .none, .oldest, .newest][random.below(4)]
@@ -48,8 +49,8 @@ public struct SeededChooser: Chooser {
 /// while chooser.next() { check(disk.crashed(choosing: &chooser)) }
 /// ```
 ///
-/// A round asks the same questions as the round before, up to the first answer that differs; what it
-/// asks after that may depend on the answers.
+/// A round asks the same questions as the round before, up to the first answer that differs; what
+/// it asks after that may depend on the answers.
 public struct ExhaustiveChooser: Chooser {
   /// The answers of this round and how many there were to choose from.
   private var path: [(answer: Int, count: Int)] = []

@@ -57,7 +57,8 @@ public struct Fault: Sendable {
   /// What happens all the same.
   public var effect: Effect
 
-  /// The call after `skipped` calls of `kinds` fails with `errno`, and if `isPermanent` all later ones.
+  /// The call after `skipped` calls of `kinds` fails with `errno`, and if `isPermanent` all later
+  /// ones.
   public init(
     _ kinds: Set<CallKind> = Set(CallKind.allCases), after skipped: Int = 0,
     isPermanent: Bool = false, errno: CInt, effect: Effect = .nothing

@@ -8,10 +8,10 @@ extension SimulatedFileSystem {
 
   /// Power is lost and comes back.
   ///
-  /// Each pending change of a name is kept or dropped, each pending file size is one that the file had
-  /// since its last sync, and each sector written since then shows one of its states since then, all
-  /// independently. Handles of before give `EIO`, locks are free, faults are forgotten. What is there
-  /// afterwards is durable.
+  /// Each pending change of a name is kept or dropped, each pending file size is one that the file
+  /// had since its last sync, and each sector written since then shows one of its states since
+  /// then, all independently. Handles of before give `EIO`, locks are free, faults are forgotten.
+  /// What is there afterwards is durable.
   /// - Parameters:
   ///   - chooser: makes every decision.
   ///   - garbling: whether a sector with a pending write may also hold garbage.
@@ -28,8 +28,8 @@ extension SimulatedFileSystem {
     return other
   }
 
-  /// A second disk with the same contents, pending changes, faults and locks. Handles and locks held
-  /// now belong to this one: end those of the copy by `kill` or `crash`.
+  /// A second disk with the same contents, pending changes, faults and locks. Handles and locks
+  /// held now belong to this one: end those of the copy by `kill` or `crash`.
   public func copy() -> SimulatedFileSystem { SimulatedFileSystem(state.withLock { $0 }) }
 
   /// The process dies, the machine lives: handles give `EIO`, locks are free, faults are forgotten.
@@ -44,8 +44,8 @@ extension SimulatedFileSystem {
   /// Forgets all faults, not the capacity and not what is unreadable.
   public func clearFaults() { state.withLock { $0.faults = [] } }
 
-  /// The bytes that all files together may have; nil for no limit. A call that needs more fails with
-  /// `ENOSPC`, a write after writing what fits. May be set below what is used.
+  /// The bytes that all files together may have; nil for no limit. A call that needs more fails
+  /// with `ENOSPC`, a write after writing what fits. May be set below what is used.
   public var capacity: UInt64? {
     get { state.withLock { $0.capacity } }
     set { state.withLock { $0.capacity = newValue } }
@@ -54,8 +54,8 @@ extension SimulatedFileSystem {
   /// The bytes of all files that have a name.
   public var used: UInt64 { state.withLock { $0.used } }
 
-  /// Reads that touch one of `ranges`, in bytes, fail with `EIO` from now on, also after a crash. An
-  /// empty list heals the file. Does nothing when there is no such file.
+  /// Reads that touch one of `ranges`, in bytes, fail with `EIO` from now on, also after a crash.
+  /// An empty list heals the file. Does nothing when there is no such file.
   public func setUnreadable(_ ranges: [Range<UInt64>], in path: String) {
     withFile(path) { $0.unreadable = ranges }
   }
@@ -65,8 +65,8 @@ extension SimulatedFileSystem {
   /// What a read of the whole file would give; nil when there is no such file.
   public func contents(of path: String) -> [UInt8]? { withFile(path) { $0.current } }
 
-  /// Flips a bit, counted from the lowest of the first byte, on the disk and in what reads see. Does
-  /// nothing behind the end or when there is no such file.
+  /// Flips a bit, counted from the lowest of the first byte, on the disk and in what reads see.
+  /// Does nothing behind the end or when there is no such file.
   public func flipBit(_ bit: Int, in path: String) { withFile(path) { $0.flip(bit: bit) } }
 
   /// Gives a file these bytes, durably, and creates it if it is missing. The names in its directory
@@ -87,8 +87,8 @@ extension SimulatedFileSystem {
     }
   }
 
-  /// Takes a name away: a file, or a directory with all that is in it. The names in the directory that
-  /// held it become durable.
+  /// Takes a name away: a file, or a directory with all that is in it. The names in the directory
+  /// that held it become durable.
   ///
   /// - Returns: false when there was none.
   @discardableResult

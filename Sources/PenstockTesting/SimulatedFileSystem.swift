@@ -1,7 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
 public import PenstockSystem
 internal import Synchronization
 
-// SPDX-License-Identifier: Apache-2.0
 #if canImport(Glibc)
   internal import Glibc
 #elseif canImport(Musl)
@@ -13,15 +13,15 @@ internal import Synchronization
 /// A disk in memory that loses power, fails and fills up when told to.
 ///
 /// Reads see every change at once. A change is *pending* until the call that makes it durable:
-/// `syncData` or `sync` for bytes and size of a file, `syncDirectory` for the names in a directory. A
-/// crash decides about each pending change: `crash(choosing:garbling:)`.
+/// `syncData` or `sync` for bytes and size of a file, `syncDirectory` for the names in a directory.
+/// A crash decides about each pending change: `crash(choosing:garbling:)`.
 ///
 /// Paths start at the root, with or without a leading `/`; `..` is refused with `EINVAL`. A rename
-/// into another directory is refused with `EXDEV`, as between two file systems. A removed file can be
-/// used through open handles, but no longer counts against the capacity.
+/// into another directory is refused with `EXDEV`, as between two file systems. A removed file can
+/// be used through open handles, but no longer counts against the capacity.
 ///
-/// Calls of several threads run one after another. Nothing depends on time, hash order or addresses:
-/// the same calls give the same results.
+/// Calls of several threads run one after another. Nothing depends on time, hash order or
+/// addresses: the same calls give the same results.
 public final class SimulatedFileSystem: FileSystem {
   let state: Mutex<SimulatedState>
 

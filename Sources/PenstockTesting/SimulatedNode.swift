@@ -3,15 +3,15 @@
 /// The bytes of a file: what reads see, what is durable, and how one became the other.
 ///
 /// Invariants
-/// - I1: a sector in `current` that differs from `durable` has versions, or its pages were dropped by
-///   a failed sync.
+/// - I1: a sector in `current` that differs from `durable` has versions, or its pages were dropped
+///   by a failed sync.
 /// - I2: versions and sizes are in the order of the calls that made them.
 ///
-/// A crash picks one pending size, or the durable one, and for each sector below it one version of that
-/// sector, or the durable one: the sectors of one write and of several reach the disk in any order,
-/// with any of them missing. A cut frees blocks, so it is ordered against the sectors it touches: with
-/// the size of a time before the cut no later version of such a sector is seen, and with the size of a
-/// time after the cut no earlier one.
+/// A crash picks one pending size, or the durable one, and for each sector below it one version of
+/// that sector, or the durable one: the sectors of one write and of several reach the disk in any
+/// order, with any of them missing. A cut frees blocks, so it is ordered against the sectors it
+/// touches: with the size of a time before the cut no later version of such a sector is seen, and
+/// with the size of a time after the cut no earlier one.
 struct SimulatedNode {
   private struct Version {
     var sequence: Int
@@ -82,7 +82,8 @@ struct SimulatedNode {
     if bit / 8 < durable.count { durable[bit / 8] ^= mask }
   }
 
-  /// Loses power. With `garbage`, a generator for this file, a pending sector may also become garbage.
+  /// Loses power. With `garbage`, a generator for this file, a pending sector may also become
+  /// garbage.
   mutating func crash(
     choosing chooser: inout some Chooser, sectorSize: Int, garbage: StableRandom?
   ) {
@@ -126,9 +127,10 @@ struct SimulatedNode {
 
 /// The names in a directory: what `list` shows, what is durable, and the changes between.
 ///
-/// A crash keeps or drops each change on its own, so changes of different names happen in any order. A
-/// change of a name waits for the earlier ones of that name: otherwise a file that was renamed away
-/// could lose both names to a new file of its old name. A rename is one change of two names.
+/// A crash keeps or drops each change on its own, so changes of different names happen in any
+/// order. A change of a name waits for the earlier ones of that name: otherwise a file that was
+/// renamed away could lose both names to a new file of its old name. A rename is one change of two
+/// names.
 struct SimulatedDirectory {
   private struct Change {
     var removed: String?

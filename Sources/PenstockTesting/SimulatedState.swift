@@ -1,6 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
 internal import PenstockSystem
 
-// SPDX-License-Identifier: Apache-2.0
 #if canImport(Glibc)
   internal import Glibc
 #elseif canImport(Musl)
@@ -15,8 +15,8 @@ struct Failure: Error {
   init(_ errno: CInt) { self.errno = errno }
 }
 
-/// Everything a simulated file system knows, guarded by its mutex. A value, so that a copy is a second
-/// machine with the same disk.
+/// Everything a simulated file system knows, guarded by its mutex. A value, so that a copy is a
+/// second machine with the same disk.
 struct SimulatedState {
   static let root = 0
   /// The largest file, in bytes; larger ones are a mistake of the caller and fail with `EFBIG`.

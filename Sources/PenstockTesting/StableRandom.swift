@@ -2,8 +2,8 @@
 public import PenstockSystem
 internal import Synchronization
 
-/// A small generator (SplitMix64) whose numbers depend on its seed alone: the same on every machine and
-/// with every release of Swift. Threads may share it; each number is given out once.
+/// A small generator (SplitMix64) whose numbers depend on its seed alone: the same on every machine
+/// and with every release of Swift. Threads may share it; each number is given out once.
 ///
 /// Use `below` and `chance` where a run must be repeatable: what the standard library makes of a
 /// generator (`Int.random`, `shuffled`) may change between releases.

@@ -4,9 +4,9 @@ import PenstockSystem
 import PenstockTesting
 import Testing
 
-/// Small histories, power lost at every system call, each loss in every way that the disk allows or in
-/// many by seed. Everything synced must be there, a legal crash is never refused, recovering twice
-/// changes nothing, and the log goes on.
+/// Small histories, power lost at every system call, each loss in every way that the disk allows or
+/// in many by seed. Everything synced must be there, a legal crash is never refused, recovering
+/// twice changes nothing, and the log goes on.
 @Suite struct CrashesOfSmallHistories {
   private func explore(
     _ steps: [Step], garbling: Bool = false, crashesRecovery: Bool = false
@@ -76,8 +76,8 @@ import Testing
 
 /// Disks that an exploration found and that an earlier version refused or lost.
 @Suite struct CrashesThatOnceWentWrong {
-  /// The seal was durable and the cut behind it was not. The opening left the zeros there, and the one
-  /// after the next segment had begun refused them as a sealed segment that goes on.
+  /// The seal was durable and the cut behind it was not. The opening left the zeros there, and the
+  /// one after the next segment had begun refused them as a sealed segment that goes on.
   @Test func aCrashBetweenTheSealAndTheCutBehindItIsMadeGood() throws {
     let disk = SimulatedFileSystem()
     var session = try newLog(disk)

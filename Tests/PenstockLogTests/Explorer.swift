@@ -103,7 +103,8 @@ func check(_ found: Found, against promise: Promise, atLeast least: UInt64, _ st
   }
 }
 
-/// Loses power at every call of a history, in every way or in many ways, and checks what comes back.
+/// Loses power at every call of a history, in every way or in many ways, and checks what comes
+/// back.
 ///
 /// Disks that look alike and carry the same promise are checked once.
 final class Explorer {

@@ -22,7 +22,8 @@ private func outcomes(_ disk: SimulatedFileSystem, garbling: Bool = false) throw
   return seen.sorted()
 }
 
-/// Names with their content, one letter per sector: the last digit of its bytes, `x` when they differ.
+/// Names with their content, one letter per sector: the last digit of its bytes, `x` when they
+/// differ.
 private func look(_ disk: SimulatedFileSystem, _ directory: String) throws -> String {
   try disk.list(directory).map { name in
     let path = directory + name

@@ -38,7 +38,8 @@ func bytes(_ value: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating: value, 
 /// The two file systems that must behave alike.
 enum Kind: CaseIterable, Sendable { case posix, simulated }
 
-/// Runs `body` with a file system of a kind and an empty directory on it, which is removed afterwards.
+/// Runs `body` with a file system of a kind and an empty directory on it, which is removed
+/// afterwards.
 func withDirectory(on kind: Kind, _ body: (any FileSystem, String) throws -> Void) throws {
   switch kind {
   case .simulated:

@@ -9,8 +9,9 @@ struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Measure durable throughput and latency beside the device's own limit.",
     discussion: """
-      Every rate is of acknowledged, synced operations in this process. The device's limit is measured \
-      in the same run: append one aligned block to a zero-filled file and sync it, one at a time.
+      Every rate is of acknowledged, synced operations in this process. The device's limit is \
+      measured in the same run: append one aligned block to a zero-filled file and sync it, one \
+      at a time.
       """)
 
   @Option(name: .long, help: "Directory to work in; a new one inside it is used and removed.")
@@ -84,8 +85,11 @@ struct Bench: AsyncParsableCommand {
       }
     }
     print("")
-    print("\"of device\": messages/s over what one writer appending and syncing the same bytes moves.")
-    print("Latency is per request; a cycle is the send, the receive and the delete of its messages.")
+    print(
+      """
+      "of device": messages/s over what one writer appending and syncing the same bytes moves.
+      Latency is per request; a cycle is the send, the receive and the delete of its messages.
+      """)
   }
 
   private func row(

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Testing
+
+/// Rules that a reader notices and a compiler does not.
+@Suite struct TidyTests {
+  static let root = URL(fileURLWithPath: #filePath)
+    .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+
+  static func files(in directories: [String], suffix: String) -> [(name: String, text: String)] {
+    var found: [(String, String)] = []
+    for directory in directories {
+      let base = root.appendingPathComponent(directory)
+      let names = FileManager.default.enumerator(atPath: base.path)
+      let all = names?.compactMap { $0 as? String } ?? []
+      for name in all.sorted() where name.hasSuffix(suffix) {
+        let path = base.appendingPathComponent(name).path
+        guard let text = try? String(contentsOfFile: path, encoding: .utf8) else { continue }
+        found.append(("\(directory)/\(name)", text))
+      }
+    }
+    return found
+  }
+
+  static let engine = [
+    "CPenstock", "PenstockSystem", "PenstockLog", "PenstockCore", "Penstock", "PenstockTesting",
+  ].map { "Sources/\($0)" }
+
+  static func lines(_ text: String) -> [Substring] {
+    text.split(separator: "\n", omittingEmptySubsequences: false)
+  }
+
+  @Test func swiftLinesFitAHundredColumns() {
+    let files = Self.files(in: ["Sources", "Tests"], suffix: ".swift")
+    #expect(files.count > 50)
+    for (name, text) in files {
+      for (number, line) in Self.lines(text).enumerated() {
+        #expect(line.count <= 100, "\(name):\(number + 1) has \(line.count) columns")
+        #expect(!line.contains("\t"), "\(name):\(number + 1) has a tab")
+      }
+    }
+  }
+
+  @Test func swiftFilesBeginWithTheLicenceAndStayShort() {
+    for (name, text) in Self.files(in: ["Sources", "Tests"], suffix: ".swift") {
+      #expect(text.hasPrefix("// SPDX-License-Identifier: Apache-2.0\n"), "\(name)")
+      #expect(Self.lines(text).count <= 610, "\(name) has \(Self.lines(text).count) lines")
+    }
+  }
+
+  /// The engine takes files, time and chance from its environment, and never ends its host.
+  @Test func theEngineCallsNothingThatIsBanned() {
+    let banned = [
+      "import Foundation", "print(", "Date(", "try!", "as!", "fatalError(", "exit(", " try?",
+      "(try?",
+      "TO" + "DO", "Task.sleep",
+    ]
+    for (name, text) in Self.files(in: Self.engine, suffix: ".swift") {
+      for (number, line) in Self.lines(text).enumerated() where !line.contains("///") {
+        // The simulated disk may ask whether a name is there; nobody waits for its errors.
+        for call in banned where line.contains(call) {
+          if call.hasSuffix("try?"), name.hasPrefix("Sources/PenstockTesting") { continue }
+          Issue.record("\(name):\(number + 1) has \(call)")
+        }
+      }
+    }
+    let outsideSystem = Self.engine.filter {
+      $0 != "Sources/PenstockSystem" && $0 != "Sources/PenstockTesting"
+    }
+    for (name, text) in Self.files(in: outsideSystem, suffix: ".swift") {
+      for call in ["clock_gettime", "SystemRandomNumberGenerator", "import Glibc", ".random(in"]
+      where text.contains(call) {
+        Issue.record("\(name) has \(call), which belongs to PenstockSystem")
+      }
+    }
+  }
+
+  @Test func uncheckedPromisesCarryAReason() {
+    for (name, text) in Self.files(in: ["Sources"], suffix: ".swift") {
+      let lines = Self.lines(text)
+      for (number, line) in lines.enumerated()
+      where line.contains("@unchecked Sendable") || line.contains("nonisolated(unsafe)") {
+        let near = (number > 0 ? lines[number - 1] : "") + line
+        #expect(near.contains("//"), "\(name):\(number + 1) gives no reason")
+      }
+    }
+  }
+
+  @Test func theEngineStaysSmall() {
+    var count = 0
+    for suffix in [".swift", ".c", ".h"] {
+      for (_, text) in Self.files(in: Self.engine, suffix: suffix) {
+        count += Self.lines(text).count
+      }
+    }
+    #expect(count > 1000 && count < 8500, "the engine has \(count) lines")
+  }
+
+  @Test func documentsHaveOneTitle() {
+    var documents = Self.files(in: ["Docs", "Tests"], suffix: ".md")
+    for name in ["README.md", "CHANGELOG.md"] {
+      let path = Self.root.appendingPathComponent(name).path
+      documents.append((name, (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""))
+    }
+    #expect(documents.count > 5)
+    for (name, text) in documents {
+      var inCode = false
+      var titles = 0
+      for line in Self.lines(text) {
+        if line.hasPrefix("```") { inCode.toggle() }
+        if !inCode, line.hasPrefix("# ") { titles += 1 }
+      }
+      #expect(titles == 1, "\(name) has \(titles) titles")
+    }
+  }
+
+  /// The README's program is the one that CI builds in a package of its own.
+  @Test func theProgramOfTheReadmeIsTheOneThatIsBuilt() throws {
+    let readme = try String(
+      contentsOf: Self.root.appendingPathComponent("README.md"), encoding: .utf8)
+    let program = try String(
+      contentsOf: Self.root.appendingPathComponent("Tests/Embedding/Sources/Worker/main.swift"),
+      encoding: .utf8)
+    let shown = readme.components(separatedBy: "```swift\n").dropFirst().first?
+      .components(separatedBy: "```").first
+    let built = Self.lines(program).filter { !$0.hasPrefix("//") }.joined(separator: "\n")
+    #expect(shown == built)
+  }
+
+  /// Links within the documents lead somewhere.
+  @Test func linksLeadToFiles() {
+    var documents = Self.files(in: ["Docs"], suffix: ".md")
+    let readme = Self.root.appendingPathComponent("README.md").path
+    documents.append(("README.md", (try? String(contentsOfFile: readme, encoding: .utf8)) ?? ""))
+    for (name, text) in documents {
+      let folder = Self.root.appendingPathComponent(name).deletingLastPathComponent()
+      for part in text.components(separatedBy: "](").dropFirst() {
+        guard let link = part.split(separator: ")").first, !link.contains("://") else { continue }
+        let file = link.split(separator: "#", omittingEmptySubsequences: false).first ?? link
+        guard !file.isEmpty else { continue }
+        let path = folder.appendingPathComponent(String(file)).path
+        #expect(FileManager.default.fileExists(atPath: path), "\(name) links to \(link)")
+      }
+    }
+  }
+}
