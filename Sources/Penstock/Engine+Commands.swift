@@ -165,7 +165,7 @@ extension Engine {
     let ids = entries.map { _ in MessageID(randomHigh: random.next(), randomLow: random.next()) }
     let total = size
     submit(drains: false, completion) { engine, shared, actions in
-      guard shared.state.describe(queue) != nil else {
+      guard shared.state.exists(queue) else {
         actions.call(completion, .failure(.noQueue))
         return true
       }

@@ -32,6 +32,8 @@ extension State {
       changedAt: table[q].changedAt, counts: table[q].counts)
   }
 
+  public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
+
   /// LSN of the record that made the queue what it is; an answer about the queue waits for it.
   public func changedBy(_ id: QueueID) -> UInt64? {
     places[id.value].map { table[$0].changedBy }
