@@ -72,10 +72,12 @@ let package = Package(
       dependencies: ["PenstockLog", "PenstockSystem", "PenstockCore", "PenstockTesting"],
       exclude: ["Fixtures"], swiftSettings: common),
     .testTarget(
-      name: "PenstockCoreTests", dependencies: ["PenstockCore", "PenstockTesting"],
+      name: "PenstockCoreTests",
+      dependencies: ["PenstockCore", "Penstock", "PenstockSystem", "PenstockTesting"],
       swiftSettings: common),
     .testTarget(
-      name: "PenstockTests", dependencies: ["Penstock", "PenstockTesting"], swiftSettings: common),
+      name: "PenstockTests", dependencies: ["Penstock", "PenstockSystem", "PenstockTesting"],
+      swiftSettings: common),
     .testTarget(
       name: "PenstockTestingTests",
       dependencies: ["PenstockTesting", "PenstockSystem"], swiftSettings: common),

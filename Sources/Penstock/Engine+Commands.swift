@@ -21,6 +21,11 @@ extension Engine {
     }
   }
 
+  /// The newest record that an answer waits for which tells of what was there before it.
+  private func told(_ shared: borrowing Shared) -> LSN {
+    isSynced ? shared.lastSynced : LSN(shared.tail.nextLSN.value - 1)
+  }
+
   /// Asks for room; answers a full disk itself.
   ///
   /// - Returns: whether to go on (true), to try later (nil), or that the answer is given (false).
@@ -173,7 +178,7 @@ extension Engine {
         return false
       }
       guard go else { return true }
-      var last = shared.lastSynced
+      var last = engine.told(shared)
       var receipts: [Result<SendReceipt, PenstockError>] = []
       receipts.reserveCapacity(entries.count)
       for (index, entry) in entries.enumerated() {
@@ -235,7 +240,7 @@ extension Engine {
       }
       guard go else { return true }
       // What is refused or done already tells of records before it: they must be durable too.
-      var last = shared.lastSynced
+      var last = engine.told(shared)
       var results: [Result<Void, PenstockError>] = []
       results.reserveCapacity(count)
       for index in 0..<count {

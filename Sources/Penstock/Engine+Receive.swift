@@ -44,7 +44,10 @@ extension Engine {
       switch serve(waiter, &shared, &actions) {
       case .served: return
       case .nothing where wait == 0: actions.call(completion, .success([]))
-      case .nothing, .noRoom: ticket = shared.waiters.add(waiter)
+      case .nothing: ticket = shared.waiters.add(waiter)
+      case .noRoom:
+        ticket = shared.waiters.add(waiter)
+        hold(ticket, &shared)
       }
     }
     return ticket
@@ -58,10 +61,43 @@ extension Engine {
   }
 
   /// Gives what is visible to those who wait for it, in the order in which they came.
-  func serveWaiters(on queue: QueueID, _ shared: inout Shared, _ actions: inout Actions) {
+  ///
+  /// - Returns: whether there is more, and no room in the log to give it.
+  @discardableResult
+  func serveWaiters(
+    on queue: QueueID, _ shared: inout Shared, _ actions: inout Actions
+  ) -> Bool {
     while let (ticket, waiter) = shared.waiters.first(on: queue) {
-      guard case .served = serve(waiter, &shared, &actions) else { return }
-      _ = shared.waiters.remove(ticket)
+      switch serve(waiter, &shared, &actions) {
+      case .served: _ = shared.waiters.remove(ticket)
+      case .nothing: return false
+      case .noRoom:
+        hold(ticket, &shared)
+        return true
+      }
+    }
+    return false
+  }
+
+  /// Lets a receive wait for room: its time is not over while there are messages for it.
+  private func hold(_ ticket: ReceiveTicket, _ shared: inout Shared) {
+    if shared.waiters.hold(ticket) { shared.receivesWaitingForRoom.append(ticket) }
+  }
+
+  /// Serves the receives that wait for room; those for whom nothing is left wait for messages
+  /// again, until their deadline.
+  func retryReceives(_ shared: inout Shared, _ actions: inout Actions) {
+    let held = shared.receivesWaitingForRoom
+    shared.receivesWaitingForRoom = []
+    for ticket in held {
+      guard let queue = shared.waiters.queue(of: ticket) else { continue }
+      let isBlocked = serveWaiters(on: queue, &shared, &actions)
+      guard shared.waiters.queue(of: ticket) != nil else { continue }
+      if isBlocked {
+        shared.receivesWaitingForRoom.append(ticket)
+      } else {
+        shared.waiters.resume(ticket)
+      }
     }
   }
 

@@ -36,7 +36,8 @@ extension Engine {
       let (isOver, isIdle) = shared.withLock { shared -> (Bool, Bool) in
         switch shared.phase {
         case .running: return (false, shared.tail.needsHeartbeat)
-        case .closing: return (true, false)
+        // A command may have been taken between the step and the close.
+        case .closing: return (!shared.tail.hasBatches, false)
         case .failed, .closed: return (false, false)
         }
       }
@@ -131,19 +132,14 @@ extension Engine {
       while let waiter = shared.waiters.takeExpired(at: shared.state.time) {
         actions.call(waiter.completion, .success([]))
       }
-      if case .running = shared.phase, let entry = shared.state.nextExpired(),
-        case .ready = shared.tail.makeRoom(Self.smallRecordSize, keepingReserve: false)
-      {
-        _ = append(entry, synced: false, &shared)
+      if case .running = shared.phase, let entry = shared.state.nextExpired() {
+        if case .ready = shared.tail.makeRoom(Self.smallRecordSize, keepingReserve: false) {
+          _ = append(entry, synced: false, &shared)
+        } else {
+          shared.isExpiryWaitingForRoom = true
+        }
       }
-      next = shared.state.nextExpiry ?? next
-      if !shared.waiters.isEmpty {
-        next = min(next, shared.waiters.nextDeadline ?? next, shared.state.nextTimer ?? next)
-      }
-      // A retention that cannot be logged now must not keep the thread awake.
-      if case .failed = shared.phase {
-        next = shared.waiters.nextDeadline ?? .init(milliseconds: .max)
-      }
+      next = shared.nextLook
       shared.scheduledAt = next
     }
     return next
@@ -191,7 +187,6 @@ extension Engine {
       if shared.tail.isShortOfSpace { options.log?("there is space again: sends are taken") }
       shared.tail.prepared()
       retryWaitingForRoom(&shared, &actions)
-      for queue in shared.waiters.queues { serveWaiters(on: queue, &shared, &actions) }
     }
     return true
   }

@@ -59,6 +59,10 @@ final class Engine: Sendable {
     var waitingForRoom = Deque<Attempt>()
     var drainsWaitingForRoom = Deque<Attempt>()
     var waiters = Waiters()
+    /// Receives that found messages and no room for their leases; ones that ended since included.
+    var receivesWaitingForRoom: [ReceiveTicket] = []
+    /// Whether messages have outlived their retention and there is no room to log that.
+    var isExpiryWaitingForRoom = false
     /// When the scheduler thread will look next.
     var scheduledAt = Timestamp(milliseconds: .max)
     /// Those who wait for the end of a failed store, and why it failed.
@@ -106,7 +110,7 @@ final class Engine: Sendable {
   /// The store's time: the wall clock at opening plus what has passed since, so it never goes back.
   var now: Timestamp {
     let elapsed = clock.monotonicNanoseconds() &- startMonotonic
-    return Timestamp(milliseconds: startWall + Int64(elapsed / 1_000_000))
+    return Timestamp(milliseconds: startWall).adding(Int64(elapsed / 1_000_000))
   }
 
   // MARK: Critical sections
@@ -150,10 +154,7 @@ final class Engine: Sendable {
     actions.ringsWriter = actions.ringsWriter || shared.tail.hasBatches
     actions.ringsPreparer =
       actions.ringsPreparer || (shared.tail.needsSegment && !shared.tail.isShortOfSpace)
-    var next = shared.state.nextExpiry ?? Timestamp(milliseconds: .max)
-    if !shared.waiters.isEmpty {
-      next = min(next, shared.waiters.nextDeadline ?? next, shared.state.nextTimer ?? next)
-    }
+    let next = shared.nextLook
     if next < shared.scheduledAt {
       shared.scheduledAt = next
       actions.ringsScheduler = true
@@ -200,6 +201,8 @@ final class Engine: Sendable {
     while let attempt = shared.drainsWaitingForRoom.first, attempt(self, &shared, &actions) {
       _ = shared.drainsWaitingForRoom.popFirst()
     }
+    retryReceives(&shared, &actions)
+    shared.isExpiryWaitingForRoom = false
     while let attempt = shared.waitingForRoom.first, attempt(self, &shared, &actions) {
       _ = shared.waitingForRoom.popFirst()
     }
@@ -235,6 +238,8 @@ final class Engine: Sendable {
     let reached = synced ? shared.tail.durableLSN : shared.tail.writtenLSN
     if lsn <= reached {
       finish(nil, &actions)
+    } else if let error = shared.writingEnded {
+      finish(error, &actions)
     } else if synced {
       shared.synced.append(Pending(lsn: max(lsn, shared.synced.last?.lsn ?? lsn), finish: finish))
     } else {
@@ -267,7 +272,10 @@ final class Engine: Sendable {
       switch shared.phase {
       case .failed, .closed: return
       case .closing(let completions):
-        for completion in completions { actions.call(completion, .failure(error)) }
+        // They are told once the directory is released, by the writer.
+        shared.closers += completions
+        shared.failure = error
+        actions.ringsWriter = true
       case .running: break
       }
       shared.phase = .failed(error)
@@ -293,6 +301,25 @@ extension Engine.Shared {
       PenstockError(.closed, "the store is closed or closing; open it again to use it")
     case .failed(let error): error
     }
+  }
+
+  /// Why nothing more will become durable; nil as long as it may.
+  var writingEnded: PenstockError? {
+    switch phase {
+    case .running, .closing: nil
+    case .failed, .closed: refusal
+    }
+  }
+
+  /// When the scheduler has something to do again.
+  var nextLook: Timestamp {
+    var next = Timestamp(milliseconds: .max)
+    // An expiry that cannot be logged must not keep the thread awake.
+    if case .running = phase, !isExpiryWaitingForRoom { next = state.nextExpiry ?? next }
+    if !waiters.isEmpty {
+      next = min(next, waiters.nextDeadline ?? next, state.nextTimer ?? next)
+    }
+    return next
   }
 }
 

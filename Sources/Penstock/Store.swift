@@ -170,6 +170,9 @@ public final class Store: Sendable {
     engine.handle(from: receiptHandle)
   }
 
+  /// Tells the store that an injected clock was moved: the scheduler sleeps in real time.
+  package func timeHasMoved() { engine.schedulerBell.ring() }
+
   // MARK: Queues
 
   /// Describes a queue, once everything that is told is durable.

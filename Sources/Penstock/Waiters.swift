@@ -6,6 +6,7 @@ internal import PenstockCore
 /// Invariants
 /// - I1: a waiter is in its queue's list and in `deadlines` until it is removed.
 /// - I2: a ticket names a place and how often the place was used, so an old one names nothing.
+/// - I3: a held waiter stands in `deadlines` at the end of time.
 struct Waiters {
   struct Waiter {
     var queue: QueueID
@@ -18,6 +19,7 @@ struct Waiters {
 
   private struct Place {
     var waiter: Waiter?
+    var isHeld = false
     var use: UInt32 = 0
     var next = Waiters.none
     var previous = Waiters.none
@@ -36,9 +38,6 @@ struct Waiters {
     deadlines.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
   }
 
-  /// Queues that somebody waits on, ascending.
-  var queues: [QueueID] { lists.keys.sorted() }
-
   func isWaiting(on queue: QueueID) -> Bool { lists[queue] != nil }
 
   mutating func add(_ waiter: Waiter) -> ReceiveTicket {
@@ -51,6 +50,7 @@ struct Waiters {
       heapPlaces.append(IndexedHeap.absent)
     }
     places[Int(index)].waiter = waiter
+    places[Int(index)].isHeld = false
     places[Int(index)].use &+= 1
     places[Int(index)].next = Self.none
     let tail = lists[waiter.queue]?.tail ?? Self.none
@@ -68,11 +68,35 @@ struct Waiters {
     return (ReceiveTicket(value: UInt64(places[Int(index)].use) << 32 | UInt64(index)), waiter)
   }
 
-  mutating func remove(_ ticket: ReceiveTicket) -> Waiter? {
+  /// Where the ticket's waiter is, if it still waits.
+  private func find(_ ticket: ReceiveTicket) -> (index: UInt32, waiter: Waiter)? {
     let index = UInt32(truncatingIfNeeded: ticket.value)
     guard Int(index) < places.count, UInt64(places[Int(index)].use) == ticket.value >> 32,
       let waiter = places[Int(index)].waiter
     else { return nil }
+    return (index, waiter)
+  }
+
+  /// The queue that the ticket's waiter waits on; nil when it waits no more.
+  func queue(of ticket: ReceiveTicket) -> QueueID? { find(ticket)?.waiter.queue }
+
+  /// Sets a waiter's deadline aside; false when it was set aside before or there is no such waiter.
+  mutating func hold(_ ticket: ReceiveTicket) -> Bool {
+    guard let (index, _) = find(ticket), !places[Int(index)].isHeld else { return false }
+    places[Int(index)].isHeld = true
+    deadlines.move(index, key: UInt64(Int64.max), &heapPlaces)
+    return true
+  }
+
+  /// Gives a held waiter its deadline back.
+  mutating func resume(_ ticket: ReceiveTicket) {
+    guard let (index, waiter) = find(ticket), places[Int(index)].isHeld else { return }
+    places[Int(index)].isHeld = false
+    deadlines.move(index, key: UInt64(clamping: waiter.deadline.milliseconds), &heapPlaces)
+  }
+
+  mutating func remove(_ ticket: ReceiveTicket) -> Waiter? {
+    guard let (index, waiter) = find(ticket) else { return nil }
     places[Int(index)].waiter = nil
     deadlines.remove(index, &heapPlaces)
     let next = places[Int(index)].next

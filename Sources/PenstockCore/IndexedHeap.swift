@@ -23,6 +23,12 @@ package struct IndexedHeap: Sendable {
   package var first: Node? { nodes.first }
   package var count: Int { nodes.count }
 
+  /// The item's key; nil when it is not in this heap.
+  package func key(of item: UInt32, _ places: [UInt32]) -> UInt64? {
+    let place = Int(places[Int(item)])
+    return place < nodes.count && nodes[place].item == item ? nodes[place].key : nil
+  }
+
   package mutating func insert(_ item: UInt32, key: UInt64, _ places: inout [UInt32]) {
     nodes.append(Node(key: key, item: item))
     places[Int(item)] = UInt32(nodes.count - 1)

@@ -183,7 +183,11 @@ extension Entry {
       return kind == .leased
         ? .leased(message: message, slot: slot, deadline: deadline)
         : .leaseChanged(message: message, slot: slot, deadline: deadline)
-    case .deleted: return .deleted(message: try cursor.u64(span), slot: try cursor.u32(span))
+    case .deleted:
+      let message = try cursor.u64(span)
+      let slot = try cursor.u32(span)
+      _ = try cursor.u32(span)
+      return .deleted(message: message, slot: slot)
     case .expired: return .expired(through: try cursor.u64(span))
     }
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// A message in memory: 32 bytes whatever the body's size. The body stays in the log.
-struct Slot: Sendable {
-  enum State: UInt8, Sendable {
+package struct Slot: Sendable {
+  package enum State: UInt8, Sendable {
     case free
     /// Never received and visible.
     case ready
@@ -15,22 +15,24 @@ struct Slot: Sendable {
   }
 
   /// `LogPosition.packed` of the send record.
-  var position: UInt64 = 0
+  package var position: UInt64 = 0
   /// LSN of the send record in the low 56 bits, state in the high 8.
   private var identity: UInt64 = 0
   /// Neighbours in the list that the message is in, or `Slab.none`.
-  var next = Slab.none
-  var previous = Slab.none
+  package var next = Slab.none
+  package var previous = Slab.none
   /// `QueueID` while ready, else index of the activity, which names the queue.
-  var link: UInt32 = 0
+  package var link: UInt32 = 0
   /// Whole seconds since 1970, rounded up, so that retention never ends early.
-  var sentSecond: UInt32 = 0
+  package var sentSecond: UInt32 = 0
 
-  var message: UInt64 {
+  package init() {}
+
+  package var message: UInt64 {
     get { identity & 0x00ff_ffff_ffff_ffff }
     set { identity = identity & ~0x00ff_ffff_ffff_ffff | newValue & 0x00ff_ffff_ffff_ffff }
   }
-  var state: State {
+  package var state: State {
     get { State(rawValue: UInt8(identity >> 56)) ?? .free }
     set { identity = message | UInt64(newValue.rawValue) << 56 }
   }
@@ -40,18 +42,20 @@ struct Slot: Sendable {
 ///
 /// Places are given out in an order that depends on records alone, so a replay gives every message
 /// the place it had; receipt handles rely on it.
-struct Slab: Sendable {
-  static let none = UInt32.max
+package struct Slab: Sendable {
+  package static let none = UInt32.max
   static let blockShift: UInt32 = 16
   static let blockMask: UInt32 = (1 << blockShift) - 1
 
   private var blocks: [[Slot]] = []
   private var freeHead = Slab.none
-  private(set) var count = 0
+  package private(set) var count = 0
 
-  var capacity: Int { blocks.count << Int(Self.blockShift) }
+  package init() {}
 
-  subscript(index: UInt32) -> Slot {
+  package var capacity: Int { blocks.count << Int(Self.blockShift) }
+
+  package subscript(index: UInt32) -> Slot {
     @inline(__always) get {
       blocks[Int(index >> Self.blockShift)][Int(index & Self.blockMask)]
     }
@@ -61,9 +65,9 @@ struct Slab: Sendable {
   }
 
   /// Whether `index` names a place at all; indexes from outside are asked first.
-  func contains(_ index: UInt32) -> Bool { Int(index) < capacity }
+  package func contains(_ index: UInt32) -> Bool { Int(index) < capacity }
 
-  mutating func allocate() -> UInt32 {
+  package mutating func allocate() -> UInt32 {
     if freeHead == Self.none { grow() }
     let index = freeHead
     freeHead = self[index].next
@@ -72,7 +76,7 @@ struct Slab: Sendable {
     return index
   }
 
-  mutating func free(_ index: UInt32) {
+  package mutating func free(_ index: UInt32) {
     self[index] = Slot()
     self[index].next = freeHead
     freeHead = index
@@ -104,19 +108,22 @@ struct Activity: Sendable {
 }
 
 /// A doubly linked list of slots.
-struct SlotList: Sendable, Hashable {
-  var head = Slab.none
-  var tail = Slab.none
-  var isEmpty: Bool { head == Slab.none }
+package struct SlotList: Sendable, Hashable {
+  package var head = Slab.none
+  package var tail = Slab.none
 
-  mutating func append(_ index: UInt32, _ slab: inout Slab) {
+  package init() {}
+
+  package var isEmpty: Bool { head == Slab.none }
+
+  package mutating func append(_ index: UInt32, _ slab: inout Slab) {
     slab[index].next = Slab.none
     slab[index].previous = tail
     if tail == Slab.none { head = index } else { slab[tail].next = index }
     tail = index
   }
 
-  mutating func remove(_ index: UInt32, _ slab: inout Slab) {
+  package mutating func remove(_ index: UInt32, _ slab: inout Slab) {
     let next = slab[index].next
     let previous = slab[index].previous
     if previous == Slab.none { head = next } else { slab[previous].next = next }

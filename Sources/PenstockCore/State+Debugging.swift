@@ -72,8 +72,12 @@ extension State {
           return "I2: slot \(index) has no activity of its own"
         }
         switch slab[index].state {
-        case .delayed: counts.delayed += 1
-        case .leased: counts.leased += 1
+        case .delayed, .leased:
+          if slab[index].state == .delayed { counts.delayed += 1 } else { counts.leased += 1 }
+          let end = min(activities[Int(activity)].deadline, retentionEnd(index, queue))
+          if timers.key(of: activity, timerPlaces) != UInt64(clamping: end) {
+            return "I4: slot \(index) has no timer at its end"
+          }
         case .returned: counts.visible += 1
         case .free, .ready: return "I1: slot \(index) is in the wrong list"
         }
@@ -82,6 +86,10 @@ extension State {
       let returned = active.filter { slab[$0].state == .returned }.count
       if returned != queue.returned.count { return "I3: \(queue.name)" }
       inTimers += active.count - returned
+      if let end = oldestExpiry(q) {
+        let known = expiries.key(of: UInt32(q), expiryPlaces)
+        if (known ?? .max) > UInt64(clamping: end) { return "I6: \(queue.name)" }
+      }
     }
     if inTimers > timers.count { return "I4: \(timers.count) timers for \(inTimers) activities" }
     return nil

@@ -245,7 +245,7 @@ extension State {
 
   /// When the next look at retention is due; nil when nothing waits for it.
   public var nextExpiry: Timestamp? {
-    expiries.first.map { Timestamp(milliseconds: $0.time) }
+    expiries.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
   }
 }
 

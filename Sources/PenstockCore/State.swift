@@ -14,6 +14,8 @@
 ///   that wait to be freed.
 /// - I5: the same records and the same final time give the same state, whatever times were passed
 ///   to `advance` in between.
+/// - I6: `expiries` has each queue with a visible message, at a time not after the first of its
+///   expiries.
 public struct State: Sendable {
   struct Queue: Sendable {
     var id: QueueID
@@ -34,8 +36,6 @@ public struct State: Sendable {
     var counts = QueueCounts()
     var visibilityMilliseconds: Int64
     var retentionMilliseconds: Int64
-    /// Whether `expiries` has an entry for this queue.
-    var isAwaitingExpiry = false
 
     init(id: QueueID, name: String, settings: QueueSettings, at: Timestamp, lsn: UInt64) {
       self.id = id
@@ -63,12 +63,13 @@ public struct State: Sendable {
   private var freeActivities: [UInt32] = []
   /// Leases and delays by their end.
   private(set) var timers = IndexedHeap()
-  private var timerPlaces: [UInt32] = []
+  private(set) var timerPlaces: [UInt32] = []
   private var returnedPlaces: [UInt32] = []
   /// Chains of messages of purged and deleted queues; freed a few per record.
   private var dying: [UInt32] = []
-  /// Queues by a time before which none of their messages expires; at most one entry each.
-  private(set) var expiries: [(time: Int64, queue: UInt32)] = []
+  /// Places of queues by a time before which none of their visible messages expires (I6).
+  private(set) var expiries = IndexedHeap()
+  private(set) var expiryPlaces: [UInt32] = []
   /// The latest time of any record or advance.
   public private(set) var time = Timestamp(milliseconds: 0)
 
@@ -101,7 +102,7 @@ public struct State: Sendable {
     case .logCreated, .queueCreated: break
     case .queueChanged(let settings): change(q, settings, entry.time, lsn)
     case .queueDeleted: remove(q)
-    case .sent(let sent): insert(q, sent, entry.time, lsn, position)
+    case .sent(let sent): insert(q, sent, lsn, position)
     case .leased(let message, let slot, let deadline):
       try lease(q, slot, message, deadline, entry.time, lsn)
     case .leaseChanged(let message, let slot, let deadline):
@@ -129,6 +130,7 @@ public struct State: Sendable {
     } else {
       places[id.value] = table.count
       table.append(queue)
+      expiryPlaces.append(IndexedHeap.absent)
     }
     names[name] = id
     sortedNames.insert(name, at: namePlace(name))
@@ -137,15 +139,28 @@ public struct State: Sendable {
   private mutating func change(
     _ q: Int, _ settings: QueueSettings, _ at: Timestamp, _ lsn: UInt64
   ) {
+    let oldRetention = table[q].retentionMilliseconds
     table[q].settings = settings
     table[q].visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
     table[q].retentionMilliseconds = settings.retention.wholeMilliseconds
     table[q].changedAt = at
     table[q].changedBy = lsn
-    // A shorter retention brings expiries forward: look at the queue anew.
-    expiries.removeAll { $0.queue == table[q].id.value }
-    table[q].isAwaitingExpiry = false
+    if table[q].retentionMilliseconds != oldRetention { moveRetention(q) }
+  }
+
+  /// Follows a new retention: leases and delays end with it at the latest, expiries come when due.
+  ///
+  /// - Complexity: O(active of the queue · log active); other changes take less.
+  private mutating func moveRetention(_ q: Int) {
+    var index = table[q].active.head
+    while index != Slab.none {
+      if slab[index].state != .returned { setTimer(slab[index].link) }
+      index = slab[index].next
+    }
+    expiries.remove(UInt32(q), &expiryPlaces)
     awaitExpiry(q)
+    // What is over by the new retention ends with this record.
+    advance(to: time)
   }
 
   private mutating func remove(_ q: Int) {
@@ -154,7 +169,7 @@ public struct State: Sendable {
     bury(queue.active)
     names[queue.name] = nil
     sortedNames.remove(at: namePlace(queue.name))
-    expiries.removeAll { $0.queue == queue.id.value }
+    expiries.remove(UInt32(q), &expiryPlaces)
     places[queue.id.value] = nil
     table[q] = Queue(
       id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt, lsn: 0)
@@ -172,12 +187,13 @@ public struct State: Sendable {
   }
 
   private mutating func insert(
-    _ q: Int, _ sent: Record.Sent, _ at: Timestamp, _ lsn: UInt64, _ position: UInt64
+    _ q: Int, _ sent: Record.Sent, _ lsn: UInt64, _ position: UInt64
   ) {
     let index = slab.allocate()
     slab[index].position = position
     slab[index].message = lsn
-    let seconds = (at.milliseconds.clamped(to: 0...Int64(UInt32.max) * 1000 - 999) + 999) / 1000
+    // The record's time, or a later one before it: retention relies on sends in the order of time.
+    let seconds = (time.milliseconds.clamped(to: 0...Int64(UInt32.max) * 1000 - 999) + 999) / 1000
     slab[index].sentSecond = UInt32(truncatingIfNeeded: seconds)
     if let visibleAt = sent.visibleAt, visibleAt > time {
       let activity = allocateActivity(slot: index, queue: table[q].id.value)
@@ -225,6 +241,8 @@ public struct State: Sendable {
     table[q].counts.visible -= 1
     table[q].counts.leased += 1
     setTimer(activity)
+    // A lease that ends now ends with this record, not with the next look at the time.
+    advance(to: time)
   }
 
   private mutating func changeLease(
@@ -244,7 +262,6 @@ public struct State: Sendable {
     }
     activities[Int(activity)].deadline = deadline.milliseconds
     setTimer(activity)
-    // A lease that ends now ends with this record, not with the next look at the time.
     advance(to: time)
   }
 
@@ -321,12 +338,12 @@ public struct State: Sendable {
 
   // MARK: Expiry times
 
-  /// Makes sure that `expiries` knows of the queue.
+  /// Makes sure that `expiries` knows of the queue, in time for its oldest visible message (I6).
   private mutating func awaitExpiry(_ q: Int) {
-    guard !table[q].isAwaitingExpiry, let time = oldestExpiry(q) else { return }
-    table[q].isAwaitingExpiry = true
-    let place = expiries.firstIndex { $0.time > time } ?? expiries.count
-    expiries.insert((time, table[q].id.value), at: place)
+    guard let time = oldestExpiry(q) else { return }
+    let key = UInt64(clamping: time)
+    if let known = expiries.key(of: UInt32(q), expiryPlaces), known <= key { return }
+    expiries.move(UInt32(q), key: key, &expiryPlaces)
   }
 
   /// When the oldest message that nobody holds expires; nil when there is none.
@@ -342,11 +359,11 @@ public struct State: Sendable {
   /// Takes the first queue whose time has come off `expiries`; the caller looks at it and puts it
   /// back.
   mutating func takeExpiry() -> Int? {
-    guard let first = expiries.first, first.time <= time.milliseconds else { return nil }
-    expiries.removeFirst()
-    guard let q = places[first.queue] else { return nil }
-    table[q].isAwaitingExpiry = false
-    return q
+    guard let first = expiries.first, first.key <= UInt64(clamping: time.milliseconds) else {
+      return nil
+    }
+    expiries.remove(first.item, &expiryPlaces)
+    return Int(first.item)
   }
 
   mutating func returnExpiry(_ q: Int) { awaitExpiry(q) }

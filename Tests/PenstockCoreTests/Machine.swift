@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+import PenstockCore
+import Testing
+
+/// A state with a log in memory: decides, numbers, keeps and applies records as a store does, and
+/// checks the state's invariants after each.
+struct Machine {
+  struct Logged {
+    var entry: Entry
+    var lsn: UInt64
+    var position: UInt64
+  }
+
+  var state = State()
+  private(set) var log: [Logged] = []
+  private var lsn: UInt64 = 1
+
+  /// Starts at a whole second, from which retention counts without rounding.
+  init(at milliseconds: Int64 = 1_700_000_000_000) {
+    state.advance(to: Timestamp(milliseconds: milliseconds))
+  }
+
+  var now: Int64 { state.time.milliseconds }
+
+  @discardableResult
+  mutating func apply(_ entry: Entry) throws -> UInt64 {
+    lsn += 1
+    // Positions in a log are 8 bytes apart at least; any number that grows will do.
+    let logged = Logged(entry: entry, lsn: lsn, position: lsn * 64)
+    log.append(logged)
+    try state.apply(entry, lsn: logged.lsn, position: logged.position)
+    try check()
+    return lsn
+  }
+
+  func check() throws {
+    if let broken = state.brokenInvariant() { throw BrokenInvariant(description: broken) }
+  }
+
+  /// Lets time pass and does what a scheduler does then.
+  mutating func pass(milliseconds: Int64) throws {
+    state.advance(to: Timestamp(milliseconds: now + milliseconds))
+    try check()
+    try expire()
+  }
+
+  /// Lets time pass without the scheduler's look at retention.
+  mutating func advanceOnly(seconds: Int64) {
+    state.advance(to: Timestamp(milliseconds: now + seconds * 1000))
+  }
+
+  mutating func pass(seconds: Int64) throws { try pass(milliseconds: seconds * 1000) }
+
+  mutating func expire() throws {
+    while let entry = state.nextExpired() { try apply(entry) }
+  }
+
+  mutating func create(
+    _ name: String = "q", _ settings: QueueSettingsChange = QueueSettingsChange()
+  ) throws -> QueueID {
+    if let entry = try state.decideCreate(name, settings) { try apply(entry) }
+    return try #require(state.queue(named: name))
+  }
+
+  mutating func change(_ queue: QueueID, _ settings: QueueSettingsChange) throws {
+    try apply(try state.decideChange(queue, settings))
+    try expire()
+  }
+
+  mutating func remove(_ queue: QueueID) throws { try apply(try state.decideRemove(queue)) }
+  mutating func purge(_ queue: QueueID) throws { try apply(try state.decidePurge(queue)) }
+
+  /// Returns the message's number.
+  @discardableResult
+  mutating func send(_ queue: QueueID, delay: Int64? = nil) throws -> UInt64 {
+    let id = MessageID(randomHigh: lsn, randomLow: 0)
+    return try apply(try state.decideSend(queue, messageID: id, size: 1, delay: delay))
+  }
+
+  /// Receives up to `limit` messages for `timeout` milliseconds.
+  mutating func receive(
+    _ queue: QueueID, _ limit: Int = 10, timeout: Int64 = 30_000
+  ) throws -> [LeaseHandle] {
+    var handles: [LeaseHandle] = []
+    for candidate in state.candidates(queue, limit: limit) {
+      let token = try apply(state.decideLease(queue, candidate, timeout: timeout))
+      let lease = state.lease(candidate)
+      #expect(lease.token == token)
+      #expect(lease.deadline.milliseconds == now + timeout)
+      handles.append(
+        LeaseHandle(
+          queue: queue, slot: candidate.slot, message: candidate.message, token: token))
+    }
+    return handles
+  }
+
+  /// Whether there was something to delete.
+  @discardableResult
+  mutating func delete(_ handle: LeaseHandle) throws -> Bool {
+    guard let entry = try state.decideDelete(handle, from: handle.queue) else { return false }
+    try apply(entry)
+    return true
+  }
+
+  mutating func hide(_ handle: LeaseHandle, for timeout: Int64, limit: Int64? = nil) throws {
+    try apply(
+      try state.decideChangeVisibility(
+        handle, of: handle.queue, timeout: timeout, totalLimit: limit))
+  }
+
+  func counts(_ queue: QueueID) -> [Int] {
+    guard let counts = state.counts(queue) else { return [] }
+    return [counts.visible, counts.leased, counts.delayed]
+  }
+
+  /// What a store would be that was opened on the log now, at the same time.
+  func replayed() throws -> State {
+    var fresh = State()
+    for logged in log {
+      try fresh.apply(logged.entry, lsn: logged.lsn, position: logged.position)
+    }
+    fresh.advance(to: state.time)
+    return fresh
+  }
+
+  /// Goes on with what the log alone gives.
+  mutating func restart() throws { state = try replayed() }
+}
+
+struct BrokenInvariant: Error, CustomStringConvertible {
+  var description: String
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+import PenstockCore
+import PenstockSystem
+import PenstockTesting
+import Testing
+
+/// Bytes of a record as the log keeps them.
+private func encoded(_ entry: Entry, _ content: MessageContent? = nil) -> [UInt8] {
+  let buffer = CommitBuffer(capacity: 4096)
+  entry.encode(content, into: buffer)
+  return buffer.withBytes { $0.array }
+}
+
+private func decoded(_ bytes: [UInt8]) throws(RecordError) -> Entry {
+  try bytes.withRaw { (raw) throws(RecordError) in try Entry(raw) }
+}
+
+private func message(_ bytes: [UInt8]) throws(RecordError) -> StoredMessage {
+  try bytes.withRaw { (raw) throws(RecordError) in try StoredMessage(raw) }
+}
+
+private let extremes = Timestamp(milliseconds: .min)
+private let settings = QueueSettings(
+  visibilityTimeout: .milliseconds(1), delay: .seconds(900), maximumMessageBytes: 262_144,
+  retention: .milliseconds(Int64.max), receiveWait: .milliseconds(Int64.min))
+
+private let records: [Record] = [
+  .logCreated, .queueDeleted, .purged,
+  .sent(.init(id: MessageID(randomHigh: .max, randomLow: 5), visibleAt: nil)),
+  .sent(.init(id: MessageID(randomHigh: 1, randomLow: .max), visibleAt: extremes)),
+  .queueCreated(name: "", settings: QueueSettings()),
+  .queueCreated(name: "orders-Grüße-🐝", settings: settings),
+  .queueChanged(settings: settings),
+  .leased(message: .max, slot: .max, deadline: Timestamp(milliseconds: .max)),
+  .leaseChanged(message: 1, slot: 2, deadline: extremes),
+  .deleted(message: 3, slot: 4), .expired(through: .max),
+]
+
+private let contents: [MessageContent] = [
+  MessageContent(body: []),
+  MessageContent(body: Array("hello".utf8)),
+  MessageContent(body: [0, 255, 10], groupID: "", traceHeader: "Root=1", senderID: "ä"),
+  MessageContent(
+    body: [1],
+    attributes: [
+      .init(name: "", type: "", value: .string("")),
+      .init(name: "k", type: "Number.int", value: .string("0042")),
+      .init(name: "blob", type: "Binary.png", value: .binary([0, 1, 255])),
+      .init(name: "none", type: "Binary", value: .binary([])),
+    ], groupID: "g"),
+]
+
+@Suite struct RecordCodec {
+  @Test(arguments: records) func givesBackEveryRecord(record: Record) throws {
+    for time in [Int64.min, 0, 1_700_000_000_123, .max] {
+      let entry = Entry(
+        queue: QueueID(.max), time: Timestamp(milliseconds: time), record: record)
+      let bytes = encoded(entry)
+      #expect(bytes.count == entry.payloadSize())
+      #expect(try decoded(bytes) == entry)
+    }
+  }
+
+  @Test(arguments: contents) func givesBackEveryMessage(content: MessageContent) throws {
+    for visibleAt in [nil, Timestamp(milliseconds: 77)] {
+      let sent = Record.Sent(id: MessageID(randomHigh: 9, randomLow: 8), visibleAt: visibleAt)
+      let entry = Entry(
+        queue: QueueID(3), time: Timestamp(milliseconds: 5), record: .sent(sent))
+      let bytes = encoded(entry, content)
+      #expect(bytes.count == entry.payloadSize(content))
+      #expect(try decoded(bytes) == entry)
+      let stored = try message(bytes)
+      #expect(stored.content == content)
+      #expect(stored.id == sent.id)
+      #expect(stored.queue == QueueID(3))
+      #expect(stored.sentAt == entry.time)
+    }
+  }
+
+  @Test func attributesComeBackByteForByteAndInOrder() throws {
+    // Not normalised, not trimmed: two spellings of one letter stay two.
+    let names = ["b", "a", "e\u{301}", "\u{e9}", " "]
+    let content = MessageContent(
+      body: Array(" \u{feff}x\r\n".utf8),
+      attributes: names.map { .init(name: $0, type: "String", value: .string($0)) })
+    let sent = Record.sent(.init(id: MessageID(randomHigh: 0, randomLow: 0), visibleAt: nil))
+    let entry = Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: sent)
+    let back = try message(encoded(entry, content)).content
+    #expect(back.body == content.body)
+    #expect(back.attributes.map { Array($0.name.utf8) } == names.map { Array($0.utf8) })
+  }
+
+  @Test func everyTruncationIsAnErrorOrAValue() {
+    for record in records {
+      let entry = Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: record)
+      let bytes = encoded(entry)
+      for length in 0..<bytes.count {
+        let part = Array(bytes.prefix(length))
+        let result = Result { () throws(RecordError) in try decoded(part) }
+        // Only a name may be shorter and still be one.
+        if case .success(let entry) = result {
+          guard case .queueCreated(let name, _) = entry.record else {
+            Issue.record("\(length) bytes of \(record) were taken for \(entry.record)")
+            continue
+          }
+          #expect(name.utf8.count == length - 56)
+        }
+      }
+    }
+  }
+
+  @Test func everyTruncationOfAMessageIsAnErrorOrAShorterBody() {
+    for content in contents {
+      let sent = Record.sent(.init(id: MessageID(randomHigh: 1, randomLow: 1), visibleAt: nil))
+      let entry = Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: sent)
+      let bytes = encoded(entry, content)
+      for length in 0..<bytes.count {
+        let part = Array(bytes.prefix(length))
+        let result = Result { () throws(RecordError) in try message(part) }
+        if case .success(let stored) = result {
+          #expect(stored.content.attributes == content.attributes)
+          #expect(stored.content.body == Array(content.body.dropLast(bytes.count - length)))
+        }
+      }
+    }
+  }
+
+  /// Every bit once, and many bits at random: no flip may trap.
+  @Test func flippedBitsAreAnErrorOrAValue() throws {
+    let random = StableRandom(seed: 4)
+    for record in records {
+      for content in contents {
+        let entry = Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: record)
+        guard case .sent = record else { continue }
+        let bytes = encoded(entry, content)
+        for bit in 0..<bytes.count * 8 {
+          var flipped = bytes
+          flipped[bit / 8] ^= 1 << UInt8(bit % 8)
+          _ = Result { () throws(RecordError) in try message(flipped) }
+        }
+        for _ in 0..<200 {
+          var flipped = bytes
+          for _ in 0...random.below(8) {
+            flipped[random.below(flipped.count)] ^= 1 << UInt8(random.below(8))
+          }
+          _ = Result { () throws(RecordError) in try message(flipped) }
+        }
+      }
+      let plain = encoded(
+        Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: record))
+      for bit in 0..<plain.count * 8 {
+        var flipped = plain
+        flipped[bit / 8] ^= 1 << UInt8(bit % 8)
+        if let entry = try? decoded(flipped) { #expect(try decoded(encoded(entry)) == entry) }
+      }
+    }
+  }
+
+  @Test func randomBytesAreAnErrorOrAValue() {
+    let random = StableRandom(seed: 5)
+    for _ in 0..<4000 {
+      var bytes = (0..<random.below(120)).map { _ in UInt8(random.below(256)) }
+      // Most would end at an unknown kind.
+      if !bytes.isEmpty { bytes[0] = UInt8(random.below(11)) }
+      _ = Result { () throws(RecordError) in try decoded(bytes) }
+      _ = Result { () throws(RecordError) in try message(bytes) }
+    }
+  }
+
+  @Test func anUnknownKindAndAnInvalidNameAreNamed() {
+    let unknown = #expect(throws: RecordError.self) {
+      try decoded([200] + [UInt8](repeating: 0, count: 15))
+    }
+    #expect(unknown?.description.contains("200") == true)
+    let created = Entry(
+      queue: QueueID(1), time: Timestamp(milliseconds: 1),
+      record: .queueCreated(name: "x", settings: QueueSettings()))
+    let name = #expect(throws: RecordError.self) {
+      try decoded(encoded(created).dropLast() + [0xff])
+    }
+    #expect(name?.description.contains("UTF-8") == true)
+  }
+
+  @Test func aMessageIsReadFromAMessageAlone() {
+    let entry = Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: .purged)
+    #expect(throws: RecordError.self) { try message(encoded(entry)) }
+  }
+
+  @Test func sizeCountsBodyAndAttributesAlone() {
+    let attribute = MessageAttribute(name: "k", type: "String", value: .string("x"))
+    #expect(MessageContent(body: [1, 2], attributes: [attribute]).countedSize == 10)
+    let extras = MessageContent(body: [1], groupID: "g", traceHeader: "t", senderID: "s")
+    #expect(extras.countedSize == 1)
+  }
+
+  @Test func idsAreVersion4AndInLowerCase() {
+    let id = MessageID(randomHigh: .max, randomLow: .max)
+    #expect(id.description == "ffffffff-ffff-4fff-bfff-ffffffffffff")
+    let zero = MessageID(randomHigh: 0, randomLow: 0)
+    #expect(zero.description == "00000000-0000-4000-8000-000000000000")
+  }
+}
+
+/// Records that fit their checksum but not the state: damage or another program's work.
+@Suite struct RecordsThatDoNotFit {
+  private func refused(_ record: Record, queue: UInt32 = 1) throws {
+    var machine = Machine()
+    let queueID = try machine.create()
+    try machine.send(queueID)
+    let entry = Entry(queue: QueueID(queue), time: machine.state.time, record: record)
+    #expect(throws: RecordError.self) { try machine.apply(entry) }
+  }
+
+  @Test func aQueueThatDoesNotExist() throws { try refused(.purged, queue: 9) }
+
+  @Test func aQueueCreatedTwice() throws {
+    try refused(.queueCreated(name: "other", settings: QueueSettings()))
+    try refused(.queueCreated(name: "q", settings: QueueSettings()), queue: 2)
+  }
+
+  @Test func aMessageThatIsNotThere() throws {
+    for slot in [UInt32(0), 1, 70_000, .max] {
+      let message: UInt64 = slot == 0 ? 99 : 3
+      let deadline = Timestamp(milliseconds: .max)
+      try refused(.deleted(message: message, slot: slot))
+      try refused(.leased(message: message, slot: slot, deadline: deadline))
+      try refused(.leaseChanged(message: message, slot: slot, deadline: deadline))
+    }
+  }
+
+  @Test func aChangeOfALeaseThatNeverWas() throws {
+    try refused(.leaseChanged(message: 3, slot: 0, deadline: Timestamp(milliseconds: .max)))
+  }
+
+  /// Random records, most of them nonsense: each is refused or leaves a sound state.
+  @Test(arguments: 0..<20) func hostileRecordsNeverTrap(seed: Int) {
+    let random = StableRandom(seed: UInt64(seed))
+    let ends: [Int64] = [.min, -1, 0, 1, 1_700_000_000_000, .max - 1, .max]
+    func time() -> Timestamp { Timestamp(milliseconds: ends[random.below(ends.count)]) }
+    func settings() -> QueueSettings {
+      QueueSettings(
+        visibilityTimeout: .milliseconds(time().milliseconds),
+        delay: .milliseconds(time().milliseconds),
+        maximumMessageBytes: Int(time().milliseconds),
+        retention: .milliseconds(time().milliseconds),
+        receiveWait: .milliseconds(time().milliseconds))
+    }
+    var state = State()
+    for lsn in UInt64(2)..<200 {
+      let message = UInt64(random.below(Int(lsn) + 1))
+      let slot = random.chance(1, of: 20) ? UInt32.max : UInt32(random.below(6))
+      let record: Record =
+        switch random.below(10) {
+        case 0: .queueCreated(name: "q\(random.below(4))", settings: settings())
+        case 1: .queueChanged(settings: settings())
+        case 2: random.chance(1, of: 4) ? .queueDeleted : .purged
+        case 3: .expired(through: message)
+        case 4: .deleted(message: message, slot: slot)
+        case 5: .leaseChanged(message: message, slot: slot, deadline: time())
+        case 6, 7: .leased(message: message, slot: slot, deadline: time())
+        default:
+          .sent(
+            .init(
+              id: MessageID(randomHigh: lsn, randomLow: 0),
+              visibleAt: random.chance(1, of: 2) ? time() : nil))
+        }
+      let queue = random.chance(1, of: 40) ? UInt32.max : UInt32(random.below(5))
+      let entry = Entry(
+        queue: QueueID(queue), time: random.chance(1, of: 50) ? time() : state.time,
+        record: record)
+      _ = Result { () throws(RecordError) in
+        try state.apply(entry, lsn: lsn, position: lsn * 64)
+      }
+      #expect(state.brokenInvariant() == nil)
+      _ = state.nextExpired()
+      _ = state.nextTimer
+    }
+  }
+}
