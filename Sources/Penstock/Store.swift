@@ -170,6 +170,9 @@ public final class Store: Sendable {
     engine.handle(from: receiptHandle)
   }
 
+  /// Receives that wait for a message.
+  package var waitingReceives: Int { engine.shared.withLock { $0.waiters.count } }
+
   /// Tells the store that an injected clock was moved: the scheduler sleeps in real time.
   package func timeHasMoved() { engine.schedulerBell.ring() }
 

@@ -34,6 +34,7 @@ struct Waiters {
   private var heapPlaces: [UInt32] = []
 
   var isEmpty: Bool { deadlines.count == 0 }
+  var count: Int { deadlines.count }
   var nextDeadline: Timestamp? {
     deadlines.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
   }

@@ -107,7 +107,8 @@ import Testing
       let taken = try HTTPClient(port: port)
       try taken.write(
         HTTPClient.request("ReceiveMessage", #"{"QueueUrl":"q","WaitTimeSeconds":20}"#))
-      Thread.sleep(forTimeInterval: 0.3)
+      // That the poll waits cannot be seen from here; this many requests later it does.
+      for _ in 0..<300 { _ = try client.call("ListQueues", "{}") }
       kill(process.processIdentifier, signal)
       #expect(try taken.readResponse().text == "{}")
     }

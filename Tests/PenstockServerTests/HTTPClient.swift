@@ -37,7 +37,7 @@ final class HTTPClient {
   private var descriptor: CInt
   private var buffer: [UInt8] = []
 
-  init(port: Int, timeoutSeconds: Int = 10) throws {
+  init(port: Int, timeoutSeconds: Int = 60) throws {
     #if canImport(Glibc)
       descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
     #else

@@ -56,8 +56,19 @@ struct ServerFixture: Sendable {
     }
   }
 
-  /// Lets time pass without holding up a thread of the tests.
-  static func pause(milliseconds: Int) async throws {
-    try await onThread { Thread.sleep(forTimeInterval: Double(milliseconds) / 1000) }
+  /// Waits for something that announces itself in no other way.
+  static func until(_ condition: @escaping @Sendable () throws -> Bool) async throws {
+    try await onThread {
+      let end = ContinuousClock.now + .seconds(60)
+      while try !condition() {
+        guard ContinuousClock.now < end else { throw HTTPClient.Failure(what: "not within 60 s") }
+        Thread.sleep(forTimeInterval: 0.005)
+      }
+    }
+  }
+
+  /// Waits until as many receives wait in the store.
+  func untilWaiting(_ count: Int) async throws {
+    try await Self.until { [store] in store.waitingReceives == count }
   }
 }

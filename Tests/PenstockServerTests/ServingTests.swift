@@ -112,7 +112,7 @@ import Testing
           ).text
         }
       }
-      try await ServerFixture.pause(milliseconds: 200)
+      try await fixture.untilWaiting(1)
       _ = try sender.call("SendMessage", #"{"QueueUrl":"q","MessageBody":"woken"}"#)
       #expect(try await poll.value.contains("\"Body\":\"woken\""))
     }
@@ -124,9 +124,9 @@ import Testing
       let poller = try fixture.client()
       try poller.write(
         HTTPClient.request("ReceiveMessage", #"{"QueueUrl":"q","WaitTimeSeconds":20}"#))
-      try await ServerFixture.pause(milliseconds: 200)
+      try await fixture.untilWaiting(1)
       poller.close()
-      try await ServerFixture.pause(milliseconds: 200)
+      try await fixture.untilWaiting(0)
       _ = try client.call("SendMessage", #"{"QueueUrl":"q","MessageBody":"kept"}"#)
       let answer = try client.call(
         "ReceiveMessage",
@@ -142,7 +142,7 @@ import Testing
       _ = try idle.call("ListQueues", "{}")
       try client.write(
         HTTPClient.request("ReceiveMessage", #"{"QueueUrl":"q","WaitTimeSeconds":20}"#))
-      try await ServerFixture.pause(milliseconds: 200)
+      try await fixture.untilWaiting(1)
       let start = ContinuousClock.now
       async let stopped: Void = fixture.server.stop()
       let answer = try await ServerFixture.onThread { [client = Unchecked(client)] in
@@ -152,7 +152,8 @@ import Testing
       }
       #expect(answer == (200, "{}", "close"))
       await stopped
-      #expect(ContinuousClock.now - start < .seconds(4))
+      // Less than the poll would have taken.
+      #expect(ContinuousClock.now - start < .seconds(18))
       #expect(try idle.isClosed())
       #expect(throws: HTTPClient.Failure.self) { try fixture.client() }
     }
