@@ -257,7 +257,8 @@ public final class SegmentedLog: Sendable {
     guard count >= LogFormat.recordHeaderSize else { throw .corrupted(damage) }
     let length = bytes.withRaw { Self.recordLength($0) } + LogFormat.recordHeaderSize
     if length > count {
-      guard count == bytes.count, length <= LogFormat.maximumSegmentSize else {
+      // A damaged length must not decide how much memory is taken.
+      guard count == bytes.count, try offset + UInt64(length) <= Self.size(file) else {
         throw .corrupted(damage)
       }
       bytes = [UInt8](repeating: 0, count: length)
@@ -296,6 +297,10 @@ public final class SegmentedLog: Sendable {
     } catch {
       throw .system(error)
     }
+  }
+
+  private static func size(_ file: any File) throws(LogError) -> UInt64 {
+    do throws(SystemError) { return try file.size() } catch { throw .system(error) }
   }
 
   private func file(_ segment: UInt32) throws(LogError) -> (any File, String) {
