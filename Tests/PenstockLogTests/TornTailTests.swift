@@ -121,8 +121,8 @@ private struct SmallLog {
 }
 
 @Suite struct FlippedBits {
-  /// All bits of headers and records, of long records and of padding a part of the bytes with another
-  /// bit each. `Zeros` and `SegmentHeaders` try every bit of what is sampled here.
+  /// All bits of headers and records, of long records and of padding a part of the bytes with
+  /// another bit each. `Zeros` and `SegmentHeaders` try every bit of what is sampled here.
   private func bits(of frames: [Placed], sealAt seal: Int? = nil) -> [Int] {
     var bits = sample(0..<LogFormat.segmentHeaderSize)
     for frame in frames {
