@@ -47,7 +47,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 
   private let usable: Int
   /// Bytes that sends must leave to what drains.
-  private var reserve: Int
+  package private(set) var reserve: Int
 
   static let batchTarget = 4 << 20
   static let pendingLimit = 16 << 20

@@ -5,7 +5,7 @@ import PenstockTesting
 import Testing
 
 private let usable = segmentSize - LogFormat.sealReserve
-private let reserve = LogTail.reserve(segmentSize: segmentSize)
+private let reserve = newTail(prepared: 0).reserve
 
 private func newTail(prepared: Int) -> LogTail {
   var tail = LogTail(lastLSN: LSN(1), nextSegment: 1, segmentSize: segmentSize)
@@ -262,5 +262,33 @@ extension LogTail {
     #expect(throws: LogError.self) {
       try session.log.read(LogPosition(segment: 7, offset: 4096)) { $0.array }
     }
+  }
+}
+
+@Suite struct GrowingReserve {
+  @Test func growsWithTheMessagesUpToEightSegments() {
+    var tail = newTail(prepared: 0)
+    let least = tail.reserve
+    tail.keepReserve(messages: 1)
+    #expect(tail.reserve == least)
+    tail.keepReserve(messages: 20)
+    #expect(tail.reserve > least)
+    // Each message can be leased and deleted alone: a frame of 128 bytes and a synced one.
+    #expect(tail.reserve >= 20 * (LogFormat.sectorSize + 128))
+    tail.keepReserve(messages: .max)
+    #expect(tail.reserve <= LogTail.largestReserve * usable)
+    tail.keepReserve(messages: 0)
+    #expect(tail.reserve == least)
+  }
+
+  @Test func asksForSegmentsUntilItIsThere() {
+    var tail = newTail(prepared: 0)
+    tail.keepReserve(messages: 100)
+    var count = 0
+    while tail.needsSegment, count < 100 {
+      tail.prepared()
+      count += 1
+    }
+    #expect(count > 1 && count < 100)
   }
 }
