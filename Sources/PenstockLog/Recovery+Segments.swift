@@ -54,7 +54,7 @@ extension Recovery {
       guard try dropped(reader, from: scan.offset) == 0 else {
         throw .corrupted(scan.damage("bytes other than zero behind the seal"))
       }
-      // Left by a crash between the seal and the cut behind it; a sealed segment ends with its seal.
+      // A crash between the seal and the cut behind it left them; older segments must have none.
       do throws(SystemError) {
         try file.truncate(to: UInt64(scan.offset))
         try file.sync()
@@ -103,8 +103,8 @@ extension Recovery {
 
   /// Decides what the first bad frame of the newest segment means, and ends the segment there.
   ///
-  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) the cut is durable; (3) the
-  /// seal is written and durable. A crash in between finds the same end again, or a clean one.
+  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) the cut is durable; (3)
+  /// the seal is written and durable. A crash in between finds the same end again, or a clean one.
   private mutating func endNewest(
     _ file: any File, _ reader: SegmentReader, _ scan: inout SegmentScan, _ fault: FrameFault
   ) throws(LogError) {

@@ -32,8 +32,8 @@ import Testing
     #expect(try disk.list(directory) == names)
   }
 
-  /// What is prepared needs no space later: a full disk takes appends to the end of the segment, the
-  /// roll into the prepared one, and its seal.
+  /// What is prepared needs no space later: a full disk takes appends to the end of the segment,
+  /// the roll into the prepared one, and its seal.
   @Test func aFullDiskTakesWhatWasPreparedFor() throws {
     var session = try newLog(disk)
     try session.prepare()
@@ -75,8 +75,9 @@ import Testing
   }
 }
 
-/// Each call of a write path made to fail, once or for good, with what a failing call may do to the disk
-/// all the same. The owner stops at the first error; what was synced before must be there afterwards.
+/// Each call of a write path made to fail, once or for good, with what a failing call may do to
+/// the disk all the same. The owner stops at the first error; what was synced before must be there
+/// afterwards.
 @Suite struct FailingCalls {
   private static let steps: [Step] = [
     .append(16, synced: true), .commit, .heartbeat, .append(16, synced: false), .commit, .prepare,
@@ -141,8 +142,8 @@ import Testing
     #expect(failed > 8)
   }
 
-  /// The kernel may drop the pages of a failed sync and call them clean. After a power loss what was
-  /// synced before is there.
+  /// The kernel may drop the pages of a failed sync and call them clean. After a power loss what
+  /// was synced before is there.
   @Test func aFailedSyncThatDropsPagesLosesNothingThatWasSynced() throws {
     let kinds: Set<CallKind> = [.syncData, .sync]
     _ = try fail(kinds, .dropsPending, isPermanent: false, errno: 5) { disk, promise, story in

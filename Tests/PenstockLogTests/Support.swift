@@ -95,7 +95,8 @@ extension Session {
     return tail.append(payload: payload.count, synced: synced) { $0.put(payload) }
   }
 
-  /// Writes what was appended and syncs if something of it asks for that. Returns the frames' places.
+  /// Writes what was appended and syncs if something of it asks for that. Returns the frames'
+  /// places.
   @discardableResult
   mutating func commit() throws(SystemError) -> [Placed] {
     let batches = tail.takeBatches()

@@ -2,7 +2,8 @@
 import PenstockSystem
 import PenstockTesting
 
-/// Passes every call on and tells a test before each, so that it can look at the disk between calls.
+/// Passes every call on and tells a test before each, so that it can look at the disk between
+/// calls.
 ///
 /// For one thread, which is why it may hold a closure that is not `Sendable`.
 final class WatchedFileSystem: FileSystem, @unchecked Sendable {
