@@ -55,8 +55,7 @@ extension Recovery {
       guard try dropped(reader, from: scan.offset) == 0 else {
         throw .corrupted(scan.damage("bytes other than zero behind the seal"))
       }
-      // Left by a crash between the seal and the cut behind it; a sealed segment ends with its
-      // seal.
+      // A crash between the seal and the cut behind it left them; older segments must have none.
       do throws(SystemError) {
         try file.truncate(to: UInt64(scan.offset))
         try file.sync()

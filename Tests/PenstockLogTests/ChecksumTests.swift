@@ -62,7 +62,7 @@ import Testing
   @Test func everyBitCounts() {
     var bytes = [UInt8](repeating: 0, count: 4096 - 88)
     #expect(bytes.withRaw { $0.isZero })
-    for bit in 0..<bytes.count * 8 where bit % 8 == bit / 8 % 8 || bit < 512 || bit > 32_000 {
+    for bit in 0..<bytes.count * 8 {
       bytes.flip(bit: bit)
       if bytes.withRaw({ $0.isZero }) { Issue.record("bit \(bit) was not seen") }
       bytes.flip(bit: bit)

@@ -4,8 +4,8 @@ import PenstockSystem
 import PenstockTesting
 import Testing
 
-/// Small histories, power lost at every system call, each loss in every way that the disk allows or
-/// in many by seed. Everything synced must be there, a legal crash is never refused, recovering
+/// Small histories, power lost at every system call, each loss in every way that the disk allows
+/// or in many by seed. Everything synced must be there, a legal crash is never refused, recovering
 /// twice changes nothing, and the log goes on.
 @Suite struct CrashesOfSmallHistories {
   private func explore(
@@ -19,7 +19,19 @@ import Testing
 
   @Test func creation() throws { try explore([], garbling: true, crashesRecovery: true) }
 
-  @Test func preparing() throws { try explore([.prepare, .prepare]) }
+  @Test(arguments: [false, true]) func preparing(_ garbling: Bool) throws {
+    try explore([.prepare, .prepare], garbling: garbling)
+  }
+
+  /// The seal may reach the disk before the frames that it calls durable, if they are not synced
+  /// first.
+  @Test func aSealBehindUnsyncedFrames() throws {
+    try explore([.prepare, .append(5000, synced: false), .commit, .reopen])
+    try explore([
+      .prepare, .append(30_000, synced: false), .commit, .prepare, .append(30_000, synced: true),
+      .commit,
+    ])
+  }
 
   @Test(arguments: [false, true]) func oneCommit(_ garbling: Bool) throws {
     try explore([.prepare, .append(16, synced: true), .commit], garbling: garbling)

@@ -182,6 +182,10 @@ final class Explorer {
       let first = try open(copy, seed: 50)
       check(first.found, against: promise, atLeast: promise.synced, story)
       let files = try snapshot(copy)
+      for (name, bytes) in files where name.hasSuffix(StoreFileName.preparedSuffix) {
+        let behindHeader = bytes.withRaw { $0.extracting(4096..<bytes.count).isZero }
+        if !behindHeader { Issue.record("\(story): \(name) is taken for prepared") }
+      }
       var oldest = OldestChooser()
       copy.crash(choosing: &oldest)
       let second = try open(copy, seed: 51)

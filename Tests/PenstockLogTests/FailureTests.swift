@@ -75,8 +75,8 @@ import Testing
   }
 }
 
-/// Each call of a write path made to fail, once or for good, with what a failing call may do to the
-/// disk all the same. The owner stops at the first error; what was synced before must be there
+/// Each call of a write path made to fail, once or for good, with what a failing call may do to
+/// the disk all the same. The owner stops at the first error; what was synced before must be there
 /// afterwards.
 @Suite struct FailingCalls {
   private static let steps: [Step] = [
