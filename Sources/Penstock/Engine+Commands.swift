@@ -46,10 +46,28 @@ extension Engine {
 
   func describe(_ queue: QueueID, _ completion: @escaping Completion<QueueDescription>) {
     critical { shared, actions in
-      guard let description = shared.state.describe(queue),
-        let lsn = shared.state.changedBy(queue)
-      else { return actions.call(completion, .failure(.noQueue)) }
-      answerDurably(completion, description, after: LSN(lsn), &shared, &actions)
+      guard let description = shared.state.describe(queue) else {
+        return refuse(completion, .noQueue, &shared, &actions)
+      }
+      // The counts tell of every send and delete before.
+      answerDurably(completion, description, after: told(shared), &shared, &actions)
+    }
+  }
+
+  /// Answers once everything that the store shows now is durable.
+  func settle(_ completion: @escaping Completion<Void>) {
+    critical { shared, actions in
+      answerDurably(completion, (), after: told(shared), &shared, &actions)
+    }
+  }
+
+  /// Refuses once everything that the refusal tells of is durable: a queue that is gone, say.
+  private func refuse<T: Sendable>(
+    _ completion: @escaping Completion<T>, _ refusal: PenstockError, _ shared: inout Shared,
+    _ actions: inout Actions
+  ) {
+    answer(after: told(shared), synced: isSynced, &shared, &actions) { error, actions in
+      actions.call(completion, .failure(error ?? refusal))
     }
   }
 
@@ -71,7 +89,7 @@ extension Engine {
         }
         engine.answerDescribed(shared.state.queue(named: name), completion, &shared, &actions)
       } catch {
-        actions.call(completion, .failure(PenstockError(error)))
+        engine.refuse(completion, PenstockError(error), &shared, &actions)
       }
       return true
     }
@@ -101,7 +119,7 @@ extension Engine {
         _ = engine.append(entry, synced: engine.isSynced, &shared)
         engine.answerDescribed(queue, completion, &shared, &actions)
       } catch {
-        actions.call(completion, .failure(PenstockError(error)))
+        engine.refuse(completion, PenstockError(error), &shared, &actions)
       }
       return true
     }
@@ -120,7 +138,7 @@ extension Engine {
         }
         engine.answerDurably(completion, (), after: lsn, &shared, &actions)
       } catch {
-        actions.call(completion, .failure(PenstockError(error)))
+        engine.refuse(completion, PenstockError(error), &shared, &actions)
       }
       return true
     }
@@ -136,7 +154,7 @@ extension Engine {
         let lsn = engine.append(entry, synced: engine.isSynced, &shared)
         engine.answerDurably(completion, (), after: lsn, &shared, &actions)
       } catch {
-        actions.call(completion, .failure(PenstockError(error)))
+        engine.refuse(completion, PenstockError(error), &shared, &actions)
       }
       return true
     }
@@ -171,7 +189,7 @@ extension Engine {
     let total = size
     submit(drains: false, completion) { engine, shared, actions in
       guard shared.state.exists(queue) else {
-        actions.call(completion, .failure(.noQueue))
+        engine.refuse(completion, .noQueue, &shared, &actions)
         return true
       }
       guard let go = engine.room(total, drains: false, completion, &shared, &actions) else {

@@ -41,6 +41,12 @@ extension Engine {
         queue: queue, maximumMessages: request.maximumMessages,
         visibility: max(0, request.visibilityTimeout?.wholeMilliseconds ?? defaults.visibility),
         deadline: shared.state.time.adding(wait), completion: completion)
+      if shared.waiters.isWaiting(on: queue), wait > 0 {
+        // First come, first served, also when room in the log is what they wait for.
+        ticket = shared.waiters.add(waiter)
+        serveWaiters(on: queue, &shared, &actions)
+        return
+      }
       switch serve(waiter, &shared, &actions) {
       case .served: return
       case .nothing where wait == 0: actions.call(completion, .success([]))
@@ -111,13 +117,15 @@ extension Engine {
   private func serve(
     _ waiter: Waiters.Waiter, _ shared: inout Shared, _ actions: inout Actions
   ) -> Serving {
-    removeExpired(on: waiter.queue, &shared)
+    guard removeExpired(on: waiter.queue, &shared) else { return .noRoom }
     guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
       return .nothing
     }
-    let found = shared.state.candidates(waiter.queue, limit: waiter.maximumMessages)
+    let limit = min(waiter.maximumMessages, maximumGroupSize / Self.smallRecordSize)
+    let found = shared.state.candidates(waiter.queue, limit: limit)
     guard !found.isEmpty else { return .nothing }
-    switch shared.tail.makeRoom(found.count * Self.smallRecordSize, keepingReserve: false) {
+    let size = found.count * Self.smallRecordSize
+    switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
     case .ready: break
     case .wait: return .noRoom
     case .full:
@@ -161,13 +169,19 @@ extension Engine {
   }
 
   /// Removes messages of a queue whose retention has ended, so that none is delivered.
-  private func removeExpired(on queue: QueueID, _ shared: inout Shared) {
-    while let entry = shared.state.decideExpire(queue) {
-      guard case .ready = shared.tail.makeRoom(Self.smallRecordSize, keepingReserve: false) else {
-        return
-      }
+  ///
+  /// - Returns: whether all are gone. A few records at most are written in one go, so that nobody
+  ///   waits long for the lock; the scheduler goes on with the rest.
+  private func removeExpired(on queue: QueueID, _ shared: inout Shared) -> Bool {
+    for _ in 0..<8 {
+      guard let entry = shared.state.decideExpire(queue) else { return true }
+      guard
+        case .ready = shared.tail.makeRoom(
+          Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
+      else { return false }
       _ = append(entry, synced: false, &shared)
     }
+    return shared.state.decideExpire(queue) == nil
   }
 
   // MARK: Reading
@@ -183,7 +197,13 @@ extension Engine {
     for item in job.items {
       do throws(LogError) {
         let stored = try log.read(item.position) { (payload) throws(LogError) in
-          do throws(RecordError) { return try StoredMessage(payload) } catch {
+          do throws(RecordError) {
+            let stored = try StoredMessage(payload)
+            guard stored.queue == item.handle.queue else {
+              throw RecordError(description: "a message of another queue stands in its place")
+            }
+            return stored
+          } catch {
             throw .corrupted(
               .init(
                 file: "segment \(item.position.segment)", offset: UInt64(item.position.offset),

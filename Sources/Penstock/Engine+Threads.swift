@@ -13,17 +13,28 @@ extension Engine {
   static let fullDiskRetry: UInt64 = 1_000_000_000
 
   func start() throws(SystemError) {
-    let reader = try SystemThread(name: "penstock-read") { self.readerLoop() }
-    let scheduler = try SystemThread(name: "penstock-time") { self.schedulerLoop() }
-    let preparer = try SystemThread(name: "penstock-prep") { self.preparerLoop() }
-    // The writer outlives the others and closes the store.
-    _ = try SystemThread(name: "penstock-log") {
-      self.writerLoop()
-      self.isStopping.store(true, ordering: .releasing)
-      for bell in [self.readerBell, self.schedulerBell, self.preparerBell] { bell.ring() }
-      for thread in [reader, scheduler, preparer] { thread.join() }
-      self.finishClosing()
+    var threads: [SystemThread] = []
+    do throws(SystemError) {
+      threads.append(try SystemThread(name: "penstock-read") { self.readerLoop() })
+      threads.append(try SystemThread(name: "penstock-time") { self.schedulerLoop() })
+      threads.append(try SystemThread(name: "penstock-prep") { self.preparerLoop() })
+      // The writer outlives the others and closes the store.
+      let others = threads
+      _ = try SystemThread(name: "penstock-log") {
+        self.writerLoop()
+        self.stop(others)
+        self.finishClosing()
+      }
+    } catch {
+      stop(threads)
+      throw error
     }
+  }
+
+  private func stop(_ threads: [SystemThread]) {
+    isStopping.store(true, ordering: .releasing)
+    for bell in [readerBell, schedulerBell, preparerBell] { bell.ring() }
+    for thread in threads { thread.join() }
   }
 
   private var stopping: Bool { isStopping.load(ordering: .acquiring) }
@@ -115,11 +126,15 @@ extension Engine {
   private func schedulerLoop() {
     while !stopping {
       let next = schedulerStep()
-      let delay = next.milliseconds.subtractingReportingOverflow(now.milliseconds)
-      if delay.overflow || delay.partialValue > 86_400_000 {
+      guard next.milliseconds != .max else {
         schedulerBell.wait()
-      } else if delay.partialValue > 0 {
-        _ = schedulerBell.wait(nanoseconds: UInt64(delay.partialValue) * 1_000_000)
+        continue
+      }
+      let (delay, overflow) = next.milliseconds.subtractingReportingOverflow(now.milliseconds)
+      if overflow || delay > 0 {
+        // A day at most: the sum in nanoseconds stays small, and looking once more costs nothing.
+        let milliseconds = overflow ? 86_400_000 : min(delay, 86_400_000)
+        _ = schedulerBell.wait(nanoseconds: UInt64(milliseconds) * 1_000_000)
       }
     }
   }
@@ -133,8 +148,12 @@ extension Engine {
         actions.call(waiter.completion, .success([]))
       }
       if case .running = shared.phase, let entry = shared.state.nextExpired() {
-        if case .ready = shared.tail.makeRoom(Self.smallRecordSize, keepingReserve: false) {
+        if case .ready = shared.tail.makeRoom(
+          Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
+        {
           _ = append(entry, synced: false, &shared)
+          // Receives of the queue were held back while it had expired messages in front.
+          retryReceives(&shared, &actions)
         } else {
           shared.isExpiryWaitingForRoom = true
         }
@@ -171,7 +190,9 @@ extension Engine {
     do throws(SystemError) {
       guard try log.prepareSegment(isCancelled: { self.stopping }) else { return true }
     } catch {
-      guard error.isOutOfSpace else {
+      // Nothing acknowledged is in a file that is being prepared. A disk that fails to write is not
+      // to be trusted all the same; everything else, such as too many open files, may pass.
+      guard error.isOutOfSpace || !["pwrite", "fsync", "fdatasync"].contains(error.call) else {
         fail("preparing a segment", error)
         return false
       }
@@ -183,11 +204,13 @@ extension Engine {
       critical { shared, actions in retryWaitingForRoom(&shared, &actions) }
       return false
     }
+    var wasShort = false
     critical { shared, actions in
-      if shared.tail.isShortOfSpace { options.log?("there is space again: sends are taken") }
+      wasShort = shared.tail.isShortOfSpace
       shared.tail.prepared()
       retryWaitingForRoom(&shared, &actions)
     }
+    if wasShort { options.log?("there is space again: sends are taken") }
     return true
   }
 

@@ -135,7 +135,7 @@ final class Engine: Sendable {
     let actions = shared.withLock { shared -> Actions in
       var actions = Actions()
       advance(&shared, to: now, &actions)
-      shared.tail.keepReserve(messages: shared.state.messageCount)
+      shared.tail.keepReserve(messages: shared.state.liveCount)
       body(&shared, &actions)
       finishSection(&shared, &actions)
       return actions

@@ -178,6 +178,10 @@ public final class Store: Sendable {
 
   // MARK: Queues
 
+  /// Answers once everything that the store shows now is durable: after a `lookup`, say, whose
+  /// result is to be told to others.
+  public func settle(_ completion: @escaping Completion<Void>) { engine.settle(completion) }
+
   /// Describes a queue, once everything that is told is durable.
   public func describe(_ queue: QueueID, _ completion: @escaping Completion<QueueDescription>) {
     engine.describe(queue, completion)

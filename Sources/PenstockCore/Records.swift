@@ -47,6 +47,7 @@ public struct Entry: Hashable, Sendable {
 /// Bytes in the log that are no record of this format.
 public struct RecordError: Error, Hashable, Sendable, CustomStringConvertible {
   public var description: String
+  public init(description: String) { self.description = description }
 }
 
 extension Entry {

@@ -67,6 +67,7 @@ public struct State: Sendable {
   private var returnedPlaces: [UInt32] = []
   /// Chains of messages of purged and deleted queues; freed a few per record.
   private var dying: [UInt32] = []
+  private var dyingCount = 0
   /// Places of queues by a time before which none of their visible messages expires (I6).
   private(set) var expiries = IndexedHeap()
   private(set) var expiryPlaces: [UInt32] = []
@@ -165,8 +166,8 @@ public struct State: Sendable {
 
   private mutating func remove(_ q: Int) {
     let queue = table[q]
-    bury(queue.ready)
-    bury(queue.active)
+    bury(queue.ready, count: queue.counts.total)
+    bury(queue.active, count: 0)
     names[queue.name] = nil
     sortedNames.remove(at: namePlace(queue.name))
     expiries.remove(UInt32(q), &expiryPlaces)
@@ -177,8 +178,8 @@ public struct State: Sendable {
   }
 
   private mutating func purge(_ q: Int, before lsn: UInt64) {
-    bury(table[q].ready)
-    bury(table[q].active)
+    bury(table[q].ready, count: table[q].counts.total)
+    bury(table[q].active, count: 0)
     table[q].ready = SlotList()
     table[q].active = SlotList()
     table[q].returned = IndexedHeap()
@@ -413,8 +414,9 @@ public struct State: Sendable {
     table[q].returned.insert(node.item, key: node.key, &returnedPlaces)
   }
 
-  private mutating func bury(_ list: SlotList) {
+  private mutating func bury(_ list: SlotList, count: Int) {
     if !list.isEmpty { dying.append(list.head) }
+    dyingCount += count
   }
 
   /// Frees some messages of purged and deleted queues: few, so that no record takes long, and by
@@ -427,6 +429,7 @@ public struct State: Sendable {
       slab.free(index)
       if next == Slab.none { dying.removeLast() } else { dying[dying.count - 1] = next }
       left -= 1
+      dyingCount -= 1
     }
   }
 
@@ -459,6 +462,9 @@ public struct State: Sendable {
   }
 
   public var queueCount: Int { places.count }
+
+  /// Messages of all queues.
+  public var liveCount: Int { slab.count - dyingCount }
 
   /// Messages in memory, dying ones included.
   public var messageCount: Int { slab.count }

@@ -334,6 +334,39 @@ public enum StoreFileName {
 
   public static func segment(_ first: LSN) -> String { StoreID.hex(first.value) + segmentSuffix }
 
+  enum Kind {
+    case segment
+    case prepared
+    /// Half made; of no use after a crash.
+    case partial
+    /// The lock, the store file, evidence, and what file systems put there.
+    case other
+    case unknown
+  }
+
+  /// What a name in a store's directory stands for. Names are matched whole, so that a stranger's
+  /// file is never taken for a leftover.
+  static func kind(of name: String) -> Kind {
+    if firstLSN(of: name) != nil { return .segment }
+    if isNumbered(name, preparedSuffix) { return .prepared }
+    if isNumbered(name, partialSuffix) || name == newStore { return .partial }
+    if name == lock || name == store || name == "lost+found" { return .other }
+    let segment = 16 + segmentSuffix.utf8.count
+    let isEvidence =
+      name.dropFirst(segment).hasPrefix(evidenceMark)
+      && firstLSN(of: String(name.prefix(segment))) != nil
+    return isEvidence ? .other : .unknown
+  }
+
+  /// Sixteen hex digits in lower case, then the suffix.
+  private static func isNumbered(_ name: String, _ suffix: String) -> Bool {
+    name.utf8.count == 16 + suffix.utf8.count && name.hasSuffix(suffix)
+      && name.utf8.prefix(16).allSatisfy {
+        (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0)
+          || (UInt8(ascii: "a")...UInt8(ascii: "f")).contains($0)
+      }
+  }
+
   /// The first LSN in a segment's name, or nil when it is no such name.
   public static func firstLSN(of name: String) -> LSN? {
     guard name.hasSuffix(segmentSuffix), name.utf8.count == 16 + segmentSuffix.utf8.count else {

@@ -45,9 +45,14 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   /// The durable LSN that the newest frame carries.
   private var witnessedLSN = LSN(0)
 
+  /// A group was refused for lack of a segment.
+  private var isSegmentWanted = false
+
   private let usable: Int
   /// Bytes that sends must leave to what drains.
   package private(set) var reserve: Int
+  /// Bytes that leases must leave to deletes.
+  private var deleteReserve = 0
 
   static let batchTarget = 4 << 20
   static let pendingLimit = 16 << 20
@@ -65,7 +70,9 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   }
 
   /// Bytes that a message needs to be received and deleted alone: two frames, one of them synced.
-  static let drainSize = LogFormat.sectorSize + 4 * LogFormat.frameAlignment
+  static let drainSize = deleteSize + 2 * LogFormat.frameAlignment
+  /// The part of it that the delete needs.
+  static let deleteSize = LogFormat.sectorSize + 2 * LogFormat.frameAlignment
   /// The reserve grows with the messages to be drained up to this many segments.
   public static let largestReserve = 8
 
@@ -73,14 +80,17 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   public mutating func keepReserve(messages: Int) {
     let (wanted, overflow) = messages.multipliedReportingOverflow(by: Self.drainSize)
     let most = Self.largestReserve * rollGain
-    reserve = max((usable + LogFormat.sealReserve) / 2, overflow ? most : min(wanted, most))
+    let drain = overflow ? most : min(wanted, most)
+    reserve = max((usable + LogFormat.sealReserve) / 2, drain)
+    deleteReserve = drain / Self.drainSize * Self.deleteSize
   }
 
   /// Whether another segment should be prepared: a send that uses half a segment would have to
   /// wait.
   public var needsSegment: Bool {
-    usable - offset - (open?.buffer.count ?? 0) + preparedAhead * rollGain
-      < reserve + rollGain / 2
+    isSegmentWanted
+      || usable - offset - (open?.buffer.count ?? 0) + preparedAhead * rollGain
+        < reserve + rollGain / 2
   }
 
   /// The most that one group of records may take, so that a send fits beside the reserve.
@@ -93,15 +103,18 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   ///
   /// - Parameter keepingReserve: whether the reserve must be left, as for everything but what
   ///   drains.
+  /// - Parameter keepingDeletes: whether the part of the reserve that deletes need must be left.
   /// - Complexity: O(1).
-  public mutating func makeRoom(_ size: Int, keepingReserve: Bool) -> Room {
-    let needed = keepingReserve ? reserve : 0
+  public mutating func makeRoom(
+    _ size: Int, keepingReserve: Bool, keepingDeletes: Bool = false
+  ) -> Room {
+    let needed = keepingReserve ? reserve : keepingDeletes ? deleteReserve : 0
     if keepingReserve, pendingBytes + size > Self.pendingLimit, pendingBytes > 0 { return .wait }
     let begun = open?.buffer.count ?? LogFormat.frameHeaderSize
     let joins = open.map { $0.count == 0 || $0.buffer.count + size <= Self.batchTarget } ?? true
     let end = roundUp(offset + begun + size, to: LogFormat.sectorSize)
     if joins, end <= usable {
-      guard usable - end + preparedAhead * rollGain >= needed else { return refusal }
+      guard usable - end + preparedAhead * rollGain >= needed else { return refusal() }
       if open == nil { open = newBatch() }
       return .ready
     }
@@ -110,7 +123,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     let nextEnd = roundUp(
       nextOffset + LogFormat.frameHeaderSize + size, to: LogFormat.sectorSize)
     if nextEnd <= usable {
-      guard usable - nextEnd + preparedAhead * rollGain >= needed else { return refusal }
+      guard usable - nextEnd + preparedAhead * rollGain >= needed else { return refusal() }
       closeOpenBatch()
       open = newBatch()
       return .ready
@@ -119,7 +132,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
       LogFormat.segmentHeaderSize + LogFormat.frameHeaderSize + size, to: LogFormat.sectorSize)
     guard preparedAhead > 0, rolledEnd <= usable,
       usable - rolledEnd + (preparedAhead - 1) * rollGain >= needed
-    else { return refusal }
+    else { return refusal() }
     closeOpenBatch()
     preparedAhead -= 1
     segment &+= 1
@@ -129,7 +142,11 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   }
 
   private var rollGain: Int { usable - LogFormat.segmentHeaderSize }
-  private var refusal: Room { isShortOfSpace ? .full : .wait }
+
+  private mutating func refusal() -> Room {
+    isSegmentWanted = true
+    return isShortOfSpace ? .full : .wait
+  }
 
   /// Appends one record to the open batch; `makeRoom` must have answered for its group.
   ///
@@ -208,6 +225,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   /// One more segment lies ready.
   public mutating func prepared() {
     preparedAhead += 1
+    isSegmentWanted = false
     isShortOfSpace = false
   }
 

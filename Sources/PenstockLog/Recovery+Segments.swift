@@ -192,7 +192,9 @@ extension Recovery {
       // A full disk must not keep a store from opening; everything else must be looked at first.
       guard error.isOutOfSpace else { throw .system(error) }
       report.evidenceFailure = error.description
-      do throws(SystemError) { try fileSystem.remove(path(copy)) } catch { throw .system(error) }
+      do throws(SystemError) { try fileSystem.remove(path(copy)) } catch {
+        guard error.isNotFound else { throw .system(error) }
+      }
     }
   }
 }
@@ -251,6 +253,9 @@ struct SegmentScan {
       guard reader.isZero(at: offset + body, Int(header.extent) - body) else {
         return FrameFault(isEnd: false, text: "a frame's padding is damaged")
       }
+      if header.kind == .seal, !isTrue(seal: header, reader) {
+        return FrameFault(isEnd: false, text: "the seal and its segment disagree")
+      }
       try replayRecords(header, reader, replay)
       chain = header.headerChecksum
       nextLSN = nextLSN.advanced(by: Int(header.count))
@@ -261,11 +266,28 @@ struct SegmentScan {
     return nil
   }
 
+  /// Whether a seal says of the segment what was read of it.
+  private func isTrue(seal header: FrameHeader, _ reader: SegmentReader) -> Bool {
+    reader.look(offset + LogFormat.frameHeaderSize, Int(header.bodyLength)) { body in
+      var cursor = ByteCursor()
+      do throws(BytesTooShort) {
+        let (count, last, size) = (
+          try cursor.u64(body), try cursor.u64(body), try cursor.u64(body)
+        )
+        return count == records && last == nextLSN.value - 1
+          && size == UInt64(offset + Int(header.extent))
+      } catch { return false }
+    }
+  }
+
   private func mismatch(_ header: FrameHeader, _ size: Int) -> String? {
     guard header.salt == salt else { return "a frame belongs to another segment" }
     guard Int(header.offset) == offset else { return "a frame stands in another's place" }
     guard header.previous == chain else { return "a frame does not continue the one before it" }
     guard header.firstLSN == nextLSN else { return "a frame begins with LSN \(header.firstLSN)" }
+    guard header.kind == .records || header.count == 0 else {
+      return "a frame without records counts some"
+    }
     let extent = Int(header.extent)
     guard extent.isMultiple(of: LogFormat.frameAlignment),
       extent >= LogFormat.frameHeaderSize + Int(header.bodyLength), offset + extent <= size
@@ -334,7 +356,7 @@ final class SegmentReader {
     return try window.withRaw { (raw) throws(LogError) in try body(raw.extracting(range)) }
   }
 
-  private func look<Result>(_ offset: Int, _ length: Int, _ body: (RawSpan) -> Result) -> Result {
+  func look<Result>(_ offset: Int, _ length: Int, _ body: (RawSpan) -> Result) -> Result {
     let range = range(offset, length)
     return window.withRaw { body($0.extracting(range)) }
   }

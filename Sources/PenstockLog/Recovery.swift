@@ -95,6 +95,7 @@ extension SegmentedLog {
         try fileSystem.syncDirectory(parent(of: directory))
       }
     } catch { throw .system(error) }
+    try Recovery.refuseStrangers(directory, fileSystem)
     let lock: any FileLock
     do throws(SystemError) {
       lock = try fileSystem.lock(directory + "/" + StoreFileName.lock)
@@ -137,6 +138,7 @@ struct Recovery {
   var end = RecoveredEnd()
   private(set) var segmentNames: [String] = []
   private(set) var wasCreated = false
+  private var leftovers: [String] = []
 
   init(
     directory: String, fileSystem: any FileSystem, random: any RandomSource, segmentSize: Int
@@ -162,25 +164,14 @@ struct Recovery {
       // What is seen from here on must not vanish: the last process may have died before its sync
       // (L3).
       try fileSystem.syncDirectory(directory)
-      var prepared: [String] = []
       for name in try fileSystem.list(directory) {
-        if StoreFileName.firstLSN(of: name) != nil {
-          segmentNames.append(name)
-        } else if name.hasSuffix(StoreFileName.preparedSuffix) {
-          prepared.append(name)
-        } else if name.hasSuffix(StoreFileName.partialSuffix) || name == StoreFileName.newStore {
-          try fileSystem.remove(path(name))
-        } else if name != StoreFileName.lock, name != StoreFileName.store,
-          !name.contains(StoreFileName.evidenceMark), name != "lost+found"
-        {
-          report.unknownFiles.append(name)
-        }
-      }
-      for name in prepared {
-        if try fileSystem.status(path(name))?.size == UInt64(segmentSize) {
+        switch StoreFileName.kind(of: name) {
+        case .segment: segmentNames.append(name)
+        case .prepared where try fileSystem.status(path(name))?.size == UInt64(segmentSize):
           end.prepared.append(name)
-        } else {
-          try fileSystem.remove(path(name))
+        case .prepared, .partial: leftovers.append(name)
+        case .other: break
+        case .unknown: report.unknownFiles.append(name)
         }
       }
     } catch { throw .system(error) }
@@ -191,9 +182,33 @@ struct Recovery {
             file: StoreFileName.store, offset: 0, lsn: LSN(1),
             reason: "the store exists, but all its segments are missing"))
       }
+      try removeLeftovers()
       return file
     }
     return try createStore(createdAt: createdAt)
+  }
+
+  /// Removes what a crash left half made. Only in a directory that is a store, or becomes one.
+  private func removeLeftovers() throws(LogError) {
+    do throws(SystemError) {
+      for name in leftovers { try fileSystem.remove(path(name)) }
+    } catch { throw .system(error) }
+  }
+
+  /// Refuses a directory that holds something else, before anything is made in it.
+  static func refuseStrangers(
+    _ directory: String, _ fileSystem: any FileSystem
+  ) throws(LogError) {
+    let stranger: String?
+    do throws(SystemError) {
+      guard try fileSystem.status(directory + "/" + StoreFileName.store) == nil else { return }
+      stranger = try fileSystem.list(directory).first { StoreFileName.kind(of: $0) == .unknown }
+    } catch { throw .system(error) }
+    guard let stranger else { return }
+    throw .notAStore(
+      directory: directory,
+      reason: "it has no STORE file and holds other files, such as \(stranger); "
+        + "choose an empty or a new directory")
   }
 
   private func readStoreFile() throws(LogError) -> StoreFile? {
@@ -222,12 +237,6 @@ struct Recovery {
   }
 
   private mutating func createStore(createdAt: Int64) throws(LogError) -> StoreFile {
-    guard report.unknownFiles.isEmpty else {
-      throw .notAStore(
-        directory: directory,
-        reason: "it has no STORE file and holds other files, such as \(report.unknownFiles[0]); "
-          + "choose an empty or a new directory")
-    }
     let first = StoreFileName.segment(LSN(1))
     for name in segmentNames {
       let size: UInt64
@@ -241,6 +250,7 @@ struct Recovery {
             reason: "the directory holds segments in use, but the file STORE is missing"))
       }
     }
+    try removeLeftovers()
     let store = StoreFile(
       store: StoreID(high: random.next(), low: random.next()), keyHigh: random.next(),
       keyLow: random.next(), createdAt: createdAt)

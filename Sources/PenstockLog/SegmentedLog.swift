@@ -29,6 +29,9 @@ public final class SegmentedLog: Sendable {
     var end = 0
     var records: UInt64 = 0
     var lastLSN: LSN
+    /// The last LSN of the newest frame that ends on a sector boundary. What lies behind it shares
+    /// a sector with what comes next, so a sync says nothing lasting about it.
+    var alignedLSN: LSN
     var durableLSN: LSN
     let scratch = CommitBuffer(capacity: 2 * LogFormat.segmentHeaderSize)
   }
@@ -59,7 +62,8 @@ public final class SegmentedLog: Sendable {
     writer = Mutex(
       Writer(
         file: nil, segment: recovered.nextOrdinal &- 1, chain: recovered.chain,
-        lastLSN: recovered.lastLSN, durableLSN: recovered.lastLSN))
+        lastLSN: recovered.lastLSN, alignedLSN: recovered.lastLSN,
+        durableLSN: recovered.lastLSN))
     var catalog = Catalog(firstLSNs: recovered.firstLSNs, firstOrdinal: recovered.firstOrdinal)
     for name in recovered.prepared { catalog.prepared.append(name) }
     catalog.preparedNames = random.next()
@@ -99,17 +103,19 @@ public final class SegmentedLog: Sendable {
       writer.end += buffer.count
       writer.records += UInt64(batch.count)
       if batch.count > 0 { writer.lastLSN = batch.lastLSN }
+      if writer.end.isMultiple(of: LogFormat.sectorSize) { writer.alignedLSN = writer.lastLSN }
     }
   }
 
-  /// Makes everything written durable and returns the highest LSN of it.
+  /// Makes what was written durable, and returns up to which LSN it stays so: the end of the newest
+  /// frame that was padded to a sector. Frames behind it may share a sector with later writes.
   ///
   /// - Complexity: one `fdatasync`.
   public func sync() throws(SystemError) -> LSN {
     try writer.withLock { (writer) throws(SystemError) in
       if let file = writer.file { try file.syncData() }
-      writer.durableLSN = writer.lastLSN
-      return writer.lastLSN
+      writer.durableLSN = writer.alignedLSN
+      return writer.durableLSN
     }
   }
 
@@ -125,6 +131,7 @@ public final class SegmentedLog: Sendable {
     if writer.durableLSN < writer.lastLSN {
       try file.syncData()
       writer.durableLSN = writer.lastLSN
+      writer.alignedLSN = writer.lastLSN
     }
     writer.chain = try Self.writeSeal(
       file, at: writer.end, salt: writer.salt, lastLSN: writer.lastLSN, records: writer.records,
@@ -313,7 +320,9 @@ public final class SegmentedLog: Sendable {
         let name = StoreFileName.segment(catalog.firstLSNs[index])
         if let file = catalog.files[segment] { return (file, name) }
         let file = try fileSystem.open(path(name), .readOnly)
-        if catalog.files.count >= Self.openFileLimit { catalog.files.removeAll() }
+        if catalog.files.count >= Self.openFileLimit, let oldest = catalog.files.keys.min() {
+          catalog.files[oldest] = nil
+        }
         catalog.files[segment] = file
         return (file, name)
       }

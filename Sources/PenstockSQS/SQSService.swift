@@ -42,7 +42,12 @@ public final class SQSService: Sendable {
       let action = try Self.action(request)
       return try call.run(action, Self.fields(request.body))
     } catch {
-      call.fail(error)
+      // That a queue is not there may be news that could still vanish.
+      if error.kind == .queueDoesNotExist {
+        call.settle { call.fail(error) }
+      } else {
+        call.fail(error)
+      }
       return nil
     }
   }
@@ -166,6 +171,16 @@ struct Call: Sendable {
         writer.endObject()
         return .json(writer.bytes, requestID: requestID)
       })
+  }
+
+  /// Goes on once everything that a look at the store has shown is durable.
+  func settle(_ body: @escaping @Sendable () -> Void) {
+    store.settle { result in
+      switch result {
+      case .success: body()
+      case .failure(let error): fail(SQSError(error))
+      }
+    }
   }
 
   /// Answers success of an action without output.

@@ -45,6 +45,10 @@ struct Serve: AsyncParsableCommand {
     guard (0...65_535).contains(port) else {
       throw ValidationError("--port must be between 0 and 65535.")
     }
+    guard (65_536...1 << 30).contains(segmentSize), segmentSize.isMultiple(of: 4096) else {
+      throw ValidationError(
+        "--segment-size must be a multiple of 4096 from 65536 to 1073741824.")
+    }
     guard !dataDir.isEmpty else { throw ValidationError("--data-dir must name a directory.") }
     guard !host.isEmpty else { throw ValidationError("--host must name an address.") }
     guard allowAnonymous || Self.isLoopback(host) else {

@@ -377,19 +377,42 @@ import Testing
       return
     }
     #expect(reason.contains("notes.txt"))
-    #expect(try disk.list(directory) == ["LOCK", "notes.txt"])
+    #expect(try disk.list(directory) == ["notes.txt"])
   }
 
   @Test func halfMadeFilesAreRemoved() throws {
     try oneCommit()
-    disk.replace(path("0123" + StoreFileName.partialSuffix), with: [1])
+    disk.replace(path("0123456789abcdef" + StoreFileName.partialSuffix), with: [1])
     disk.replace(path(StoreFileName.newStore), with: [1])
-    disk.replace(path("0124" + StoreFileName.preparedSuffix), with: [0, 0])
+    disk.replace(path("0123456789abcdef" + StoreFileName.preparedSuffix), with: [0, 0])
     let again = try open(disk)
     #expect(again.recovery.unknownFiles == [])
     #expect(
       try disk.list(directory)
         == [StoreFileName.segment(LSN(1)), StoreFileName.segment(LSN(2)), "LOCK", "STORE"])
+  }
+
+  @Test func aStrangersFilesAreNeverRemoved() throws {
+    try disk.createDirectory(directory)
+    let names = ["film.mkv.partial", "film.next", "0123.partial", "x.seg.torn-1"]
+    for name in names { disk.replace(path(name), with: [1]) }
+    guard case .notAStore = refusal(disk) else {
+      Issue.record("not refused")
+      return
+    }
+    #expect(try disk.list(directory) == names.sorted())
+  }
+
+  @Test func nothingIsRemovedFromAStoreThatIsRefused() throws {
+    try oneCommit()
+    let half = "0123456789abcdef" + StoreFileName.partialSuffix
+    disk.replace(path(half), with: [1])
+    disk.replace(path(StoreFileName.store), with: [1])
+    guard case .corrupted = refusal(disk) else {
+      Issue.record("not refused")
+      return
+    }
+    #expect(disk.contents(of: path(half)) == [1])
   }
 
   @Test func aSecondOwnerIsRefused() throws {

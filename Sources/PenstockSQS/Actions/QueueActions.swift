@@ -67,7 +67,7 @@ extension Call {
     guard (owner ?? configuration.accountID) == configuration.accountID,
       let queue = store.lookup(checked)
     else { throw .queueDoesNotExist }
-    finish { $0.member("QueueUrl", url(ofQueue: queue.name)) }
+    settle { finish { $0.member("QueueUrl", url(ofQueue: queue.name)) } }
   }
 
   func listQueues(_ fields: Fields) throws(SQSError) {
@@ -96,14 +96,16 @@ extension Call {
     if maximum != nil, found.count > limit, let last = names.last {
       next = ListToken(prefix: prefix, after: last).text
     }
-    finish { [next] writer in
-      if !names.isEmpty {
-        writer.key("QueueUrls")
-        writer.beginArray()
-        for name in names { writer.string(url(ofQueue: name)) }
-        writer.endArray()
+    settle { [next] in
+      finish { writer in
+        if !names.isEmpty {
+          writer.key("QueueUrls")
+          writer.beginArray()
+          for name in names { writer.string(url(ofQueue: name)) }
+          writer.endArray()
+        }
+        writer.member("NextToken", ifPresent: next)
       }
-      writer.member("NextToken", ifPresent: next)
     }
   }
 
