@@ -8,12 +8,34 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <stdlib.h>
 #include <sys/file.h>
+#if defined(__linux__)
+#include <sys/random.h>
+#endif
 #include <unistd.h>
 
 int penstock_open(const char *path, int flags, unsigned int mode) { return open(path, flags, mode); }
 
 int penstock_errno(void) { return errno; }
+
+int penstock_random(void *bytes, size_t length) {
+#if defined(__linux__)
+  size_t filled = 0;
+  while (filled < length) {
+    ssize_t count = getrandom((char *)bytes + filled, length - filled, 0);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return -1;
+    filled += (size_t)count;
+  }
+  return 0;
+#elif defined(__APPLE__)
+  arc4random_buf(bytes, length);
+  return 0;
+#else
+  return -1;
+#endif
+}
 
 int penstock_lock_exclusive(int descriptor) {
 #if defined(F_OFD_SETLK)

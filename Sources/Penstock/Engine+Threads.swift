@@ -11,6 +11,8 @@ extension Engine {
   static let heartbeatDelay: UInt64 = 100_000_000
   /// How long to wait before a full file system is tried again.
   static let fullDiskRetry: UInt64 = 1_000_000_000
+  /// How often to look whether the file system is still far from full, while there is a backlog.
+  static let spaceCheck: UInt64 = 5_000_000_000
 
   func start() throws(SystemError) {
     var threads: [SystemThread] = []
@@ -168,21 +170,34 @@ extension Engine {
 
   private func preparerLoop() {
     while !stopping {
-      let isNeeded = shared.withLock { shared -> Bool in
-        guard case .running = shared.phase else { return false }
-        if shared.tail.needsSegment { return true }
+      let hasAmpleSpace = hasAmpleSpace()
+      let (isNeeded, looksAgain) = shared.withLock { shared -> (Bool, Bool) in
+        guard case .running = shared.phase else { return (false, false) }
+        let messages = shared.state.liveCount
+        shared.hasAmpleSpace = hasAmpleSpace
+        shared.tail.keepReserve(messages: hasAmpleSpace ? 0 : messages)
+        if shared.tail.needsSegment { return (true, false) }
         // Enough is ready, so nothing is short; the next need will ring and find out anew.
         shared.tail.isShortOfSpace = false
-        return false
+        return (false, hasAmpleSpace && shared.tail.wantsReserve(messages: messages))
       }
       guard isNeeded else {
-        preparerBell.wait()
+        if looksAgain {
+          _ = preparerBell.wait(nanoseconds: Self.spaceCheck)
+        } else {
+          preparerBell.wait()
+        }
         continue
       }
       if !preparerStep(), !stopping {
         _ = preparerBell.wait(nanoseconds: Self.fullDiskRetry)
       }
     }
+  }
+
+  /// A file system that does not say is taken for nearly full.
+  private func hasAmpleSpace() -> Bool {
+    do throws(SystemError) { return try log.hasAmpleSpace() } catch { return false }
   }
 
   /// Prepares one segment. False when the file system is full.

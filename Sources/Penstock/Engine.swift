@@ -68,6 +68,8 @@ final class Engine: Sendable {
     /// Those who wait for the end of a failed store, and why it failed.
     var closers: [Completion<Void>] = []
     var failure: PenstockError?
+    /// The file system is far from full, as of the preparer's last look.
+    var hasAmpleSpace = false
     /// Messages whose bytes could not be read back.
     var unreadable: UInt64 = 0
   }
@@ -135,7 +137,7 @@ final class Engine: Sendable {
     let actions = shared.withLock { shared -> Actions in
       var actions = Actions()
       advance(&shared, to: now, &actions)
-      shared.tail.keepReserve(messages: shared.state.liveCount)
+      shared.tail.keepReserve(messages: shared.hasAmpleSpace ? 0 : shared.state.liveCount)
       body(&shared, &actions)
       finishSection(&shared, &actions)
       return actions

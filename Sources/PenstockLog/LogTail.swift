@@ -85,6 +85,11 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     deleteReserve = drain / Self.drainSize * Self.deleteSize
   }
 
+  /// Whether a reserve for so many messages is more than the least one.
+  public func wantsReserve(messages: Int) -> Bool {
+    messages > (usable + LogFormat.sealReserve) / 2 / Self.drainSize
+  }
+
   /// Whether another segment should be prepared: a send that uses half a segment would have to
   /// wait.
   public var needsSegment: Bool {

@@ -200,6 +200,14 @@ public final class SegmentedLog: Sendable {
 
   // MARK: Preparing
 
+  /// File systems with room for as many segments need no reserve: it can be made in time.
+  static let ampleSegments = 64
+
+  /// Whether the file system has so much room that nothing need be kept ready for a full disk.
+  public func hasAmpleSpace() throws(SystemError) -> Bool {
+    try fileSystem.availableBytes(directory) / UInt64(segmentSize) >= UInt64(Self.ampleSegments)
+  }
+
   /// Writes a whole segment of zeros, so that later appends neither allocate blocks nor can meet a
   /// full disk, and so that their sync need not change metadata.
   ///

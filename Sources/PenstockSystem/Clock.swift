@@ -41,18 +41,3 @@ public struct RealClock: SystemClock {
     return time
   }
 }
-
-/// Where unpredictable bytes come from: salts, store ids, message ids. Injected for repeatable
-/// runs.
-public protocol RandomSource: Sendable {
-  func next() -> UInt64
-}
-
-/// The system's generator.
-public struct SystemRandom: RandomSource {
-  public init() {}
-  public func next() -> UInt64 {
-    var generator = SystemRandomNumberGenerator()
-    return generator.next()
-  }
-}

@@ -23,6 +23,9 @@ public protocol FileSystem: Sendable {
   /// What is at a path, or nil when nothing is. An error other than absence is thrown, never nil.
   func status(_ path: String) throws(SystemError) -> FileStatus?
 
+  /// Bytes that can still be written to the file system that holds `path`, as far as it tells.
+  func availableBytes(_ path: String) throws(SystemError) -> UInt64
+
   /// Renames atomically, replacing what stood at `target`. Durable after the directory was synced.
   func rename(_ source: String, to target: String) throws(SystemError)
 

@@ -66,6 +66,16 @@ public struct PosixFileSystem: FileSystem {
       size: UInt64(info.st_size), isDirectory: info.st_mode & S_IFMT == S_IFDIR)
   }
 
+  /// `statvfs(3)`: what a process without privileges may use.
+  public func availableBytes(_ path: String) throws(SystemError) -> UInt64 {
+    var info = statvfs()
+    // unsafe: the result is written to a local.
+    try check(repeating { unsafe statvfs(path, &info) }, "statvfs", path)
+    let (bytes, overflow) = UInt64(info.f_bavail).multipliedReportingOverflow(
+      by: UInt64(info.f_frsize))
+    return overflow ? .max : bytes
+  }
+
   /// `rename(2)`.
   public func rename(_ source: String, to target: String) throws(SystemError) {
     try check(repeating { renamePath(source, target) }, "rename", source)

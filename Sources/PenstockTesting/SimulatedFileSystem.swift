@@ -87,6 +87,13 @@ public final class SimulatedFileSystem: FileSystem {
     }
   }
 
+  public func availableBytes(_ path: String) throws(SystemError) -> UInt64 {
+    try perform(.status, path) { (state) throws(Failure) in
+      guard let capacity = state.capacity else { return .max }
+      return capacity > state.used ? capacity - state.used : 0
+    }
+  }
+
   public func rename(_ source: String, to target: String) throws(SystemError) {
     try perform(.rename, source) { (state) throws(Failure) in
       try state.rename(source, to: target)

@@ -30,6 +30,9 @@ final class WatchedFileSystem: FileSystem, @unchecked Sendable {
   func list(_ directory: String) throws(SystemError) -> [String] { try disk.list(directory) }
 
   func status(_ path: String) throws(SystemError) -> FileStatus? { try disk.status(path) }
+  func availableBytes(_ path: String) throws(SystemError) -> UInt64 {
+    try disk.availableBytes(path)
+  }
 
   func rename(_ source: String, to target: String) throws(SystemError) {
     watch()

@@ -70,6 +70,9 @@ struct GatedFileSystem: FileSystem {
   func createDirectory(_ path: String) throws(SystemError) { try base.createDirectory(path) }
   func list(_ directory: String) throws(SystemError) -> [String] { try base.list(directory) }
   func status(_ path: String) throws(SystemError) -> FileStatus? { try base.status(path) }
+  func availableBytes(_ path: String) throws(SystemError) -> UInt64 {
+    try base.availableBytes(path)
+  }
   func rename(_ source: String, to target: String) throws(SystemError) {
     try base.rename(source, to: target)
   }

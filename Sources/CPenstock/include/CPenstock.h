@@ -24,6 +24,9 @@ int penstock_sync_data(int descriptor);
 /// As above, with all metadata.
 int penstock_sync_all(int descriptor);
 
+/// Fills `length` bytes (at most 4096) from the system's generator. 0, or -1 where that is not to be had.
+int penstock_random(void *bytes, size_t length);
+
 /// The current errno, read in C because the macro expands to a call.
 int penstock_errno(void);
 

@@ -57,50 +57,50 @@ struct Bench: AsyncParsableCommand {
     print("directory   \(root)")
     print("durability  synced, every acknowledgement; body \(body) bytes, \(seconds) s each")
     print("")
-    let block = 4096
-    let single = try DeviceProbe.measure(root, files, block: block, seconds: seconds)
-    print(row("device: append \(block) B + sync", "", "", single, nil))
-    var commits: [Int: Measurement] = [1: single]
-    for size in batch where size > 1 {
-      let bytes = roundUp(size * body, to: block)
-      let measured = try DeviceProbe.measure(root, files, block: bytes, seconds: seconds)
-      print(row("device: append \(bytes) B + sync", "", "", measured, nil))
-      commits[size] = measured
-    }
-    print("")
     print(
-      pad("workload", 34) + lead("producers", 10) + lead("batch", 7) + lead("messages/s", 12)
-        + lead("p50 us", 10) + lead("p99 us", 10) + lead("of device", 11))
+      pad("workload", 30) + lead("producers", 10) + lead("batch", 7) + lead("messages/s", 12)
+        + lead("p50 us", 9) + lead("p99 us", 9) + lead("device/s", 10) + lead("p50 us", 9)
+        + lead("of device", 11))
     for kind in Workload.Kind.allCases where workload.includes(kind) {
       for count in producers {
         for size in batch {
+          // The device's speed drifts: it is measured before and after each workload.
+          let block = size == 1 ? 4096 : roundUp(size * body, to: 4096)
+          let before = try DeviceProbe.measure(root, files, block: block, seconds: seconds / 3)
           let path = "\(root)/\(kind.rawValue)-\(count)-\(size)"
           let measured = try await Workload(
             kind: kind, producers: count, batch: size, body: body, seconds: seconds
           ).run(in: path)
           removeTree(path)
-          let limit = (commits[size]?.rate ?? single.rate) * Double(size)
-          print(row(kind.title, String(count), String(size), measured, measured.rate / limit))
+          let after = try DeviceProbe.measure(root, files, block: block, seconds: seconds / 3)
+          let device = before.joined(after)
+          print(row(kind.title, count, size, measured, device))
         }
       }
     }
     print("")
     print(
       """
-      "of device": messages/s over what one writer appending and syncing the same bytes moves.
-      Latency is per request; a cycle is the send, the receive and the delete of its messages.
+      "device/s" are commits: one writer appends the same message bytes, in whole blocks of
+      4096, to a zero-filled file and syncs, one at a time, just before and after each workload.
+      "of device" is messages/s over what that moves. Latency is per request; a cycle is the
+      send, the receive and the delete of its messages.
       """)
   }
 
   private func row(
-    _ name: String, _ producers: String, _ batch: String, _ measured: Measurement, _ ratio: Double?
+    _ name: String, _ producers: Int, _ batch: Int, _ measured: Measurement,
+    _ device: Measurement
   ) -> String {
-    pad(name, 34) + lead(producers, 10) + lead(batch, 7)
-      + lead(String(Int(measured.rate.rounded())), 12)
-      + lead(String(Int(measured.percentile(0.50).rounded())), 10)
-      + lead(String(Int(measured.percentile(0.99).rounded())), 10)
-      + lead(ratio.map { "\(Double(Int(($0 * 100).rounded())) / 100)" } ?? "", 11)
+    let ratio = measured.rate / (device.rate * Double(batch))
+    return pad(name, 30) + lead(String(producers), 10) + lead(String(batch), 7)
+      + lead(whole(measured.rate), 12) + lead(whole(measured.percentile(0.50)), 9)
+      + lead(whole(measured.percentile(0.99)), 9) + lead(whole(device.rate), 10)
+      + lead(whole(device.percentile(0.50)), 9)
+      + lead("\(Double(Int((ratio * 100).rounded())) / 100)", 11)
   }
+
+  private func whole(_ value: Double) -> String { String(Int(value.rounded())) }
 
   private func pad(_ text: String, _ width: Int) -> String {
     text + String(repeating: " ", count: max(0, width - text.count))
@@ -129,6 +129,15 @@ struct Measurement {
   var rate: Double { Double(count) * 1e9 / Double(max(elapsed, 1)) }
 
   mutating func finish() { latencies.sort() }
+
+  /// Both measurements as one.
+  func joined(_ other: Measurement) -> Measurement {
+    var joined = Measurement(
+      count: count + other.count, elapsed: elapsed + other.elapsed,
+      latencies: latencies + other.latencies)
+    joined.finish()
+    return joined
+  }
 
   /// Microseconds; the latencies must be sorted.
   func percentile(_ fraction: Double) -> Double {
