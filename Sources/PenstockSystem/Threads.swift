@@ -65,9 +65,11 @@ internal import Synchronization
     if rung.exchange(true, ordering: .sequentiallyConsistent) { return }
     if waiters.load(ordering: .sequentiallyConsistent) == 0 { return }
     // unsafe: initialised in init.
+    // Whoever waits holds the lock from looking at `rung` until it sleeps, so after this it sleeps
+    // or has seen it; and signalled outside the lock it does not wake only to wait for the lock.
     unsafe pthread_mutex_lock(mutex)
-    unsafe pthread_cond_signal(condition)
     unsafe pthread_mutex_unlock(mutex)
+    unsafe pthread_cond_signal(condition)
   }
 
   /// Waits for a ring.

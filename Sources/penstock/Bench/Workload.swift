@@ -2,16 +2,21 @@
 import ArgumentParser
 import Penstock
 import PenstockSystem
+import Synchronization
 
 /// One closed-loop workload over an embedded store: each producer has one request under way.
 struct Workload {
   enum Kind: String, CaseIterable {
+    /// `await`, one task per producer.
     case send
+    /// The same through completions: no hop to a task and back.
+    case sendByCompletion
     case cycle
 
     var title: String {
       switch self {
-      case .send: "send"
+      case .send: "send, awaited"
+      case .sendByCompletion: "send, by completion"
       case .cycle: "cycle: send, receive, delete"
       }
     }
@@ -19,7 +24,13 @@ struct Workload {
 
   enum Selection: String, ExpressibleByArgument, CaseIterable {
     case send, cycle, all
-    func includes(_ kind: Kind) -> Bool { self == .all || rawValue == kind.rawValue }
+    func includes(_ kind: Kind) -> Bool {
+      switch self {
+      case .all: true
+      case .send: kind != .cycle
+      case .cycle: kind == .cycle
+      }
+    }
   }
 
   var kind: Kind
@@ -43,6 +54,9 @@ struct Workload {
     var total = try await withThrowingTaskGroup(of: Measurement.self) { group in
       for _ in 0..<producers {
         group.addTask {
+          if kind == .sendByCompletion {
+            return try await CompletionProducer(store, queue, entries, until: end).run()
+          }
           var measurement = Measurement()
           var now = clock.monotonicNanoseconds()
           while now < end {
@@ -80,5 +94,45 @@ struct Workload {
       left -= leases.count
     }
     return entries.count - left
+  }
+}
+
+/// A producer that sends the next request from the completion of the one before.
+private final class CompletionProducer: Sendable {
+  private let store: Store
+  private let queue: Queue
+  private let entries: [SendEntry]
+  private let end: UInt64
+  private let clock = RealClock()
+  private let measurement = Mutex(Measurement())
+
+  init(_ store: Store, _ queue: Queue, _ entries: [SendEntry], until end: UInt64) {
+    self.store = store
+    self.queue = queue
+    self.entries = entries
+    self.end = end
+  }
+
+  func run() async throws -> Measurement {
+    try await withCheckedThrowingContinuation { send($0) }
+    return measurement.withLock { $0 }
+  }
+
+  private func send(_ whenDone: CheckedContinuation<Void, any Error>) {
+    let began = clock.monotonicNanoseconds()
+    guard began < end else { return whenDone.resume() }
+    store.send(entries, to: queue.id) { result in
+      do {
+        for sent in try result.get() { _ = try sent.get() }
+      } catch {
+        return whenDone.resume(throwing: error)
+      }
+      let took = self.clock.monotonicNanoseconds() - began
+      self.measurement.withLock {
+        $0.count += self.entries.count
+        $0.latencies.append(took)
+      }
+      self.send(whenDone)
+    }
   }
 }
