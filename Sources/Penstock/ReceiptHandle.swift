@@ -22,7 +22,8 @@ extension Engine {
   }
 
   func handle(from text: String) -> LeaseHandle? {
-    guard let bytes = Base64.decode(text, count: Self.handleSize),
+    guard text.utf8.count <= 2 * Self.handleSize, let bytes = Base64.decode(Array(text.utf8)),
+      bytes.count == Self.handleSize,
       Array(bytes[..<3]) == Self.prefix,
       Self.get(bytes, 27, 8) == handleKey.hash(bytes[..<27])
     else { return nil }
@@ -101,57 +102,5 @@ private struct SipState {
 
   private static func rotated(_ value: UInt64, _ bits: UInt64) -> UInt64 {
     value << bits | value >> (64 - bits)
-  }
-}
-
-/// Standard base64 with padding.
-enum Base64 {
-  private static let digits = Array(
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
-  private static let values: [UInt8] = {
-    var values = [UInt8](repeating: 0xff, count: 256)
-    for (value, digit) in digits.enumerated() { values[Int(digit)] = UInt8(value) }
-    return values
-  }()
-
-  static func encode(_ bytes: [UInt8]) -> String {
-    var text: [UInt8] = []
-    text.reserveCapacity((bytes.count + 2) / 3 * 4)
-    var index = 0
-    while index < bytes.count {
-      let left = min(3, bytes.count - index)
-      var group = UInt32(bytes[index]) << 16
-      if left > 1 { group |= UInt32(bytes[index + 1]) << 8 }
-      if left > 2 { group |= UInt32(bytes[index + 2]) }
-      for place in 0..<4 {
-        let digit = digits[Int(group >> (18 - 6 * UInt32(place))) & 63]
-        text.append(place <= left ? digit : UInt8(ascii: "="))
-      }
-      index += 3
-    }
-    return String(decoding: text, as: UTF8.self)
-  }
-
-  /// Nil unless the text is the encoding of exactly `count` bytes.
-  static func decode(_ text: String, count: Int) -> [UInt8]? {
-    guard text.utf8.count == (count + 2) / 3 * 4 else { return nil }
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(count + 2)
-    var group: UInt32 = 0
-    var filled = 0
-    for character in text.utf8 {
-      var value = values[Int(character)]
-      if character == UInt8(ascii: "="), bytes.count + 3 > count { value = 0 }
-      guard value != 0xff else { return nil }
-      group = group << 6 | UInt32(value)
-      filled += 1
-      if filled == 4 {
-        for shift in [UInt32(16), 8, 0] { bytes.append(UInt8(truncatingIfNeeded: group >> shift)) }
-        group = 0
-        filled = 0
-      }
-    }
-    bytes.removeLast(bytes.count - count)
-    return encode(bytes) == text ? bytes : nil
   }
 }

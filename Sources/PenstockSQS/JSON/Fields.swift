@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Penstock
 
 /// Typed access to the members of a request. A member of the wrong JSON type is a
 /// SerializationException in the words of the real service; unknown members are ignored, a null
