@@ -82,7 +82,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     let most = Self.largestReserve * rollGain
     let drain = overflow ? most : min(wanted, most)
     reserve = max((usable + LogFormat.sealReserve) / 2, drain)
-    deleteReserve = drain / Self.drainSize * Self.deleteSize
+    // Never so much that little room, as after a restart on a full disk, would stop all receives.
+    deleteReserve = min(drain / Self.drainSize * Self.deleteSize, rollGain / 4)
   }
 
   /// Whether a reserve for so many messages is more than the least one.

@@ -119,8 +119,8 @@ public final class SegmentedLog: Sendable {
     }
   }
 
-  /// Ends the current segment for good: a last frame, exact size, synced. The next write begins a
-  /// new one. On a clean close this tells the next start that nothing is missing.
+  /// Ends the log of this run for good: a last frame, exact size, synced. Tells the next start that
+  /// nothing is missing. Nothing may be written afterwards.
   public func seal() throws(SystemError) {
     try writer.withLock { (writer) throws(SystemError) in try sealCurrent(&writer) }
   }

@@ -247,6 +247,9 @@ enum SystemAttribute: String, CaseIterable, Sendable {
     return result
   }
 
+  /// It does not count towards a message's size, so it needs a bound of its own.
+  static let maximumTraceHeader = 4096
+
   /// The trace header among the system attributes of a send.
   static func traceHeader(_ inputs: [AttributeInput]) throws(SQSError) -> MessageAttribute? {
     for input in inputs where input.name != SystemAttribute.traceHeader.rawValue {
@@ -265,6 +268,11 @@ enum SystemAttribute: String, CaseIterable, Sendable {
       throw .invalid(
         "Message (system) attribute '\(input.name)' must contain a non-empty value of type "
           + "'String'.")
+    }
+    guard string.count <= maximumTraceHeader else {
+      throw .invalid(
+        "Message (system) attribute '\(input.name)' must not be longer than "
+          + "\(maximumTraceHeader) bytes.")
     }
     guard Alphabet.isWireText(string) else {
       throw .invalid(

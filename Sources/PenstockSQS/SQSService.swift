@@ -37,7 +37,9 @@ public final class SQSService: Sendable {
     }
     let call = Call(
       service: self, baseURL: baseURL(request), requestID: requestID,
-      traceHeader: request.headers.first("x-amzn-trace-id"), completion: completion)
+      traceHeader: request.headers.first("x-amzn-trace-id").flatMap {
+        (1...SystemAttribute.maximumTraceHeader).contains($0.utf8.count) ? $0 : nil
+      }, completion: completion)
     do throws(SQSError) {
       let action = try Self.action(request)
       return try call.run(action, Self.fields(request.body))

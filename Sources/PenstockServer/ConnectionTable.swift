@@ -12,6 +12,8 @@ struct ServerShared: Sendable {
   var connections: Gauge
   /// Bytes of request bodies.
   var bufferedBytes: Gauge
+  /// Bytes of large responses that their clients have not read.
+  var unsentBytes: Gauge
 }
 
 /// The connections of one event loop. Used on that loop only.

@@ -42,6 +42,10 @@ final class HTTPConnection: ChannelInboundHandler {
   private var reserved = 0
   /// Bytes thrown away since the last response.
   private var discarded = 0
+  /// Bytes of a large response that count in the server's gauge and are not written yet.
+  private var unsent = 0
+  /// Smaller ones are not counted: the number of connections bounds them.
+  private static let largeResponse = 64 << 10
   private var requestNumber: UInt64 = 0
   private var needsFlush = false
 
@@ -172,7 +176,11 @@ final class HTTPConnection: ChannelInboundHandler {
     phase = .working(nil)
     let (connection, number, mailbox) = (id, requestNumber, table.mailbox)
     let loop = NIOLoopBound(table, eventLoop: context.eventLoop)
+    // The engine may hold the body longer than this connection lives.
+    let (held, bufferedBytes) = (reserved, shared.bufferedBytes)
+    reserved = 0
     let ticket = shared.service.handle(request) { reply in
+      bufferedBytes.giveBack(held)
       mailbox.post(
         Delivery(connection: connection, request: number, reply: reply), to: loop)
     }
@@ -188,7 +196,17 @@ final class HTTPConnection: ChannelInboundHandler {
     guard let context, let head, case .working = phase, delivery.request == requestNumber else {
       return false
     }
-    let response = delivery.reply.response()
+    var response = delivery.reply.response()
+    let large = response.body.count > Self.largeResponse ? response.body.count : 0
+    if large > 0, !shared.unsentBytes.take(large) {
+      // Others have not read theirs. What was received here comes back when its lease ends.
+      guard let request = self.request(context) else { return false }
+      releaseBody()
+      response = shared.service.overloaded(request)
+      write(response, head, closes: true, context)
+      return false
+    }
+    unsent = large
     // After an upgrade request the parser reads no more, whatever was answered.
     let closes =
       table.isDraining || !head.isKeepAlive || head.method == .CONNECT
@@ -199,7 +217,10 @@ final class HTTPConnection: ChannelInboundHandler {
       return false
     }
     phase = .idle(hasBytes: false)
-    deadline = now + shared.configuration.idleTimeout.timeAmount
+    deadline =
+      now
+      + (large > 0 ? shared.configuration.requestTimeout : shared.configuration.idleTimeout)
+      .timeAmount
     let wasMarked = needsFlush
     needsFlush = true
     // The last part may bring in the next request: nothing may be set after it.
@@ -246,7 +267,7 @@ final class HTTPConnection: ChannelInboundHandler {
       context.write(Self.wrapOutboundOut(.body(.byteBuffer(buffer))), promise: nil)
     }
     guard closes else {
-      context.write(Self.wrapOutboundOut(.end(nil)), promise: nil)
+      context.write(Self.wrapOutboundOut(.end(nil)), promise: sentPromise(context))
       return
     }
     finish(context)
@@ -256,12 +277,26 @@ final class HTTPConnection: ChannelInboundHandler {
   /// before the connection goes: closing with unread input would reset it.
   private func finish(_ context: ChannelHandlerContext) {
     phase = .closing
-    deadline = .now() + .seconds(5)
+    deadline = .now() + shared.configuration.requestTimeout.timeAmount
     needsFlush = false
-    let bound = NIOLoopBound(context, eventLoop: context.eventLoop)
-    context.writeAndFlush(Self.wrapOutboundOut(.end(nil))).whenComplete { _ in
-      bound.value.close(mode: .output, promise: nil)
+    let promise = sentPromise(context) ?? context.eventLoop.makePromise()
+    let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+    promise.futureResult.whenComplete { _ in
+      let (connection, context) = bound.value
+      connection.deadline = .now() + .seconds(5)
+      context.close(mode: .output, promise: nil)
     }
+    context.writeAndFlush(Self.wrapOutboundOut(.end(nil)), promise: promise)
+  }
+
+  /// Gives back the bytes of a large response once the peer has taken them, or is gone.
+  private func sentPromise(_ context: ChannelHandlerContext) -> EventLoopPromise<Void>? {
+    guard unsent > 0 else { return nil }
+    let (gauge, count) = (shared.unsentBytes, unsent)
+    unsent = 0
+    let promise = context.eventLoop.makePromise(of: Void.self)
+    promise.futureResult.whenComplete { _ in gauge.giveBack(count) }
+    return promise
   }
 
   // MARK: Time and the end

@@ -35,7 +35,8 @@ public final class PenstockServer: Sendable {
       service: SQSService(store: store, configuration: configuration.service),
       configuration: configuration, wallSeconds: { store.now.milliseconds / 1000 },
       connections: Gauge(limit: configuration.maximumConnections),
-      bufferedBytes: Gauge(limit: configuration.maximumBufferedBytes))
+      bufferedBytes: Gauge(limit: configuration.maximumBufferedBytes),
+      unsentBytes: Gauge(limit: configuration.maximumBufferedBytes))
     self.logger = logger
   }
 

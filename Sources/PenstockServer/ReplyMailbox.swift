@@ -24,13 +24,12 @@ final class ReplyMailbox: Sendable {
 
   /// Puts a reply in and, if it is the first since the last `takeAll`, schedules a drain.
   func post(_ delivery: Delivery, to loop: NIOLoopBound<ConnectionTable>) {
-    let isFirst = state.withLock { state in
-      guard state.isOpen else { return false }
+    state.withLock { state in
+      guard state.isOpen else { return }
       state.waiting.append(delivery)
-      return state.waiting.count == 1
+      // Under the lock, so that nothing is scheduled on a loop that `close` has let go.
+      if state.waiting.count == 1 { loop.eventLoop.execute { loop.value.deliver() } }
     }
-    guard isFirst else { return }
-    loop.eventLoop.execute { loop.value.deliver() }
   }
 
   func takeAll() -> [Delivery] {

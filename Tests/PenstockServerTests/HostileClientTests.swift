@@ -191,6 +191,22 @@ import Testing
     }
   }
 
+  /// Answers that clients do not read are bounded in all; bytes that were read count no more.
+  @Test func largeAnswersAreCountedUntilTheyAreRead() async throws {
+    try await ServerFixture.run({ $0.maximumBufferedBytes = 600_000 }) { fixture in
+      let client = try fixture.clientWithQueue()
+      let body = String(repeating: "x", count: 400_000)
+      let send = #"{"QueueUrl":"q","MessageBody":"\#(body)"}"#
+      let receive = #"{"QueueUrl":"q","VisibilityTimeout":0,"MaxNumberOfMessages":10}"#
+      #expect(try client.call("SendMessage", send).status == 200)
+      for _ in 0..<5 { #expect(try client.call("ReceiveMessage", receive).status == 200) }
+      #expect(try client.call("SendMessage", send).status == 200)
+      let refused = try client.call("ReceiveMessage", receive)
+      #expect(refused.status == 503)
+      #expect(try isAlive(fixture))
+    }
+  }
+
   @Test func connectionsBeyondTheLimitAreClosed() async throws {
     try await ServerFixture.run({ $0.maximumConnections = 3 }) { fixture in
       let clients = try (0..<3).map { _ in try fixture.client() }

@@ -43,7 +43,8 @@ struct CheckedSend: Sendable {
 struct SendWording: Sendable {
   var missingBody: String
   var tooLong: String
-  var wrongQueueType: String
+  /// Nil for the bare sentence of a batch entry.
+  var wrongQueueType: String?
 
   static let single = SendWording(
     missingBody: "MessageBody", tooLong: "are invalid",
@@ -54,7 +55,7 @@ struct SendWording: Sendable {
     SendWording(
       missingBody: "SendMessageBatchRequestEntry.\(number).MessageBody",
       tooLong: "cannot be validated",
-      wrongQueueType: "The request include parameter that is not valid for this queue type")
+      wrongQueueType: nil)
   }
 }
 
@@ -79,7 +80,10 @@ extension Call {
           + "1 to 128 in length.")
     }
     if let id = input.deduplicationID {
-      throw .invalid(id, for: "MessageDeduplicationId", wording.wrongQueueType)
+      guard let reason = wording.wrongQueueType else {
+        throw .invalid("The request include parameter that is not valid for this queue type")
+      }
+      throw .invalid(id, for: "MessageDeduplicationId", reason)
     }
     if let delay = input.delay, !(0...900).contains(delay) {
       throw .invalid(

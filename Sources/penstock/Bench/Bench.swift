@@ -65,7 +65,7 @@ struct Bench: AsyncParsableCommand {
       for count in producers {
         for size in batch {
           // The device's speed drifts: it is measured before and after each workload.
-          let block = size == 1 ? 4096 : roundUp(size * body, to: 4096)
+          let block = roundUp(size * body, to: 4096)
           let before = try DeviceProbe.measure(root, files, block: block, seconds: seconds / 3)
           let path = "\(root)/\(kind.rawValue)-\(count)-\(size)"
           let measured = try await Workload(
