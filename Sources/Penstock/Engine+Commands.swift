@@ -46,11 +46,7 @@ extension Engine {
 
   func describe(_ queue: QueueID, _ completion: @escaping Completion<QueueDescription>) {
     critical { shared, actions in
-      guard let description = shared.state.describe(queue) else {
-        return refuse(completion, .noQueue, &shared, &actions)
-      }
-      // The counts tell of every send and delete before.
-      answerDurably(completion, description, after: told(shared), &shared, &actions)
+      answerDescribed(queue, completion, &shared, &actions)
     }
   }
 
@@ -62,7 +58,7 @@ extension Engine {
   }
 
   /// Refuses once everything that the refusal tells of is durable: a queue that is gone, say.
-  private func refuse<T: Sendable>(
+  func refuse<T: Sendable>(
     _ completion: @escaping Completion<T>, _ refusal: PenstockError, _ shared: inout Shared,
     _ actions: inout Actions
   ) {
@@ -99,10 +95,11 @@ extension Engine {
     _ queue: QueueID?, _ completion: @escaping Completion<QueueDescription>,
     _ shared: inout Shared, _ actions: inout Actions
   ) {
-    guard let queue, let description = shared.state.describe(queue),
-      let lsn = shared.state.changedBy(queue)
-    else { return actions.call(completion, .failure(.noQueue)) }
-    answerDurably(completion, description, after: LSN(lsn), &shared, &actions)
+    guard let queue, let description = shared.state.describe(queue) else {
+      return refuse(completion, .noQueue, &shared, &actions)
+    }
+    // The counts tell of every send and delete before.
+    answerDurably(completion, description, after: told(shared), &shared, &actions)
   }
 
   func changeQueue(

@@ -34,7 +34,7 @@ extension Engine {
     critical { shared, actions in
       if let error = shared.refusal { return actions.call(completion, .failure(error)) }
       guard let defaults = shared.state.receiveDefaults(queue) else {
-        return actions.call(completion, .failure(.noQueue))
+        return refuse(completion, .noQueue, &shared, &actions)
       }
       let wait = max(0, request.wait?.wholeMilliseconds ?? defaults.wait)
       let waiter = Waiters.Waiter(
@@ -218,7 +218,6 @@ extension Engine {
       } catch {
         let text =
           "message with LSN \(item.handle.message) cannot be read and was not delivered: \(error)"
-        shared.withLock { $0.unreadable += 1 }
         options.log?(text)
         failure = PenstockError(.unreadableMessage, text)
       }

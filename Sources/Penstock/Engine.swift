@@ -70,8 +70,6 @@ final class Engine: Sendable {
     var failure: PenstockError?
     /// The file system is far from full, as of the preparer's last look.
     var hasAmpleSpace = false
-    /// Messages whose bytes could not be read back.
-    var unreadable: UInt64 = 0
   }
 
   let shared: Mutex<Shared>

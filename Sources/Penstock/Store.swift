@@ -128,7 +128,7 @@ public final class Store: Sendable {
     }
     let elapsed = environment.clock.monotonicNanoseconds() &- began
     let report = RecoveryReport(
-      opened.recovery, queues: state.queueCount, messages: state.messageCount,
+      opened.recovery, queues: state.queueCount, messages: state.liveCount,
       nanoseconds: elapsed)
     let engine = Engine(
       state: state, opened: opened, options: options, environment: environment, recovery: report)

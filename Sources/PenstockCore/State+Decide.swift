@@ -34,11 +34,6 @@ extension State {
 
   public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
 
-  /// LSN of the record that made the queue what it is; an answer about the queue waits for it.
-  public func changedBy(_ id: QueueID) -> UInt64? {
-    places[id.value].map { table[$0].changedBy }
-  }
-
   public func counts(_ id: QueueID) -> QueueCounts? { places[id.value].map { table[$0].counts } }
 
   /// The queue's receive wait and visibility timeout, in milliseconds.

@@ -23,8 +23,6 @@ public struct State: Sendable {
     var settings: QueueSettings
     var createdAt: Timestamp
     var changedAt: Timestamp
-    /// LSN of the newest record that created or changed it.
-    var changedBy: UInt64
     /// Messages sent before this LSN were purged.
     var purgedBefore: UInt64 = 0
     /// Never received and visible, in the order of their sends.
@@ -37,13 +35,12 @@ public struct State: Sendable {
     var visibilityMilliseconds: Int64
     var retentionMilliseconds: Int64
 
-    init(id: QueueID, name: String, settings: QueueSettings, at: Timestamp, lsn: UInt64) {
+    init(id: QueueID, name: String, settings: QueueSettings, at: Timestamp) {
       self.id = id
       self.name = name
       self.settings = settings
       createdAt = at
       changedAt = at
-      changedBy = lsn
       visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
       retentionMilliseconds = settings.retention.wholeMilliseconds
     }
@@ -101,7 +98,7 @@ public struct State: Sendable {
     }
     switch entry.record {
     case .logCreated, .queueCreated: break
-    case .queueChanged(let settings): change(q, settings, entry.time, lsn)
+    case .queueChanged(let settings): change(q, settings, entry.time)
     case .queueDeleted: remove(q)
     case .sent(let sent): insert(q, sent, lsn, position)
     case .leased(let message, let slot, let deadline):
@@ -124,7 +121,7 @@ public struct State: Sendable {
       throw RecordError(description: "LSN \(lsn) creates queue \(id.value) a second time")
     }
     nextQueue = id.value &+ 1
-    let queue = Queue(id: id, name: name, settings: settings, at: entry.time, lsn: lsn)
+    let queue = Queue(id: id, name: name, settings: settings, at: entry.time)
     if let q = freePlaces.popLast() {
       table[q] = queue
       places[id.value] = q
@@ -138,14 +135,13 @@ public struct State: Sendable {
   }
 
   private mutating func change(
-    _ q: Int, _ settings: QueueSettings, _ at: Timestamp, _ lsn: UInt64
+    _ q: Int, _ settings: QueueSettings, _ at: Timestamp
   ) {
     let oldRetention = table[q].retentionMilliseconds
     table[q].settings = settings
     table[q].visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
     table[q].retentionMilliseconds = settings.retention.wholeMilliseconds
     table[q].changedAt = at
-    table[q].changedBy = lsn
     if table[q].retentionMilliseconds != oldRetention { moveRetention(q) }
   }
 
@@ -173,7 +169,7 @@ public struct State: Sendable {
     expiries.remove(UInt32(q), &expiryPlaces)
     places[queue.id.value] = nil
     table[q] = Queue(
-      id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt, lsn: 0)
+      id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt)
     freePlaces.append(q)
   }
 

@@ -151,7 +151,6 @@ private func mixed(
     #expect(description.settings.delay == .seconds(1))
     #expect(description.settings.visibilityTimeout == .seconds(5))
     #expect(description.changedAt.milliseconds == description.createdAt.milliseconds + 7000)
-    #expect(machine.state.changedBy(queue) == machine.log.last?.lsn)
   }
 
   @Test func namesAreListedInOrderFromAPrefixAndAPlace() throws {

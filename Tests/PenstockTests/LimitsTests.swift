@@ -40,6 +40,20 @@ import Testing
     try await store.close()
   }
 
+  /// The report counts messages that are there, not places that a purge has yet to free.
+  @Test func theReportOfAPurgedStoreCountsNothing() async throws {
+    let bench = Bench()
+    var (store, queue) = try await bench.openWithQueue()
+    let entries = (0..<100).map { _ in SendEntry(MessageContent(body: [1])) }
+    for result in try await queue.send(batch: entries) { _ = try result.get() }
+    try await queue.purge()
+    try await store.close()
+    (store, queue) = try await bench.openWithQueue()
+    #expect(store.recovery.messages == 0)
+    #expect(store.recovery.queues == 1)
+    try await store.close()
+  }
+
   private final class Opened: Sendable {
     let store = Mutex<Store?>(nil)
   }
