@@ -46,6 +46,9 @@ let package = Package(
     .target(
       name: "PenstockTesting", dependencies: ["PenstockSystem", "Penstock"], swiftSettings: engine),
     .target(
+      name: "PenstockExplorer", dependencies: ["PenstockTesting", "PenstockSystem", "Penstock"],
+      swiftSettings: engine),
+    .target(
       name: "PenstockSQS",
       dependencies: ["Penstock", server("Crypto", "swift-crypto")], swiftSettings: common),
     .target(
@@ -60,7 +63,7 @@ let package = Package(
     .executableTarget(
       name: "penstock",
       dependencies: [
-        "PenstockServer", "Penstock", "PenstockSystem",
+        "PenstockServer", "PenstockExplorer", "Penstock", "PenstockSystem",
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
         server("UnixSignals", "swift-service-lifecycle"),
@@ -87,6 +90,10 @@ let package = Package(
     .testTarget(
       name: "PenstockServerTests",
       dependencies: ["penstock", "PenstockServer", "PenstockTesting"], swiftSettings: common),
+    .testTarget(
+      name: "PenstockExplorerTests",
+      dependencies: ["PenstockExplorer", "Penstock", "PenstockSystem", "PenstockTesting"],
+      swiftSettings: common),
     .testTarget(name: "TidyTests", swiftSettings: common),
   ]
 )

@@ -122,7 +122,8 @@ extension Engine {
       return .nothing
     }
     let limit = min(waiter.maximumMessages, maximumGroupSize / Self.smallRecordSize)
-    let found = shared.state.candidates(waiter.queue, limit: limit)
+    var found = shared.state.candidates(waiter.queue, limit: limit)
+    if plantedBug == .receivesNewestFirst { found.reverse() }
     guard !found.isEmpty else { return .nothing }
     let size = found.count * Self.smallRecordSize
     switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
@@ -152,7 +153,8 @@ extension Engine {
     }
     // Nobody may see a message that could still vanish: one that is not durable yet takes its lease
     // with it into the sync it waits for.
-    let mustSync = isSynced && LSN(newest) > shared.tail.durableLSN
+    let mustSync =
+      isSynced && LSN(newest) > shared.tail.durableLSN && plantedBug != .showsUnsynced
     if mustSync {
       shared.tail.requireSync()
       shared.lastSynced = last

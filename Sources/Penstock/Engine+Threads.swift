@@ -4,7 +4,22 @@ internal import PenstockLog
 internal import PenstockSystem
 internal import Synchronization
 
-// Four threads per store. Each is a loop around one step, so that a test can run the steps itself.
+/// One of the four threads of a store. Each is a loop around turns, so that a simulation can take
+/// the turns itself, in an order of its own: see `StoreDriver`.
+package enum Worker: Int, CaseIterable, Sendable {
+  case writer, reader, scheduler, preparer
+}
+
+/// What a worker does after a turn.
+enum Rest {
+  /// The next turn.
+  case none
+  /// It sleeps until its bell rings.
+  case untilRung
+  /// The same, but not for longer.
+  case atMost(nanoseconds: UInt64)
+  case forGood
+}
 
 extension Engine {
   /// How long the log must be idle before a heartbeat frame witnesses the last commit (L8).
@@ -17,51 +32,89 @@ extension Engine {
   func start() throws(SystemError) {
     var threads: [SystemThread] = []
     do throws(SystemError) {
-      threads.append(try SystemThread(name: "penstock-read") { self.readerLoop() })
-      threads.append(try SystemThread(name: "penstock-time") { self.schedulerLoop() })
-      threads.append(try SystemThread(name: "penstock-prep") { self.preparerLoop() })
+      for (worker, name) in [(Worker.reader, "read"), (.scheduler, "time"), (.preparer, "prep")] {
+        threads.append(try SystemThread(name: "penstock-\(name)") { self.loop(worker) })
+      }
       // The writer outlives the others and closes the store.
       let others = threads
       _ = try SystemThread(name: "penstock-log") {
-        self.writerLoop()
-        self.stop(others)
+        self.loop(.writer)
+        self.stopOthers()
+        for thread in others { thread.join() }
         self.finishClosing()
       }
     } catch {
-      stop(threads)
+      stopOthers()
+      for thread in threads { thread.join() }
       throw error
     }
   }
 
-  private func stop(_ threads: [SystemThread]) {
+  /// Tells every worker but the writer to end.
+  func stopOthers() {
     isStopping.store(true, ordering: .releasing)
     for bell in [readerBell, schedulerBell, preparerBell] { bell.ring() }
-    for thread in threads { thread.join() }
   }
 
   private var stopping: Bool { isStopping.load(ordering: .acquiring) }
 
-  // MARK: Writing
+  func bell(of worker: Worker) -> Doorbell {
+    switch worker {
+    case .writer: writerBell
+    case .reader: readerBell
+    case .scheduler: schedulerBell
+    case .preparer: preparerBell
+    }
+  }
 
-  private func writerLoop() {
+  private func loop(_ worker: Worker) {
+    let bell = bell(of: worker)
+    var hasRung = true
     while true {
-      if writerStep() { continue }
-      let (isOver, isIdle) = shared.withLock { shared -> (Bool, Bool) in
-        switch shared.phase {
-        case .running: return (false, shared.tail.needsHeartbeat)
-        // A command may have been taken between the step and the close.
-        case .closing: return (!shared.tail.hasBatches, false)
-        case .failed, .closed: return (false, false)
-        }
-      }
-      if isOver { return sealAndStop() }
-      if isClosingAfterFailure { return }
-      if isIdle {
-        if !writerBell.wait(nanoseconds: Self.heartbeatDelay) { heartbeat() }
-      } else {
-        writerBell.wait()
+      switch turn(of: worker, hasRung: hasRung) {
+      case .none: hasRung = true
+      case .untilRung:
+        bell.wait()
+        hasRung = true
+      case .atMost(let nanoseconds): hasRung = bell.wait(nanoseconds: nanoseconds)
+      case .forGood: return
       }
     }
+  }
+
+  /// Does one piece of a worker's work.
+  ///
+  /// - Parameter hasRung: false when the time of the rest before is over and no bell ended it.
+  func turn(of worker: Worker, hasRung: Bool) -> Rest {
+    switch worker {
+    case .writer: writerTurn(hasRung)
+    case .reader: readerTurn()
+    case .scheduler: schedulerTurn()
+    case .preparer: preparerTurn()
+    }
+  }
+
+  // MARK: Writing
+
+  private func writerTurn(_ hasRung: Bool) -> Rest {
+    if writerStep() { return .none }
+    let (isOver, isIdle) = shared.withLock { shared -> (Bool, Bool) in
+      switch shared.phase {
+      case .running: return (false, shared.tail.needsHeartbeat)
+      // A command may have been taken between the step and the close.
+      case .closing: return (!shared.tail.hasBatches, false)
+      case .failed, .closed: return (false, false)
+      }
+    }
+    if isOver {
+      sealLog()
+      return .forGood
+    }
+    if isClosingAfterFailure { return .forGood }
+    guard isIdle else { return .untilRung }
+    if hasRung { return .atMost(nanoseconds: Self.heartbeatDelay) }
+    heartbeat()
+    return .none
   }
 
   /// Writes and syncs what was appended, and releases the answers. False when there was nothing.
@@ -111,34 +164,25 @@ extension Engine {
 
   // MARK: Reading
 
-  private func readerLoop() {
-    while true {
-      if let job = readJobs.withLock({ $0.popFirst() }) {
-        read(job)
-      } else if stopping {
-        return
-      } else {
-        readerBell.wait()
-      }
+  private func readerTurn() -> Rest {
+    guard let job = readJobs.withLock({ $0.popFirst() }) else {
+      return stopping ? .forGood : .untilRung
     }
+    read(job)
+    return .none
   }
 
   // MARK: Time
 
-  private func schedulerLoop() {
-    while !stopping {
-      let next = schedulerStep()
-      guard next.milliseconds != .max else {
-        schedulerBell.wait()
-        continue
-      }
-      let (delay, overflow) = next.milliseconds.subtractingReportingOverflow(now.milliseconds)
-      if overflow || delay > 0 {
-        // A day at most: the sum in nanoseconds stays small, and looking once more costs nothing.
-        let milliseconds = overflow ? 86_400_000 : min(delay, 86_400_000)
-        _ = schedulerBell.wait(nanoseconds: UInt64(milliseconds) * 1_000_000)
-      }
-    }
+  private func schedulerTurn() -> Rest {
+    if stopping { return .forGood }
+    let next = schedulerStep()
+    if next.milliseconds == .max { return .untilRung }
+    let (delay, overflow) = next.milliseconds.subtractingReportingOverflow(now.milliseconds)
+    if !overflow, delay <= 0 { return .none }
+    // A day at most: the sum in nanoseconds stays small, and looking once more costs nothing.
+    let milliseconds = overflow ? 86_400_000 : min(delay, 86_400_000)
+    return .atMost(nanoseconds: UInt64(milliseconds) * 1_000_000)
   }
 
   /// Does what time has brought: ended leases, ended waits, ended retention. Returns when to look
@@ -168,31 +212,21 @@ extension Engine {
 
   // MARK: Preparing
 
-  private func preparerLoop() {
-    while !stopping {
-      let hasAmpleSpace = hasAmpleSpace()
-      let (isNeeded, looksAgain) = shared.withLock { shared -> (Bool, Bool) in
-        guard case .running = shared.phase else { return (false, false) }
-        let messages = shared.state.liveCount
-        shared.hasAmpleSpace = hasAmpleSpace
-        shared.tail.keepReserve(messages: hasAmpleSpace ? 0 : messages)
-        if shared.tail.needsSegment { return (true, false) }
-        // Enough is ready, so nothing is short; the next need will ring and find out anew.
-        shared.tail.isShortOfSpace = false
-        return (false, hasAmpleSpace && shared.tail.wantsReserve(messages: messages))
-      }
-      guard isNeeded else {
-        if looksAgain {
-          _ = preparerBell.wait(nanoseconds: Self.spaceCheck)
-        } else {
-          preparerBell.wait()
-        }
-        continue
-      }
-      if !preparerStep(), !stopping {
-        _ = preparerBell.wait(nanoseconds: Self.fullDiskRetry)
-      }
+  private func preparerTurn() -> Rest {
+    if stopping { return .forGood }
+    let hasAmpleSpace = hasAmpleSpace()
+    let (isNeeded, looksAgain) = shared.withLock { shared -> (Bool, Bool) in
+      guard case .running = shared.phase else { return (false, false) }
+      let messages = shared.state.liveCount
+      shared.hasAmpleSpace = hasAmpleSpace
+      shared.tail.keepReserve(messages: hasAmpleSpace ? 0 : messages)
+      if shared.tail.needsSegment { return (true, false) }
+      // Enough is ready, so nothing is short; the next need will ring and find out anew.
+      shared.tail.isShortOfSpace = false
+      return (false, hasAmpleSpace && shared.tail.wantsReserve(messages: messages))
     }
+    guard isNeeded else { return looksAgain ? .atMost(nanoseconds: Self.spaceCheck) : .untilRung }
+    return preparerStep() || stopping ? .none : .atMost(nanoseconds: Self.fullDiskRetry)
   }
 
   /// A file system that does not say is taken for nearly full.
@@ -252,11 +286,11 @@ extension Engine {
 
   private var isClosingAfterFailure: Bool { shared.withLock { !$0.closers.isEmpty } }
 
-  private func sealAndStop() {
+  private func sealLog() {
     do throws(SystemError) { try log.seal() } catch { fail("sealing the log", error) }
   }
 
-  private func finishClosing() {
+  func finishClosing() {
     // Reads that were under way have been answered: the reader was joined.
     log.close()
     let (completions, error) = shared.withLock { shared -> ([Completion<Void>], PenstockError?) in

@@ -77,8 +77,9 @@ final class Engine: Sendable {
   let options: StoreOptions
   let handleKey: SipHash
   let recovery: RecoveryReport
-  private let clock: any SystemClock
+  let clock: any SystemClock
   let random: any RandomSource
+  let plantedBug: PlantedBug?
   private let startWall: Int64
   private let startMonotonic: UInt64
 
@@ -98,6 +99,7 @@ final class Engine: Sendable {
     self.recovery = recovery
     clock = environment.clock
     random = environment.random
+    plantedBug = environment.plantedBug
     let file = opened.log.storeFile
     handleKey = SipHash(key: (file.keyHigh, file.keyLow))
     // Time goes on from the last record, also if the machine's clock was set back meanwhile.
@@ -152,6 +154,7 @@ final class Engine: Sendable {
 
   private func finishSection(_ shared: inout Shared, _ actions: inout Actions) {
     actions.ringsWriter = actions.ringsWriter || shared.tail.hasBatches
+    if plantedBug == .forgetsTheWriter { actions.ringsWriter = false }
     actions.ringsPreparer =
       actions.ringsPreparer || (shared.tail.needsSegment && !shared.tail.isShortOfSpace)
     let next = shared.nextLook
@@ -236,7 +239,7 @@ final class Engine: Sendable {
     _ finish: @escaping @Sendable (PenstockError?, inout Actions) -> Void
   ) {
     let reached = synced ? shared.tail.durableLSN : shared.tail.writtenLSN
-    if lsn <= reached {
+    if lsn <= reached || plantedBug == .answersBeforeSync {
       finish(nil, &actions)
     } else if let error = shared.writingEnded {
       finish(error, &actions)
@@ -255,10 +258,12 @@ final class Engine: Sendable {
       _ = shared.written.popFirst()
       first.finish(nil, &actions)
     }
+    let before = actions.callbacks.count
     while let first = shared.synced.first, first.lsn <= shared.tail.durableLSN {
       _ = shared.synced.popFirst()
       first.finish(nil, &actions)
     }
+    if plantedBug == .answersOutOfOrder { actions.callbacks[before...].reverse() }
   }
 
   /// Ends writing for good: what waits for the log has an unknown outcome, what comes is refused
@@ -309,6 +314,10 @@ extension Engine.Shared {
     case .running, .closing: nil
     case .failed, .closed: refusal
     }
+  }
+
+  var isWaitingForRoom: Bool {
+    !waitingForRoom.isEmpty || !drainsWaitingForRoom.isEmpty || !receivesWaitingForRoom.isEmpty
   }
 
   /// When the scheduler has something to do again.

@@ -37,6 +37,9 @@ public struct StoreEnvironment: Sendable {
   public var fileSystem: any FileSystem
   public var clock: any SystemClock
   public var random: any RandomSource
+  package var plantedBug: PlantedBug?
+  /// A planted bug of replay: changes a record, and answers how often it is applied.
+  package var replaying: (@Sendable (inout Entry) -> Int)?
 
   /// The machine's own.
   public init() {
@@ -103,10 +106,30 @@ public final class Store: Sendable {
     at path: String, options: StoreOptions = StoreOptions(),
     environment: StoreEnvironment = StoreEnvironment()
   ) throws(PenstockError) -> Store {
+    let engine = try openEngine(at: path, options: options, environment: environment)
+    do throws(SystemError) { try engine.start() } catch {
+      engine.log.close()
+      throw PenstockError(.inputOutput, error.description)
+    }
+    return Store(engine: engine)
+  }
+
+  /// As `openBlocking`, with a driver in the place of the store's threads.
+  package static func openDriven(
+    at path: String, options: StoreOptions, environment: StoreEnvironment
+  ) throws(PenstockError) -> (Store, StoreDriver) {
+    let engine = try openEngine(at: path, options: options, environment: environment)
+    return (Store(engine: engine), StoreDriver(engine))
+  }
+
+  private static func openEngine(
+    at path: String, options: StoreOptions, environment: StoreEnvironment
+  ) throws(PenstockError) -> Engine {
     let began = environment.clock.monotonicNanoseconds()
     var state = State()
     var logOptions = LogOptions()
     logOptions.segmentSize = options.segmentSize
+    logOptions.plantedBug = environment.plantedBug
     let opened: SegmentedLog.Opened
     do throws(LogError) {
       opened = try SegmentedLog.open(
@@ -114,8 +137,10 @@ public final class Store: Sendable {
         random: environment.random, clock: environment.clock
       ) { (place, payload) throws(LogError) in
         do throws(RecordError) {
-          let entry = try Entry(payload)
-          try state.apply(entry, lsn: place.lsn.value, position: place.position.packed)
+          var entry = try Entry(payload)
+          for _ in 0..<(environment.replaying?(&entry) ?? 1) {
+            try state.apply(entry, lsn: place.lsn.value, position: place.position.packed)
+          }
         } catch {
           throw .corrupted(
             .init(
@@ -130,13 +155,8 @@ public final class Store: Sendable {
     let report = RecoveryReport(
       opened.recovery, queues: state.queueCount, messages: state.liveCount,
       nanoseconds: elapsed)
-    let engine = Engine(
+    return Engine(
       state: state, opened: opened, options: options, environment: environment, recovery: report)
-    do throws(SystemError) { try engine.start() } catch {
-      opened.log.close()
-      throw PenstockError(.inputOutput, error.description)
-    }
-    return Store(engine: engine)
   }
 
   public var path: String { engine.log.directory }
@@ -172,6 +192,15 @@ public final class Store: Sendable {
 
   /// Receives that wait for a message.
   package var waitingReceives: Int { engine.shared.withLock { $0.waiters.count } }
+
+  /// Whether a command or a receive waits for room in the log.
+  package var isWaitingForRoom: Bool { engine.shared.withLock { $0.isWaitingForRoom } }
+
+  /// Equal for stores with equal contents.
+  package var stateHash: UInt64 { engine.look { $0.stateHash() } }
+
+  /// The first invariant of the state that does not hold, in words; nil when all do.
+  package var brokenInvariant: String? { engine.look { $0.brokenInvariant() } }
 
   /// Tells the store that an injected clock was moved: the scheduler sleeps in real time.
   package func timeHasMoved() { engine.schedulerBell.ring() }

@@ -49,6 +49,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   private var isSegmentWanted = false
 
   private let usable: Int
+  private let plantedBug: PlantedBug?
   /// Bytes that sends must leave to what drains.
   package private(set) var reserve: Int
   /// Bytes that leases must leave to deletes.
@@ -58,7 +59,10 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   static let pendingLimit = 16 << 20
 
   /// Continues after `lastLSN`; the first batch goes to the segment after `lastSegment`.
-  package init(lastLSN: LSN, nextSegment: UInt32, segmentSize: Int) {
+  package init(
+    lastLSN: LSN, nextSegment: UInt32, segmentSize: Int, plantedBug: PlantedBug? = nil
+  ) {
+    self.plantedBug = plantedBug
     nextLSN = lastLSN.advanced(by: 1)
     writtenLSN = lastLSN
     durableLSN = lastLSN
@@ -179,6 +183,10 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     nextLSN = lsn.advanced(by: 1)
     let position = LogPosition(
       segment: batch.segment, offset: UInt32(truncatingIfNeeded: batch.offset + start))
+    if plantedBug == .splitsGroups {
+      closeOpenBatch()
+      open = newBatch()
+    }
     return (lsn, position)
   }
 

@@ -46,6 +46,7 @@ struct RecoveredEnd {
 public struct LogOptions: Sendable {
   /// Size of a segment file in bytes; a multiple of 4096 from 64 KiB to 1 GiB.
   public var segmentSize = 32 << 20
+  package var plantedBug: PlantedBug?
   public init() {}
 
   func validated() throws(LogError) {
@@ -104,7 +105,7 @@ extension SegmentedLog {
     }
     var recovery = Recovery(
       directory: directory, fileSystem: fileSystem, random: random,
-      segmentSize: options.segmentSize)
+      segmentSize: options.segmentSize, plantedBug: options.plantedBug)
     do throws(LogError) {
       let storeFile = try recovery.openStoreFile(createdAt: clock.wallMilliseconds())
       try recovery.replaySegments(store: storeFile.store, replay)
@@ -113,7 +114,7 @@ extension SegmentedLog {
         segmentSize: options.segmentSize, random: random, lock: lock, recovered: recovery.end)
       var tail = LogTail(
         lastLSN: recovery.end.lastLSN, nextSegment: recovery.end.nextOrdinal,
-        segmentSize: options.segmentSize)
+        segmentSize: options.segmentSize, plantedBug: options.plantedBug)
       for _ in recovery.end.prepared { tail.prepared() }
       return Opened(log: log, tail: tail, recovery: recovery.report)
     } catch {
@@ -134,6 +135,7 @@ struct Recovery {
   let fileSystem: any FileSystem
   let random: any RandomSource
   let segmentSize: Int
+  let plantedBug: PlantedBug?
   var report = LogRecovery()
   var end = RecoveredEnd()
   private(set) var segmentNames: [String] = []
@@ -141,12 +143,14 @@ struct Recovery {
   private var leftovers: [String] = []
 
   init(
-    directory: String, fileSystem: any FileSystem, random: any RandomSource, segmentSize: Int
+    directory: String, fileSystem: any FileSystem, random: any RandomSource, segmentSize: Int,
+    plantedBug: PlantedBug?
   ) {
     self.directory = directory
     self.fileSystem = fileSystem
     self.random = random
     self.segmentSize = segmentSize
+    self.plantedBug = plantedBug
   }
 
   func path(_ name: String) -> String { directory + "/" + name }

@@ -72,6 +72,12 @@ internal import Synchronization
     unsafe pthread_cond_signal(condition)
   }
 
+  /// Whether it has rung and nobody took that.
+  package var isRung: Bool { rung.load(ordering: .sequentiallyConsistent) }
+
+  /// Takes a ring without waiting; false when there is none.
+  package func take() -> Bool { rung.exchange(false, ordering: .sequentiallyConsistent) }
+
   /// Waits for a ring.
   public func wait() {
     _ = wait { unsafe pthread_cond_wait(condition, mutex) }

@@ -83,6 +83,9 @@ public struct Oracle: Sendable {
   /// Takes all messages of a queue.
   public mutating func purgeQueue(_ id: QueueID) { queues[id]?.messages = [] }
 
+  /// The settings of a queue; nil when there is no such queue.
+  public func settings(_ id: QueueID) -> QueueSettings? { queues[id]?.settings }
+
   /// Messages of a queue by state; nil when there is no such queue.
   public func counts(_ id: QueueID) -> QueueCounts? {
     guard let queue = queues[id] else { return nil }

@@ -6,5 +6,5 @@ import ArgumentParser
   static let configuration = CommandConfiguration(
     commandName: "penstock",
     abstract: "A durable queue engine with an SQS-compatible server.",
-    subcommands: [Serve.self, Bench.self])
+    subcommands: [Serve.self, Bench.self, Explore.self])
 }

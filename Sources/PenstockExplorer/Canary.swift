@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Penstock
+internal import PenstockSystem
+internal import PenstockTesting
+
+/// A planted bug that the proof must catch, so that it is known to be able to.
+///
+/// Some leave calls to the file system out, as code would that forgot them; some spoil the replay of
+/// the log; the others are switches in the engine itself: see `PlantedBug`.
+package enum Canary: String, CaseIterable, Sendable {
+  case answersBeforeSync
+  case answersOutOfOrder
+  case skipsTheDirectorySync
+  case skipsTheHeaderSync
+  case skipsTheSealSync
+  case skipsTheCut
+  case ignoresFailedSyncs
+  case showsUnsynced
+  case splitsGroups
+  case trustsTheTail
+  case cutsWhatWasDurable
+  case refusesUnsyncedWindows
+  case receivesNewestFirst
+  case forgetsTheWriter
+  case forgetsLeases
+  case forgetsLeaseChanges
+  case forgetsDelays
+  case forgetsDeletes
+  case forgetsPurges
+  case forgetsSettings
+  case prolongsLeases
+  case countsLeasesTwice
+  case appliesSendsTwice
+
+  var inEngine: PlantedBug? {
+    switch self {
+    case .answersBeforeSync: .answersBeforeSync
+    case .answersOutOfOrder: .answersOutOfOrder
+    case .showsUnsynced: .showsUnsynced
+    case .splitsGroups: .splitsGroups
+    case .trustsTheTail: .trustsTheTail
+    case .cutsWhatWasDurable: .cutsWhatWasDurable
+    case .refusesUnsyncedWindows: .refusesUnsyncedWindows
+    case .receivesNewestFirst: .receivesNewestFirst
+    case .forgetsTheWriter: .forgetsTheWriter
+    default: nil
+    }
+  }
+
+  func handling(of call: Call) -> SimulatedProcess.Handling {
+    switch self {
+    case .skipsTheDirectorySync where call.kind == .syncDirectory: .leftOut
+    case .skipsTheHeaderSync where call.kind == .syncData && call.path.hasSuffix(".next"): .leftOut
+    case .skipsTheSealSync where call.kind == .sync && call.path.hasSuffix(".seg"): .leftOut
+    case .skipsTheCut where call.kind == .truncate: .leftOut
+    case .ignoresFailedSyncs where call.kind == .syncData || call.kind == .sync: .ignoringErrors
+    default: .asAsked
+    }
+  }
+
+  var replaying: (@Sendable (inout Entry) -> Int)? {
+    switch self {
+    case .forgetsLeases: { if case .leased = $0.record { 0 } else { 1 } }
+    case .forgetsLeaseChanges: { if case .leaseChanged = $0.record { 0 } else { 1 } }
+    case .forgetsDeletes: { if case .deleted = $0.record { 0 } else { 1 } }
+    case .forgetsPurges: { if case .purged = $0.record { 0 } else { 1 } }
+    case .forgetsSettings: { if case .queueChanged = $0.record { 0 } else { 1 } }
+    case .countsLeasesTwice: { if case .leased = $0.record { 2 } else { 1 } }
+    case .appliesSendsTwice: { if case .sent = $0.record { 2 } else { 1 } }
+    case .forgetsDelays:
+      { entry in
+        if case .sent(var sent) = entry.record {
+          sent.visibleAt = nil
+          entry.record = .sent(sent)
+        }
+        return 1
+      }
+    case .prolongsLeases:
+      { entry in
+        if case .leased(let message, let slot, let deadline) = entry.record {
+          entry.record = .leased(message: message, slot: slot, deadline: deadline.adding(1000))
+        }
+        return 1
+      }
+    default: nil
+    }
+  }
+}

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Penstock
+internal import PenstockSystem
+internal import PenstockTesting
+
+/// What an exploration did.
+package struct Tally: Sendable {
+  package var histories = 0
+  /// Calls to the file system before which power was lost, or the process killed.
+  package var points = 0
+  /// Legal outcomes of those, all of them at every point.
+  package var states = 0
+  /// Outcomes that left a disk, with promises, that was not judged before in its history.
+  package var distinct = 0
+  /// Points with more outcomes than were tried.
+  package var capped = 0
+  /// Disks damaged on purpose; those refused; those that showed everything all the same.
+  package var damages = 0
+  package var refused = 0
+  package var harmless = 0
+  package var checks = Checks()
+  /// The sum of the traces' hashes: it does not depend on which thread ran what.
+  package var hash: UInt64 = 0
+
+  package init() {}
+
+  package mutating func add(_ other: Tally) {
+    histories += other.histories
+    points += other.points
+    states += other.states
+    distinct += other.distinct
+    capped += other.capped
+    damages += other.damages
+    refused += other.refused
+    harmless += other.harmless
+    checks.add(other.checks)
+    hash &+= other.hash
+  }
+}
+
+/// Runs one history and loses power before every call to the file system of its last operation,
+/// with every outcome that the disk allows.
+///
+/// Calls before the last operation belong to the shorter history that ends there.
+struct Exploration {
+  let setup: Setup
+  /// More outcomes than this of one point are not all tried; such points are counted.
+  var limit = 4096
+  /// Of such a point, so many more outcomes by seed.
+  static let seeds: UInt64 = 64
+  /// Whether power is also lost at every call of the recovery after each loss.
+  var losesRecovery = false
+  /// Whether the disk that is left at the end is also damaged, sector by sector.
+  var damages = false
+
+  /// - Parameter lastSteps: how many steps belong to the last operation.
+  func explore(_ history: [Step], lastSteps: Int, _ tally: inout Tally) throws(Violation) {
+    let world = World(setup)
+    let looker = Looker(self, tally)
+    world.onCall = { world throws(Violation) in
+      if world.stepsLeft < lastSteps { try looker.look(world) }
+    }
+    defer { tally = looker.tally }
+    try world.run(history)
+    looker.tally.histories += 1
+    try looker.look(world)
+    if damages { try looker.damage(world) }
+    looker.tally.checks.add(world.checks)
+    looker.tally.hash &+= world.trace.value
+  }
+
+  private final class Looker: @unchecked Sendable {  // an exploration has one thread
+    let exploration: Exploration
+    let judge: Judge
+    var tally: Tally
+    private var seen: Set<UInt64> = []
+    /// What went wrong in the middle of a recovery, and how many calls that has made.
+    private var inRecovery: (calls: Int, violation: Violation?) = (0, nil)
+
+    init(_ exploration: Exploration, _ tally: Tally) {
+      self.exploration = exploration
+      self.tally = tally
+      judge = Judge(exploration.setup)
+    }
+
+    func look(_ world: World) throws(Violation) {
+      tally.points += 1
+      tally.states += 1
+      let story = "call \(world.calls)"
+      let killed = world.disk.copy()
+      killed.kill()
+      try judgeOnce(killed, world, least: world.timeline.written, "\(story), killed")
+      try lose(world.disk, world, story, again: exploration.losesRecovery)
+    }
+
+    /// Every outcome of a loss of power at this moment.
+    private func lose(
+      _ disk: SimulatedFileSystem, _ world: World, _ story: String, again: Bool
+    ) throws(Violation) {
+      var chooser = ExhaustiveChooser()
+      while chooser.next() {
+        if chooser.rounds > exploration.limit {
+          tally.capped += 1
+          for seed in 0..<Exploration.seeds {
+            var chooser = SeededChooser(seed: seed)
+            try lose(disk, choosing: &chooser, world, "\(story), seed \(seed)", again)
+          }
+          return
+        }
+        try lose(disk, choosing: &chooser, world, "\(story), outcome \(chooser.rounds)", again)
+      }
+    }
+
+    private func lose(
+      _ disk: SimulatedFileSystem, choosing chooser: inout some Chooser, _ world: World,
+      _ story: String, _ again: Bool
+    ) throws(Violation) {
+      tally.states += 1
+      let left = disk.crashed(choosing: &chooser, garbling: exploration.setup.isGarbling)
+      let isNew = try judgeOnce(left, world, least: world.timeline.least, story)
+      if isNew, again { try loseRecovery(left, world, story) }
+    }
+
+    @discardableResult
+    private func judgeOnce(
+      _ disk: SimulatedFileSystem, _ world: World, least: Int, _ story: String
+    ) throws(Violation) -> Bool {
+      var key = TraceHash()
+      key.add(UInt64(least) << 32 | UInt64(world.timeline.last))
+      key.add(UInt64(bitPattern: world.clock.wallMilliseconds()))
+      key.add(disk)
+      guard seen.insert(key.value).inserted else { return false }
+      tally.distinct += 1
+      _ = try judge.judge(disk, world.timeline, least: least, world.clock, &tally.checks, story)
+      return true
+    }
+
+    private func loseRecovery(
+      _ disk: SimulatedFileSystem, _ world: World, _ story: String
+    ) throws(Violation) {
+      let copy = disk.copy()
+      copy.kill()
+      inRecovery = (0, nil)
+      let process = SimulatedProcess(copy) { [unowned self] _, call in
+        inRecovery.calls += 1
+        tally.points += 1
+        do throws(Violation) {
+          if inRecovery.violation == nil {
+            try lose(copy, world, "\(story), call \(inRecovery.calls) of recovery", again: false)
+          }
+        } catch { inRecovery.violation = error }
+        return exploration.setup.canary?.handling(of: call) ?? .asAsked
+      }
+      do throws(PenstockError) {
+        _ = try Machine(exploration.setup, process, world.clock, StableRandom(seed: 400))
+      } catch { throw Violation(.legalCrashIsAccepted, "\(story): refused: \(error)") }
+      if let violation = inRecovery.violation { throw violation }
+    }
+
+    // MARK: Damage
+
+    /// Damages the disk that the process left, one sector after the other: what was acknowledged
+    /// and has a witness must all be there, or the start be refused.
+    func damage(_ world: World) throws(Violation) {
+      let disk = world.disk.copy()
+      disk.kill()
+      guard let names = try? disk.list(Setup.directory) else { return }
+      let random = StableRandom(seed: 500)
+      for name in names where name.hasSuffix(".seg") || name == "STORE" {
+        let path = Setup.directory + "/" + name
+        guard let bytes = disk.contents(of: path) else { continue }
+        for sector in stride(from: 0, to: bytes.count, by: 4096) {
+          let range = sector..<min(sector + 4096, bytes.count)
+          guard bytes[range].contains(where: { $0 != 0 }) else { continue }
+          var spoiled = bytes
+          let bit = random.below(8)
+          let used = bytes[range].lastIndex { $0 != 0 } ?? sector
+          spoiled[sector + random.below(used - sector + 1)] ^= 1 << UInt8(bit)
+          try tryDamaged(disk, path, spoiled, world, "a bit of \(name) at \(sector) flipped")
+          spoiled = bytes
+          spoiled.replaceSubrange(range, with: repeatElement(0, count: range.count))
+          try tryDamaged(disk, path, spoiled, world, "\(name) zeroed at \(sector)")
+          try tryDamaged(
+            disk, path, Array(bytes[..<sector]), world, "\(name) cut at \(sector)")
+        }
+        let without = disk.copy()
+        without.erase(path)
+        try tryOpening(without, world, "\(name) removed")
+      }
+    }
+
+    private func tryDamaged(
+      _ disk: SimulatedFileSystem, _ path: String, _ bytes: [UInt8], _ world: World,
+      _ story: String
+    ) throws(Violation) {
+      let copy = disk.copy()
+      copy.replace(path, with: bytes)
+      try tryOpening(copy, world, story)
+    }
+
+    private func tryOpening(
+      _ disk: SimulatedFileSystem, _ world: World, _ story: String
+    ) throws(Violation) {
+      tally.damages += 1
+      let before = disk.copy()
+      do throws(PenstockError) {
+        _ = try Machine(exploration.setup, before, world.clock, StableRandom(seed: 600))
+      } catch {
+        let isRight = error.code == .corrupted || error.code == .storeNotFound
+        try tally.checks.check(.damageIsRefused, isRight, "\(story): refused with \(error)")
+        tally.refused += 1
+        return
+      }
+      do throws(Violation) {
+        _ = try judge.judge(
+          disk, world.timeline, least: world.timeline.last, world.clock, &tally.checks, story)
+      } catch {
+        throw Violation(.damageIsRefused, "\(story), and not refused: \(error)")
+      }
+      try tally.checks.check(.damageIsRefused, true, "")
+      tally.harmless += 1
+    }
+  }
+}
+
+extension TraceHash {
+  /// Names and contents of all files of the store.
+  mutating func add(_ disk: SimulatedFileSystem) {
+    guard let names = try? disk.list(Setup.directory) else { return }
+    for name in names {
+      add(name)
+      guard let bytes = disk.contents(of: Setup.directory + "/" + name) else { continue }
+      add(UInt64(bytes.count) << 32 | UInt64(bytes.withRaw { CRC32C.of($0) }))
+    }
+  }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Small histories: everything that can be said with a few operations of an alphabet after a
+/// prelude, each operation at rest, pending, or in the middle of a call that the one before it
+/// caused.
+///
+/// Most known bugs of this kind need no more than three operations (L18).
+package struct Family: Sendable {
+  package var name: String
+  var prelude: String
+  var alphabet: [String]
+  /// Operations in the longest history.
+  package var length: Int
+  var machine = "machine 0 0 0"
+  var losesRecovery = false
+  var damages = false
+  /// Outcomes of one loss of power beyond which only some are tried.
+  var limit = 4096
+
+  /// How an operation is followed by the next one: at rest, pending, inside the writer's first
+  /// call, inside its second.
+  private static let joints = [", settle", "", ", during 1 1, settle", ", during 2 1, settle"]
+
+  struct History {
+    var steps: [Step]
+    /// How many steps belong to the last operation.
+    var lastSteps: Int
+  }
+
+  /// How many histories there are.
+  package var count: Int {
+    let joined = alphabet.count * Self.joints.count
+    var count = 1
+    var longer = alphabet.count
+    for _ in 0..<length {
+      count += longer
+      longer *= joined
+    }
+    return count
+  }
+
+  /// History number `index`: the empty one, then those of one operation, of two, and so on.
+  func history(_ index: Int) -> History {
+    var index = index
+    if index == 0 { return history([], nil) }
+    index -= 1
+    var longer = alphabet.count
+    var length = 1
+    while index >= longer {
+      index -= longer
+      longer *= alphabet.count * Self.joints.count
+      length += 1
+    }
+    let last = alphabet[index % alphabet.count]
+    index /= alphabet.count
+    var parts: [String] = []
+    for _ in 1..<length {
+      let joined = index % (alphabet.count * Self.joints.count)
+      parts.append(
+        alphabet[joined / Self.joints.count] + Self.joints[joined % Self.joints.count])
+      index /= alphabet.count * Self.joints.count
+    }
+    return history(parts, last)
+  }
+
+  private func history(_ parts: [String], _ last: String?) -> History {
+    let tail = (last.map { [$0] } ?? []) + ["settle"]
+    let lastSteps = Step.history(tail.joined(separator: ", "))?.count ?? 0
+    let text = ([machine, prelude] + parts + tail).filter { !$0.isEmpty }.joined(separator: ", ")
+    // A step text that cannot be read would be a fault of the tables below; a test reads them all.
+    return History(steps: Step.history(text) ?? [], lastSteps: last == nil ? .max : lastSteps)
+  }
+
+  private static let creating = "create 0, settle"
+  private static let changes = [
+    "send 0 1 100", "send 0 2 3000", "receive 0 10 30000", "delete 0", "hide 0 0", "hide 0 60000",
+    "purge 0", "create 1", "remove 0", "retain 0 10", "pass 40000",
+  ]
+
+  /// All families; their histories have up to `length` operations.
+  package static func all(length: Int) -> [Family] {
+    [
+      Family(
+        name: "creation", prelude: "", alphabet: ["create 0", "pass 200"], length: 1,
+        machine: "machine 0 1 0", losesRecovery: true, limit: 200),
+      Family(name: "fresh queue", prelude: creating, alphabet: changes, length: length),
+      Family(
+        name: "leased messages",
+        prelude: creating
+          + ", send 0 3 100, settle, receive 0 2 30000, settle, send 0 1 100 60000, settle",
+        alphabet: [
+          "delete 0", "delete 1", "hide 0 0", "hide 1 60000", "receive 0 1 1000", "purge 0",
+          "send 0 1 100", "pass 40000", "kill", "restart",
+        ], length: length),
+      Family(
+        name: "full segment",
+        prelude: creating + ", send 0 1 20000, settle, send 0 1 20000, settle",
+        alphabet: [
+          "send 0 1 20000", "send 0 2 100", "receive 0 1 30000", "delete 0", "pass 200", "restart",
+          "kill",
+        ], length: length),
+      Family(
+        name: "torn sectors", prelude: creating, alphabet: [
+          "send 0 1 100", "send 0 3 2000", "receive 0 10 30000", "delete 0", "pass 200",
+        ], length: length, machine: "machine 1 1 0", limit: 200),
+      Family(
+        name: "crashes of recovery", prelude: creating, alphabet: [
+          "send 0 1 100", "receive 0 1 30000", "pass 200", "send 0 1 20000", "restart",
+        ], length: min(length, 2), losesRecovery: true),
+      Family(
+        name: "damage", prelude: creating, alphabet: [
+          "send 0 1 100, settle, pass 200, settle", "receive 0 1 30000, settle, restart",
+          "send 0 1 20000, settle, restart", "delete 0, settle, pass 200, settle",
+        ], length: min(length, 2), damages: true),
+    ]
+  }
+}

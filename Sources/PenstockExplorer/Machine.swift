@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+package import Penstock
+internal import PenstockSystem
+internal import PenstockTesting
+
+/// A store on a simulated disk, whose threads take turns when told to.
+final class Machine {
+  let store: Store
+  let driver: StoreDriver
+  let clock: SimulatedClock
+
+  /// Turns after which a store that still finds something to do is stuck.
+  static let turnLimit = 20_000
+
+  init(
+    _ setup: Setup, _ fileSystem: any FileSystem, _ clock: SimulatedClock, _ random: StableRandom
+  ) throws(PenstockError) {
+    self.clock = clock
+    var options = StoreOptions()
+    options.segmentSize = setup.segmentSize
+    options.durability = setup.durability
+    var environment = StoreEnvironment(fileSystem: fileSystem, clock: clock, random: random)
+    environment.plantedBug = setup.canary?.inEngine
+    environment.replaying = setup.canary?.replaying
+    (store, driver) = try Store.openDriven(
+      at: Setup.directory, options: options, environment: environment)
+  }
+
+  /// Takes turns until nobody has anything to do. False when that does not end.
+  func settle() -> Bool {
+    for _ in 0..<Self.turnLimit {
+      guard let worker = driver.due.first else { return true }
+      driver.turn(worker)
+    }
+    return false
+  }
+
+  /// Does an operation to its end; nil when no answer comes.
+  func answer<T: Sendable>(
+    _ start: (@escaping Completion<T>) -> Void
+  ) -> Result<T, PenstockError>? {
+    let box = Box<T>()
+    start { box.result = $0 }
+    return settle() ? box.result : nil
+  }
+}
+
+/// Takes an answer.
+// Unchecked: simulations have one thread.
+final class Box<T: Sendable>: @unchecked Sendable {
+  var result: Result<T, PenstockError>?
+}
+
+/// What a history runs on.
+package struct Setup: Sendable {
+  static let directory = "/store"
+
+  package var segmentSize = 64 << 10
+  /// What a crash keeps or drops together, in bytes.
+  package var sectorSize = 4096
+  /// Whether a torn sector may also hold garbage.
+  package var isGarbling = false
+  package var durability = Durability.synced
+  /// The bug that is planted.
+  package var canary: Canary?
+
+  package init() {}
+
+  /// What a history says of its machine.
+  init(_ history: [Step], _ canary: Canary?) {
+    self.canary = canary
+    guard let step = history.first, step.verb == .machine else { return }
+    if step.number(0, 0...1) == 1 { sectorSize = 512 }
+    isGarbling = step.number(1, 0...1) == 1
+    if step.number(2, 0...1) == 1 { durability = .written }
+  }
+}
+
+/// Nothing that was pending survives.
+struct OldestChooser: Chooser {
+  mutating func choose(_ count: Int) -> Int { 0 }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// A bug that a test plants in the engine, to see that the proof would catch it. `package`: no
+/// program can turn one on, and a store without one does not behave differently.
+package enum PlantedBug: Sendable, Hashable {
+  /// Answers what asked for a sync as soon as it is appended.
+  case answersBeforeSync
+  /// Releases the answers of one sync in the reverse order.
+  case answersOutOfOrder
+  /// Delivers messages whose sends are not durable.
+  case showsUnsynced
+  /// Writes each record of a request in a frame of its own.
+  case splitsGroups
+  /// Believes the newest segment's frames without their checksums.
+  case trustsTheTail
+  /// Cuts the log at damage, whatever frames behind it say was durable.
+  case cutsWhatWasDurable
+  /// Refuses whole frames behind a torn one, though nobody was told of either.
+  case refusesUnsyncedWindows
+  /// Delivers the newest message first.
+  case receivesNewestFirst
+  /// Does not wake the writer.
+  case forgetsTheWriter
+}
