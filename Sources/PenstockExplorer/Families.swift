@@ -108,7 +108,7 @@ package struct Family: Sendable {
           "send 0 1 100", "receive 0 1 30000", "pass 200", "send 0 1 20000", "restart",
         ], length: min(length, 2), losesRecovery: true),
       Family(
-        name: "damage", prelude: creating, alphabet: [
+        name: "damage", prelude: creating + ", pass 200, settle", alphabet: [
           "send 0 1 100, settle, pass 200, settle", "receive 0 1 30000, settle, restart",
           "send 0 1 20000, settle, restart", "delete 0, settle, pass 200, settle",
         ], length: min(length, 2), damages: true),

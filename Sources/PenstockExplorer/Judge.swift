@@ -62,12 +62,12 @@ struct Judge {
       let moment = timeline.moments[index]
       if predict(moment, sight.times, at: opened) == sight.sight {
         try checks.check(.recoveredIsOnePast, true, "")
-        try diagnose(sight.sight, timeline, least: least, at: opened, &checks)
+        try diagnose(sight, timeline, least: least, at: opened, &checks)
         try goOn(disk, machine, timeline, clock, &checks)
         return moment
       }
     }
-    try diagnose(sight.sight, timeline, least: least, at: opened, &checks)
+    try diagnose(sight, timeline, least: least, at: opened, &checks)
     let expected = predict(timeline.moments[least], sight.times, at: opened)
     throw Violation(
       .recoveredIsOnePast,
@@ -225,32 +225,38 @@ struct Judge {
 
   /// Checks one promise after the other on what was seen.
   private func diagnose(
-    _ sight: Sight, _ timeline: Timeline, least: Int, at opened: Int64, _ checks: inout Checks
+    _ looked: (sight: Sight, times: [Int64]), _ timeline: Timeline, least: Int, at opened: Int64,
+    _ checks: inout Checks
   ) throws(Violation) {
+    let sight = looked.sight
     let seen = Dictionary(grouping: sight.sightings, by: \.number)
     let twice = seen.first { $0.value.count > 1 }?.key
     try checks.check(.recoveredWasSubmitted, twice == nil, "message \(twice ?? 0) is there twice")
     let allowed = timeline.moments[least...].map { messages(of: $0, at: opened) }
-    var kept = Set(allowed[0].keys)
     var possible: [UInt64: [Oracle.Message]] = [:]
     for moment in allowed {
-      kept.formIntersection(moment.keys)
       for (number, message) in moment { possible[number, default: []].append(message) }
     }
+    // What each allowed moment would have shown, and what all of them would.
+    let shown = timeline.moments[least...].map {
+      Set(predict($0, looked.times, at: opened).sightings.map(\.number))
+    }
+    let kept = shown.dropFirst().reduce(shown[0]) { $0.intersection($1) }
     let lost = kept.subtracting(seen.keys).sorted()
     let toldOf = lost.filter { timeline.sent[$0]?.moment ?? 0 > timeline.acknowledged }
     try checks.check(
       .deliveredIsRecovered, toldOf.isEmpty || toldOf.count < lost.count,
       "messages \(toldOf) were delivered and are gone")
     try checks.check(
-      .acknowledgedIsRecovered, lost.isEmpty, "messages \(lost) were acknowledged and are gone")
+      .acknowledgedIsRecovered, lost.isEmpty,
+      "messages \(lost) were acknowledged and are gone; there is \(describe(sight))")
     let extra = seen.keys.filter { possible[$0] == nil }.sorted()
     try checks.check(
       .goneStaysGone, extra.isEmpty, "messages \(extra) were gone for good and are back")
     for (_, group) in Dictionary(grouping: seen.keys, by: { timeline.sent[$0]?.group ?? 0 }) {
       let whole = timeline.sent.filter { $0.value.group == timeline.sent[group[0]]?.group }.keys
-      let fits = allowed.contains { moment in
-        whole.allSatisfy { (moment[$0] != nil) == group.contains($0) }
+      let fits = shown.contains { shown in
+        whole.allSatisfy { shown.contains($0) == group.contains($0) }
       }
       try checks.check(
         .groupsAreWhole, fits || group.count == whole.count,

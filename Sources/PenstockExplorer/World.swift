@@ -105,7 +105,12 @@ final class World: @unchecked Sendable {
         try recoverDisk()
         continue
       }
-      if machine != nil { return }
+      if machine != nil {
+        // Until a start has returned, the promises of before it hold and no more.
+        if let found { timeline.begin(from: found) }
+        found = nil
+        return
+      }
       // A fault that was planted, or a disk too full to make a store on.
       disk.clearFaults()
       disk.kill()
@@ -115,6 +120,8 @@ final class World: @unchecked Sendable {
   }
 
   private var hasEnded = false
+  /// What the next start must find, if a process or power has ended.
+  private var found: Timeline.Moment?
   private var endedBy = End.process
 
   private func rethrow() throws(Violation) { if let violation { throw violation } }
@@ -126,7 +133,7 @@ final class World: @unchecked Sendable {
     try start()
   }
 
-  /// Judges the disk that is left and goes on from what is found there.
+  /// Judges the disk that is left.
   private func recoverDisk() throws(Violation) {
     hasEnded = false
     epoch += 1
@@ -136,8 +143,7 @@ final class World: @unchecked Sendable {
     nested = nil
     let least = endedBy == .power ? timeline.least : timeline.written
     let story = "after \(endedBy == .power ? "loss of power" : "a kill") at call \(calls)"
-    timeline.begin(
-      from: try judge.judge(disk, timeline, least: least, clock, &checks, story))
+    found = try judge.judge(disk, timeline, least: least, clock, &checks, story)
   }
 
   /// What a call of the process becomes; power may end here, and other steps may happen first.
@@ -456,6 +462,8 @@ final class World: @unchecked Sendable {
   }
 
   private func describe(_ queue: Int, _ machine: Machine) throws(Violation) {
+    // Counts include what has outlived its retention until the scheduler has seen to that.
+    for _ in 0..<1000 where machine.driver.due.contains(.scheduler) { turn(.scheduler, machine) }
     let id = id(queue)
     let exists = timeline.present.queues[queue] != nil
     let present = timeline.present
