@@ -76,8 +76,12 @@ struct Judge {
   }
 
   private func describe(_ sight: Sight) -> String {
-    let messages = sight.sightings.map { "\($0.number) x\($0.receiveCount) at \($0.time % 1_000_000)" }
-    return "\(sight.names) \(messages.joined(separator: ", "))"
+    let messages = sight.sightings.map {
+      "\($0.number) x\($0.receiveCount) at \($0.time % 1_000_000) sent \($0.sentAt % 1_000_000) "
+        + "first received \($0.firstReceivedAt % 1_000_000)"
+    }
+    let counts = sight.counts.sorted { $0.key < $1.key }.map { "\($0.value)" }
+    return "\(sight.names) \(counts) \(messages.joined(separator: ", "))"
   }
 
   // MARK: Opening

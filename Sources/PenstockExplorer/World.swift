@@ -109,6 +109,7 @@ final class World: @unchecked Sendable {
         // Until a start has returned, the promises of before it hold and no more.
         if let found { timeline.begin(from: found) }
         found = nil
+        hasLostPower = false
         return
       }
       // A fault that was planted, or a disk too full to make a store on.
@@ -123,6 +124,8 @@ final class World: @unchecked Sendable {
   /// What the next start must find, if a process or power has ended.
   private var found: Timeline.Moment?
   private var endedBy = End.process
+  /// Power went since the last start that returned.
+  private var hasLostPower = false
 
   private func rethrow() throws(Violation) { if let violation { throw violation } }
 
@@ -141,7 +144,8 @@ final class World: @unchecked Sendable {
     handles = handles.suffix(40)
     ordered = []
     nested = nil
-    let least = endedBy == .power ? timeline.least : timeline.written
+    if endedBy == .power { hasLostPower = true }
+    let least = hasLostPower ? timeline.least : timeline.written
     let story = "after \(endedBy == .power ? "loss of power" : "a kill") at call \(calls)"
     found = try judge.judge(disk, timeline, least: least, clock, &checks, story)
   }
@@ -225,8 +229,13 @@ final class World: @unchecked Sendable {
   /// Lets what waits for room in the log have it, or be refused.
   private func makeRoom(_ machine: Machine) throws(Violation) {
     var turns = 0
+    // What happens meanwhile would come before this operation in the model, and perhaps behind it
+    // in the store.
+    let held = nested
+    nested = nil
+    defer { nested = held }
     while machine.store.isWaitingForRoom, !hasEnded, violation == nil {
-      if let worker = machine.driver.due.first(where: { $0 == .preparer || $0 == .writer }) {
+      if let worker = machine.driver.due.first(where: { $0 != .reader }) {
         turn(worker, machine)
       } else if let next = machine.driver.nextDue {
         clock.advance(by: .nanoseconds(Int64(clamping: next - clock.monotonicNanoseconds())))
@@ -234,6 +243,8 @@ final class World: @unchecked Sendable {
       turns += 1
       try checks.check(.neverStuck, turns < Machine.turnLimit, "waits for room for ever")
     }
+    // A receive that found nothing when there was room has waited long enough.
+    if turns > 0, !hasEnded { turn(.scheduler, machine) }
   }
 
   // MARK: Steps
@@ -312,6 +323,7 @@ final class World: @unchecked Sendable {
   private func restart(_ machine: Machine) throws(Violation) {
     try settle()
     if hasEnded || machine.store.isClosed { return }
+    nested = nil
     let before = machine.store.stateHash
     let box = Box<Void>()
     machine.store.close { box.result = $0 }
@@ -462,8 +474,12 @@ final class World: @unchecked Sendable {
   }
 
   private func describe(_ queue: Int, _ machine: Machine) throws(Violation) {
-    // Counts include what has outlived its retention until the scheduler has seen to that.
+    // Counts include what has outlived its retention until the scheduler has seen to that; looking
+    // lets time go on.
+    _ = machine.store.lookup("q\(queue)")
     for _ in 0..<1000 where machine.driver.due.contains(.scheduler) { turn(.scheduler, machine) }
+    // A store that failed logs no expiry any more.
+    if machine.store.isClosed { return }
     let id = id(queue)
     let exists = timeline.present.queues[queue] != nil
     let present = timeline.present

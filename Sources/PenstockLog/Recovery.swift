@@ -22,6 +22,7 @@ public struct LogRecovery: Sendable {
   public var records: UInt64 = 0
   /// Bytes of all segments.
   public var bytes: UInt64 = 0
+  /// LSN of the last record.
   public var lastLSN = LSN(0)
   /// Bytes after the last good frame, up to the last that is not zero.
   public var droppedBytes = 0
@@ -36,11 +37,13 @@ public struct LogRecovery: Sendable {
 /// What recovery hands to the log that continues.
 struct RecoveredEnd {
   var chain: UInt32 = 0
+  /// The last LSN that may have been given out; the next one follows.
   var lastLSN = LSN(0)
   var nextOrdinal: UInt32 = 0
   var firstOrdinal: UInt32 = 0
   var firstLSNs: [LSN] = []
   var prepared: [String] = []
+  var head: (any File)?
 }
 
 public struct LogOptions: Sendable {
@@ -109,6 +112,7 @@ extension SegmentedLog {
     do throws(LogError) {
       let storeFile = try recovery.openStoreFile(createdAt: clock.wallMilliseconds())
       try recovery.replaySegments(store: storeFile.store, replay)
+      try recovery.openHead(storeFile)
       let log = SegmentedLog(
         directory: directory, storeFile: storeFile, fileSystem: fileSystem,
         segmentSize: options.segmentSize, random: random, lock: lock, recovered: recovery.end)
@@ -260,8 +264,10 @@ struct Recovery {
       keyLow: random.next(), createdAt: createdAt)
     do throws(SystemError) {
       // A first segment without STORE is what a crash left of a creation: remake it.
-      if !segmentNames.isEmpty { try fileSystem.remove(path(first)) }
+      for name in segmentNames + [StoreFileName.head]
+      where try fileSystem.status(path(name)) != nil { try fileSystem.remove(path(name)) }
       try writeFirstSegment(store, at: path(first))
+      try writeHead(store, at: path(StoreFileName.head))
       try fileSystem.syncDirectory(directory)
       let buffer = CommitBuffer(capacity: StoreFile.size)
       store.write(into: buffer)
@@ -286,6 +292,50 @@ struct Recovery {
       try fileSystem.syncDirectory(SegmentedLog.parent(of: directory))
     } catch {
       if !error.isNotPermitted { throw error }
+    }
+  }
+
+  private func writeHead(_ store: StoreFile, at path: String) throws(SystemError) {
+    let file = try fileSystem.open(path, .create)
+    let scratch = CommitBuffer(capacity: HeadSlot.fileSize)
+    // Both sectors are written now, so that later writes need no space.
+    scratch.putZeros(HeadSlot.fileSize)
+    try scratch.withBytes { (bytes) throws(SystemError) in try file.write(bytes, at: 0) }
+    try SegmentedLog.write(HeadSlot(store: store.store, ordinal: 0), to: file, scratch)
+    try file.sync()
+    try file.close()
+  }
+
+  /// Refuses a store whose newest segments are gone: `HEAD` counts more than there are.
+  mutating func openHead(_ store: StoreFile) throws(LogError) {
+    let name = StoreFileName.head
+    let bytes: [UInt8]
+    do throws(SystemError) {
+      if store.version == 1, try fileSystem.status(path(name)) == nil { return }
+      let file = try fileSystem.open(path(name), .readWrite)
+      end.head = file
+      try file.syncData()
+      var read = [UInt8](repeating: 0, count: HeadSlot.fileSize)
+      let count = try read.withMutableRaw { (raw) throws(SystemError) in
+        try file.read(into: &raw, at: 0)
+      }
+      bytes = Array(read[..<count])
+    } catch {
+      guard error.isNotFound else { throw .system(error) }
+      throw .corrupted(.init(file: name, offset: 0, lsn: nil, reason: "the file is missing"))
+    }
+    let slots = [0, LogFormat.sectorSize].compactMap { offset in
+      bytes.withRaw { HeadSlot($0, at: offset) }
+    }
+    guard let begun = slots.filter({ $0.store == store.store }).map(\.ordinal).max() else {
+      throw .corrupted(
+        .init(file: name, offset: 0, lsn: nil, reason: "it is damaged, or another store's"))
+    }
+    guard begun < end.nextOrdinal else {
+      throw .corrupted(
+        .init(
+          file: name, offset: 0, lsn: end.lastLSN.advanced(by: 1),
+          reason: "\(begun + 1) segments were begun, and only \(end.nextOrdinal) are there"))
     }
   }
 
@@ -323,7 +373,7 @@ struct Recovery {
     try file.sync()
     _ = try SegmentedLog.writeSeal(
       file, at: LogFormat.segmentHeaderSize + LogFormat.sectorSize, salt: salt, lastLSN: LSN(1),
-      records: 1, previous: chain, scratch: scratch)
+      givenOut: LSN(1), records: 1, previous: chain, scratch: scratch)
     try file.close()
   }
 }
