@@ -51,9 +51,9 @@ public enum LogFormat {
   /// LSNs that a recovery leaves out, so that none is given out twice: a run that ended without a
   /// seal may have given out some that no disk knows of, and leases carry them. Far more than fit
   /// between two syncs.
-  public static let lostLSNs = 1 << 32
-  /// Larger ones are damage; it leaves room for more recoveries than there can be.
-  static let maximumLSN = LSN(1 << 62)
+  public static let lostLSNs = 1 << 28
+  /// Larger ones are damage. State keeps LSNs in 56 bits; that is 2^28 recoveries.
+  static let maximumLSN = LSN(1 << 56)
 
   /// Bytes that a record with this payload takes in a frame.
   @inline(__always)
