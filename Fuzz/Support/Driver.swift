@@ -15,16 +15,23 @@ package struct FuzzTarget: Sendable {
   }
 }
 
+/// Names the target to processes that libFuzzer starts, which get its own arguments alone.
+private let variable = "PENSTOCK_FUZZ_TARGET"
+
 /// Runs the target that the first argument names, with the other arguments as libFuzzer's own.
 package func runFuzzer(_ targets: [FuzzTarget]) -> Never {
-  let arguments = CommandLine.arguments
-  guard arguments.count > 1, let target = targets.first(where: { $0.name == arguments[1] }) else {
+  var arguments = CommandLine.arguments
+  if arguments.count > 1, targets.contains(where: { $0.name == arguments[1] }) {
+    setenv(variable, arguments.remove(at: 1), 1)
+  }
+  let name = getenv(variable).map { String(cString: $0) }
+  guard let target = targets.first(where: { $0.name == name }) else {
     let names = targets.map(\.name).joined(separator: " | ")
     complain("usage: \(arguments.first ?? "fuzz") \(names) [libFuzzer arguments]")
     exit(2)
   }
   // Never freed: libFuzzer keeps the arguments as long as the process lives.
-  var pointers = ([arguments[0]] + arguments.dropFirst(2)).map { strdup($0) } + [nil]
+  var pointers = arguments.map { strdup($0) } + [nil]
   let count = Int32(pointers.count - 1)
   exit(
     pointers.withUnsafeMutableBufferPointer { penstock_fuzz(count, $0.baseAddress, target.body) })
