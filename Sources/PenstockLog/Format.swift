@@ -238,13 +238,16 @@ public struct SegmentHeader: Hashable, Sendable {
         throw Failure.damaged
       }
       guard LogFormat.isKnown(version: version) else { throw Failure.version(version) }
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { throw Failure.damaged }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       salt = try cursor.u64(span)
       firstLSN = LSN(try cursor.u64(span))
       ordinal = try cursor.u32(span)
       previous = try cursor.u32(span)
       capacity = try cursor.u32(span)
+      guard span.extracting(cursor.offset..<Self.checksumOffset).isZero else {
+        throw Failure.damaged
+      }
     } catch let failure as Failure {
       throw failure
     } catch {
@@ -318,11 +321,12 @@ public struct StoreFile: Hashable, Sendable {
       guard LogFormat.isKnown(version: version) else {
         throw SegmentHeader.Failure.version(version)
       }
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { throw SegmentHeader.Failure.damaged }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       keyHigh = try cursor.u64(span)
       keyLow = try cursor.u64(span)
       createdAt = try cursor.i64(span)
+      guard try cursor.u32(span) == 0 else { throw SegmentHeader.Failure.damaged }
     } catch let failure as SegmentHeader.Failure {
       throw failure
     } catch {
@@ -374,7 +378,7 @@ public struct HeadSlot: Hashable, Sendable {
       else { return nil }
       ordinal = try cursor.u32(span)
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { return nil }
       guard try cursor.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)) else {
         return nil
       }
