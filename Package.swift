@@ -60,7 +60,7 @@ let package = Package(
     .executableTarget(
       name: "penstock",
       dependencies: [
-        "PenstockServer", "Penstock", "PenstockSystem",
+        "PenstockServer", "PenstockSQS", "Penstock", "PenstockSystem", "PenstockTesting",
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
         server("UnixSignals", "swift-service-lifecycle"),
