@@ -86,7 +86,11 @@ let package = Package(
       swiftSettings: common),
     .testTarget(
       name: "PenstockServerTests",
-      dependencies: ["penstock", "PenstockServer", "PenstockTesting"], swiftSettings: common),
+      dependencies: [
+        "penstock", "PenstockServer", "PenstockTesting",
+        server("ArgumentParser", "swift-argument-parser"),
+      ],
+      swiftSettings: common),
     .testTarget(name: "TidyTests", swiftSettings: common),
   ]
 )

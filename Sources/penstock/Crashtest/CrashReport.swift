@@ -17,6 +17,8 @@ package struct CrashReport: Codable, Sendable {
     /// Messages of a damaged store's last commit that nothing later could vouch for.
     package var unwitnessed = 0
     package var seconds = 0.0
+    /// Why the tool could not go on; what was not looked for by then is not judged.
+    package var endedEarly: String?
     package var notes: [String] = []
     /// The first broken promises, in words.
     package var examples: [String] = []
@@ -60,6 +62,12 @@ package struct CrashReport: Codable, Sendable {
   /// False when not one phase was run.
   package var hasRun: Bool { phases.contains { $0.skipped == nil } }
 
+  /// 0 when nothing was lost, 1 when something was, 2 when the run cannot say.
+  package var exitStatus: Int32 { isBroken ? 1 : isComplete && canSay ? 0 : 2 }
+
+  /// True when every phase that was begun came to its end.
+  package var isComplete: Bool { !interrupted && phases.allSatisfy { $0.endedEarly == nil } }
+
   /// False when nothing was sent that could have been lost: the run says nothing.
   package var canSay: Bool { hasRun && total.acknowledged > 0 }
 
@@ -69,7 +77,9 @@ package struct CrashReport: Codable, Sendable {
     let counts = total
     guard hasRun else { return "NOTHING WAS RUN" }
     guard isBroken || canSay else { return "NOTHING IS KNOWN: no message was acknowledged" }
-    let partly = interrupted ? " so far; the run was interrupted" : ""
+    let partly =
+      isComplete
+      ? "" : " so far; the run \(interrupted ? "was interrupted" : "could not be completed")"
     guard isBroken else {
       return "nothing lost of \(counts.acknowledged) acknowledged messages\(partly)"
     }
@@ -81,7 +91,8 @@ package struct CrashReport: Codable, Sendable {
       $0 + $1.refused
     }
     if refused > 0 { parts.append("an undamaged store was REFUSED") }
-    return parts.joined(separator: ", ") + partly
+    return parts.joined(separator: ", ")
+      + " (of \(counts.acknowledged) acknowledged messages)\(partly)"
   }
 
   /// One JSON object, with sorted keys and the verdict in it.
@@ -131,6 +142,7 @@ package struct CrashReport: Codable, Sendable {
     lines.append("")
     for phase in phases {
       if let reason = phase.skipped { lines.append("  \(phase.name): not run: \(reason)") }
+      if let reason = phase.endedEarly { lines.append("  \(phase.name): ENDED EARLY: \(reason)") }
       for note in phase.notes + phase.examples { lines.append("  \(phase.name): \(note)") }
     }
     lines += ["", "Verdict: \(verdict).", ""]

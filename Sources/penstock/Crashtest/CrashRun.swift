@@ -35,6 +35,8 @@ final class Progress {
 
 /// Runs the phases, one after another, on the thread that calls it.
 final class CrashRun {
+  /// Messages of one phase at most: the ledger keeps some 60 bytes for each.
+  static let messagesPerPhase = 1_000_000
   /// Messages that one round of load sends at most.
   static let messagesPerRound = 4000
 
@@ -95,7 +97,7 @@ final class CrashRun {
     } catch is Interrupted {
       result.notes.append("interrupted: what was not drained yet is not judged")
     } catch {
-      result.notes.append("ended early: \(error)")
+      result.endedEarly = "\(error)"
     }
     removeDisks(&result, keep: result.isBroken)
     result.seconds = Date().timeIntervalSince(began)
@@ -143,11 +145,21 @@ final class CrashRun {
       log = run.path("\(name).log")
     }
 
-    var isOver: Bool { run.stop.isSet || Date() > deadline }
+    var isOver: Bool {
+      run.stop.isSet || Date() > deadline
+        || ledger.with { $0.count } > CrashRun.messagesPerPhase
+    }
 
     func start(_ data: String, wrapper: [String] = []) throws -> RunningServer {
       try RunningServer.start(
         run.settings.target, data: data, log: log, wrapper: wrapper, stop: run.stop)
+    }
+
+    /// Starts the server and kills it a moment later, up or not.
+    func killWhileStarting(_ data: String) throws {
+      let process = try RunningServer.spawn(run.settings.target, data: data, log: log).process
+      poll(seconds: Double(random.below(80)) / 1000) { run.stop.isSet }
+      process.kill()
     }
 
     /// Load until `then` returns, which ends the server or leaves it.
@@ -235,6 +247,8 @@ final class CrashRun {
     defer { story.close(&result) }
     let data = path("kill-data")
     for round in 1...settings.kills where !story.isOver {
+      // Recovery may be killed as well; what it did until then must do no harm.
+      if round > 1, story.random.chance(1, of: 6) { try story.killWhileStarting(data) }
       let server: RunningServer
       do { server = try story.start(data) } catch let refusal as RunningServer.Refusal {
         result.refused += 1
@@ -272,7 +286,9 @@ final class CrashRun {
 
   private func noteTime(_ result: inout CrashReport.Phase, _ wanted: Int) {
     guard result.rounds < wanted, result.refused == 0, !stop.isSet else { return }
-    result.notes.append("\(result.rounds) of \(wanted) rounds: the time of --seconds was over")
+    result.notes.append(
+      "\(result.rounds) of \(wanted) rounds: the time of --seconds was over, or "
+        + "\(Self.messagesPerPhase) messages were sent")
   }
 
   // MARK: Power
@@ -284,6 +300,7 @@ final class CrashRun {
     defer { story.close(&result) }
     var disk = try DiskImage.make("power-0", in: directory, megabytes: 128)
     disks.append(disk)
+    result.notes.append("ran on an ext4 image of 128 MiB in the directory, cut off as it was")
     for round in 1...settings.rounds where !story.isOver {
       let server: RunningServer
       do { server = try story.start(disk.mountPoint + "/data") } catch let refusal

@@ -21,41 +21,41 @@ package struct Crashtest: AsyncParsableCommand {
       Tests this executable's own server in a fresh directory, or any SQS endpoint that --command \
       starts. Progress goes to standard error, the report to standard output. The exit status is \
       0 if nothing was lost, 1 if something was lost, came back or was damaged, and 2 if the test \
-      could not be run. Root is needed for the phases power and full, strace for faults.
+      could not be run or was interrupted. Root is needed for the phases power and full, strace for faults.
       """)
 
   @Option(help: "Directory to work in; a new one inside it is used.")
-  var directory = "."
+  package var directory = "."
 
   @Option(help: "Phases to run, separated by commas: kill, power, faults, full, damage.")
-  var phases = PhaseList(phases: CrashPhase.allCases)
+  package var phases = PhaseList(phases: CrashPhase.allCases)
 
   @Option(help: "Rounds of the kill phase.")
-  var kills = 20
+  package var kills = 20
 
   @Option(help: "Power cuts, runs with faults, and damaged copies of each of two stores.")
-  var rounds = 8
+  package var rounds = 8
 
   @Option(help: "Seconds that one phase may take, without its last drain.")
-  var seconds = 300.0
+  package var seconds = 300.0
 
   @Option(help: "Seed of all random choices, decimal or 0x and hexadecimal. Random by default.")
-  var seed: Seed?
+  package var seed: Seed?
 
   @Option(help: "What an acknowledgement of the tested server means: synced or written.")
-  var durability: String?
+  package var durability: String?
 
   @Option(help: "Shell command that serves SQS; {data} and {port} stand for directory and port.")
-  var command: String?
+  package var command: String?
 
   @Option(help: "Where the command serves, as http://HOST:PORT; {port} stands for the port.")
-  var endpoint: String?
+  package var endpoint: String?
 
   @Flag(help: "Print the report as one JSON object.")
-  var json = false
+  package var json = false
 
   @Flag(help: "Keep the files also when nothing was lost.")
-  var keep = false
+  package var keep = false
 
   package init() {}
 
@@ -158,7 +158,7 @@ package struct Crashtest: AsyncParsableCommand {
       }
     }
     try Self.write(report, asJSON: json)
-    return report.isBroken ? 1 : report.canSay ? 0 : 2
+    return report.exitStatus
   }
 
   private var target: Target {
@@ -175,7 +175,11 @@ package struct Crashtest: AsyncParsableCommand {
   }
 
   private var version: String {
-    target.isPenstock ? "format 1, the build that ran the test" : "of the command: not known"
+    guard case .penstock(let executable, _) = target else { return "not known" }
+    let attributes = try? FileManager.default.attributesOfItem(atPath: executable)
+    let date = attributes?[.modificationDate] as? Date
+    let built = date.map { ISO8601DateFormatter().string(from: $0) } ?? "unknown date"
+    return "unreleased, built \(built), \(attributes?[.size] as? Int ?? 0) bytes"
   }
 
   private var durabilityText: String {

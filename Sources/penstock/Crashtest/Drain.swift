@@ -8,7 +8,7 @@ final class Drain: Sendable {
   /// How long a receive of the drain hides its messages: longer than any drain takes.
   static let visibility = 600
   /// How long a drain waits for messages that have to be there, after the last one came.
-  static let patience = 6.0
+  static let patience = 4.0
   /// The time of a drain, which bounds a run against a server that is very slow.
   static let longest = 180.0
 

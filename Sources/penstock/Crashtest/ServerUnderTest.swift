@@ -84,19 +84,26 @@ final class RunningServer {
     var reason: String
   }
 
-  /// Starts the target and waits until it answers. `wrapper` are words before the command line.
-  static func start(
-    _ target: Target, data: String, log: String, wrapper: [String] = [], stop: StopFlag
-  ) throws -> RunningServer {
+  /// Starts the target and does not wait. `wrapper` are words before the command line.
+  static func spawn(
+    _ target: Target, data: String, log: String, wrapper: [String] = []
+  ) throws -> (process: ChildProcess, endpoint: Endpoint) {
     let port = try freePort()
     guard let endpoint = target.endpoint(port: port) else {
       throw CrashtestError(
         "--endpoint must be http://HOST:PORT, and {port} may stand for the port.")
     }
     if !target.isPenstock, target.hasDataDirectory { try makeDirectory(data) }
+    let words = wrapper + target.arguments(data: data, port: port)
+    return (try ChildProcess(words, log: log), endpoint)
+  }
+
+  /// Starts the target and waits until it answers.
+  static func start(
+    _ target: Target, data: String, log: String, wrapper: [String] = [], stop: StopFlag
+  ) throws -> RunningServer {
     let before = size(of: log)
-    let process = try ChildProcess(
-      wrapper + target.arguments(data: data, port: port), log: log)
+    let (process, endpoint) = try spawn(target, data: data, log: log, wrapper: wrapper)
     var isUp = false
     defer { if !isUp { process.kill() } }
     var queue: String?
