@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A toy SQS endpoint that answers before it writes: what a crash test has to find out.
 
-    forgetful.py PORT DIRECTORY [--eager]
+    forgetful.py PORT DIRECTORY [--eager | --careless]
 
 Every change is a line of JSON in one file. A timer writes them, so a kill takes what was answered
-since; with --eager a line is written before its answer (and never synced), so a kill takes
-nothing. Leases live in memory only.
+since. With --eager a line is written before its answer and never synced, so a kill takes nothing.
+With --careless it is synced too, but nobody looks whether that worked. Leases live in memory only.
 """
 
 import argparse
@@ -21,9 +21,10 @@ PERIOD = 0.1
 
 
 class Store:
-    def __init__(self, directory, eager):
+    def __init__(self, directory, eager, careless):
         self.lock = threading.Lock()
-        self.eager = eager
+        self.eager = eager or careless
+        self.careless = careless
         self.messages = {}  # id: [body, visible at]
         self.exists = False
         self.pending = []
@@ -31,7 +32,7 @@ class Store:
         if os.path.exists(path):
             self.replay(path)
         self.file = open(path, "ab", buffering=0)
-        if not eager:
+        if not self.eager:
             threading.Thread(target=self.write_by_timer, daemon=True).start()
 
     def replay(self, path):
@@ -60,6 +61,11 @@ class Store:
         lines, self.pending = self.pending, []
         if lines:
             self.file.write(b"".join(lines))
+        if lines and self.careless:
+            try:
+                os.fdatasync(self.file.fileno())
+            except OSError:
+                pass
 
     def write_by_timer(self):
         while True:
@@ -150,8 +156,9 @@ if __name__ == "__main__":
     parser.add_argument("port", type=int)
     parser.add_argument("directory")
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--careless", action="store_true")
     options = parser.parse_args()
     server = http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
     server.daemon_threads = True
-    server.store = Store(options.directory, options.eager)
+    server.store = Store(options.directory, options.eager, options.careless)
     server.serve_forever()

@@ -110,6 +110,17 @@ def test_answers_before_the_sync_are_found_by_power_cuts_alone(tmp_path):
     assert status == 1
 
 
+def test_a_failed_sync_that_is_ignored_is_found_by_faults_alone(tmp_path):
+    status, report, _ = crashtest(
+        tmp_path, "--phases", "power,faults", "--rounds", 3, "--command",
+        FORGETFUL + " --careless", "--endpoint", ENDPOINT)
+    power = phase_of(report, "power")["counts"]
+    assert (power["lost"], power["resurrected"], power["unknown"]) == (0, 0, 0), report
+    faults = phase_of(report, "faults")
+    assert faults["faults"] > 0 and faults["counts"]["lost"] > 0, report
+    assert status == 1
+
+
 def test_a_server_that_never_answers_is_no_pass(tmp_path):
     done = subprocess.run(
         [*COMMAND, "crashtest", "--directory", str(tmp_path), "--phases", "kill", "--kills", "1",

@@ -110,10 +110,18 @@ final class ChildProcess {
   }
 
   /// Stops every thread of the group where it is. False if some did not stop in time.
-  func freeze() -> Bool {
+  ///
+  /// Of a traced process the tracer stops at once, and a thread at its next system call or at the
+  /// return from the one it is in; one that sleeps in a call can begin no other.
+  func freeze(isTraced: Bool = false) -> Bool {
     signalGroup(SIGSTOP)
+    let allowed = isTraced ? "TtSZX" : "TtZX"
+    var rounds = 0
     return poll(seconds: 10) {
-      Self.threads(ofGroup: pid).allSatisfy { "TtZX".contains($0) }
+      let states = Self.threads(ofGroup: pid)
+      let isStill = states.allSatisfy { allowed.contains($0) }
+      rounds = isStill && states.contains("T") ? rounds + 1 : 0
+      return rounds >= 3
     }
   }
 

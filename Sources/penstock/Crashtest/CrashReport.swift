@@ -188,7 +188,9 @@ package enum CrashPhase: String, CaseIterable, Sendable {
     case .power:
       "shows a missing sync: what had not reached the device is gone; not a missing flush of\n"
         + "          the device's own cache"
-    case .faults: "shows whether a failed call is taken for a success"
+    case .faults:
+      "shows whether a failed call is taken for a success; for syncs only where the power can\n"
+        + "          be cut; a device that drops pages after a failed sync is not imitated"
     case .full: "shows whether a full disk costs messages, or the way to take them out"
     case .damage: "shows whether damaged files are served as if they were whole"
     }

@@ -40,6 +40,9 @@ final class CrashRun {
   /// Messages that one round of load sends at most.
   static let messagesPerRound = 4000
 
+  /// Size of the disks whose power is cut; sparse, and copied at every cut.
+  static let diskMegabytes = 128
+
   let settings: CrashSettings
   let directory: String
   let stop: StopFlag
@@ -106,6 +109,11 @@ final class CrashRun {
       "\(phase.rawValue): \(result.rounds) rounds, \(result.counts.acknowledged) acknowledged, "
         + "\(lost) lost", always: true)
     return result
+  }
+
+  private func remove(_ disk: DiskImage) throws {
+    try disk.discard()
+    disks.removeAll { $0 === disk }
   }
 
   /// Unmounts what a phase left; images stay when they are evidence.
@@ -298,9 +306,11 @@ final class CrashRun {
   private func power(_ result: inout CrashReport.Phase, _ seed: UInt64) throws {
     let story = Story(self, "power", seed: seed)
     defer { story.close(&result) }
-    var disk = try DiskImage.make("power-0", in: directory, megabytes: 128)
+    var disk = try DiskImage.make(
+      "power-0", in: directory, megabytes: Self.diskMegabytes)
     disks.append(disk)
-    result.notes.append("ran on an ext4 image of 128 MiB in the directory, cut off as it was")
+    result.notes.append(
+      "ran on an ext4 image of \(Self.diskMegabytes) MiB in the directory, cut off as it was")
     for round in 1...settings.rounds where !story.isOver {
       let server: RunningServer
       do { server = try story.start(disk.mountPoint + "/data") } catch let refusal
@@ -315,17 +325,10 @@ final class CrashRun {
       var next: DiskImage?
       try story.load(server, round: round, limit: 1000) { _ in
         story.waitAtRandom()
-        // Every answer that a client ever gets was sent before this returns, so before the copy.
-        guard server.process.freeze() else {
-          throw CrashtestError("the server's threads could not be stopped")
-        }
-        next = try disk.copyAfterPowerLoss("power-\(round)", in: directory)
-        if let next { disks.append(next) }
-        server.process.kill()
+        next = try cutPower(server, disk, "power-\(round)")
       }
       guard let next else { break }
-      try disk.discard()
-      disks.removeAll { $0 === disk }
+      try remove(disk)
       disk = next
       result.rounds = round
       tell("power", story, round, settings.rounds)
@@ -334,28 +337,60 @@ final class CrashRun {
     try story.finish(disk.mountPoint + "/data", &result)
   }
 
+  /// Stops the server where it is, copies its disk as a loss of power would leave it, and ends it.
+  private func cutPower(
+    _ server: RunningServer, _ disk: DiskImage, _ name: String, isTraced: Bool = false
+  ) throws -> DiskImage {
+    // Every answer that a client ever gets was sent before this returns, so before the copy.
+    guard server.process.freeze(isTraced: isTraced) else {
+      throw CrashtestError("the server's threads could not be stopped")
+    }
+    let next = try disk.copyAfterPowerLoss(name, in: directory)
+    disks.append(next)
+    server.process.kill()
+    return next
+  }
+
   // MARK: Faults
 
   /// Calls that are made to fail together, how, and how early at the earliest and the latest.
+  ///
+  /// Syncs fail from there on for good: an injected fault drops no pages, so a single one would be
+  /// made good by the next sync. Every three kinds in a row have one of syncs.
   private static let faults: [(calls: String, error: String, from: Int, to: Int)] = [
-    ("?fdatasync,?fsync,?msync,?sync_file_range", "EIO", 1, 60),
-    ("?fdatasync,?fsync,?msync,?sync_file_range", "EIO", 1, 400),
-    ("?pwrite64,?pwritev,?pwritev2", "EIO", 1, 300),
-    ("?pwrite64,?pwritev,?pwritev2", "ENOSPC", 1, 300),
+    (syncs, "EIO", 1, 60),
+    (writes, "EIO", 1, 120),
     ("?rename,?renameat,?renameat2,?ftruncate,?fallocate", "EIO", 1, 12),
-    ("?openat,?open", "EMFILE", 60, 200),
+    (syncs, "EIO", 20, 200),
+    (writes, "ENOSPC", 1, 120),
+    ("?openat,?open", "EMFILE", 40, 110),
   ]
+  private static let syncs = "?fdatasync,?fsync,?msync,?sync_file_range"
+  private static let writes = "?pwrite64,?pwritev,?pwritev2"
 
+  /// Makes calls of the server fail, and ends it soon after; with a cut of power if that can be
+  /// done here, because a failed sync that is ignored costs nothing as long as the kernel lives.
   private func faults(_ result: inout CrashReport.Phase, _ seed: UInt64) throws {
     let story = Story(self, "faults", seed: seed)
     defer { story.close(&result) }
-    let data = path("faults-data")
+    var disk: DiskImage?
+    if obstacle(.power) == nil {
+      let first = try DiskImage.make("faults-0", in: directory, megabytes: Self.diskMegabytes)
+      disks.append(first)
+      disk = first
+      result.notes.append("each run with faults ended with a cut of power")
+    } else {
+      result.notes.append(
+        "each run with faults ended with a kill, so a failed sync that is ignored does not show")
+    }
+    var data: String { disk.map { $0.mountPoint + "/data" } ?? path("faults-data") }
     var refusedUnderFault = 0
+    var runsWithFaults = 0
     for round in 1...settings.rounds where !story.isOver {
       // The kinds take turns from a random one on, so that few rounds reach many.
       let fault = Self.faults[(round + Int(seed % 6)) % Self.faults.count]
       let first = fault.from + story.random.below(fault.to - fault.from + 1)
-      let forEver = story.random.chance(1, of: 2) ? "+" : ""
+      let forEver = fault.calls == Self.syncs || story.random.chance(1, of: 2) ? "+" : ""
       let trace = path("faults.strace")
       unlink(trace)
       let wrapper = [
@@ -366,17 +401,28 @@ final class CrashRun {
       do {
         let server = try story.start(data, wrapper: wrapper)
         defer { server.process.kill() }
-        story.load(server, round: round, limit: 1500) { _ in
+        var next: DiskImage?
+        try story.load(server, round: round, limit: 1500) { _ in
           poll(seconds: 1.5, every: 0.05) { stop.isSet || Self.injected(trace) > 0 }
           // Time for answers that should not have been given.
           poll(seconds: 0.3) { stop.isSet }
-          server.process.kill()
+          if let disk {
+            next = try cutPower(server, disk, "faults-\(round)", isTraced: true)
+          } else {
+            server.process.kill()
+          }
+        }
+        if let old = disk, let next {
+          try remove(old)
+          disk = next
         }
       } catch is RunningServer.Refusal {
         // Allowed: the fault came while it started.
         refusedUnderFault += 1
       }
-      result.faults += Self.injected(trace)
+      let injected = Self.injected(trace)
+      result.faults += injected
+      runsWithFaults += injected > 0 ? 1 : 0
       // Nothing fails from here on: what was acknowledged has to be there.
       do {
         let server = try story.start(data)
@@ -392,7 +438,9 @@ final class CrashRun {
       tell("faults", story, round, settings.rounds)
     }
     noteTime(&result, settings.rounds)
-    result.notes.append("\(result.faults) system calls were made to fail")
+    result.notes.append(
+      "\(result.faults) system calls were made to fail, in \(runsWithFaults) of "
+        + "\(result.rounds) runs")
     if refusedUnderFault > 0 {
       result.notes.append("\(refusedUnderFault) starts ended by the fault itself, as they may")
     }

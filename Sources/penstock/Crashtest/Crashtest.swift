@@ -101,7 +101,7 @@ package struct Crashtest: AsyncParsableCommand {
 
   package func run() async throws {
     let stop = StopFlag()
-    let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm)
+    let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup)
     let watcher = Task {
       for await _ in signals {
         FileHandle.standardError.write(Data("stopping; cleaning up\n".utf8))
