@@ -90,7 +90,7 @@ def test_damage_is_refused_except_at_the_end_of_the_log(tmp_path):
 @pytest.mark.parametrize("mode,lost", [("", True), (" --eager", False)])
 def test_answers_before_the_write_are_found_by_kills(tmp_path, mode, lost):
     status, report, _ = crashtest(
-        tmp_path, "--phases", "kill", "--kills", 4, "--command", FORGETFUL + mode,
+        tmp_path, "--phases", "kill", "--kills", 3, "--command", FORGETFUL + mode,
         "--endpoint", ENDPOINT)
     counts = phase_of(report, "kill")["counts"]
     assert status == (1 if lost else 0), report

@@ -120,7 +120,8 @@ final class ChildProcess {
     return poll(seconds: 10) {
       let states = Self.threads(ofGroup: pid)
       let isStill = states.allSatisfy { allowed.contains($0) }
-      rounds = isStill && states.contains("T") ? rounds + 1 : 0
+      let isStopped = isTraced ? states.contains("T") : !states.isEmpty
+      rounds = isStill && isStopped ? rounds + 1 : 0
       return rounds >= 3
     }
   }
@@ -134,18 +135,20 @@ final class ChildProcess {
     #endif
   }
 
+  /// The processes of the group that can be looked at.
+  var members: [pid_t] { Self.processes(ofGroup: pid) }
+
+  private static func processes(ofGroup group: pid_t) -> [pid_t] {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+    return names.compactMap { pid_t($0) }.filter { stat("/proc/\($0)/stat")?.1 == group }
+  }
+
   /// The states of all threads in a process group, as Linux shows them.
   private static func threads(ofGroup group: pid_t) -> [Character] {
-    var states: [Character] = []
-    let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
-    for name in names where name.allSatisfy(\.isNumber) {
-      guard let (_, owner) = stat("/proc/\(name)/stat"), owner == group else { continue }
-      let tasks = try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(name)/task")
-      for task in tasks ?? [] {
-        if let (state, _) = stat("/proc/\(name)/task/\(task)/stat") { states.append(state) }
-      }
+    processes(ofGroup: group).flatMap { process in
+      let tasks = try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/task")
+      return (tasks ?? []).compactMap { stat("/proc/\(process)/task/\($0)/stat")?.0 }
     }
-    return states
   }
 
   /// State and process group of a `stat` file.

@@ -101,8 +101,9 @@ extension CrashRun {
       let server = try story.start(data)
       defer { server.process.kill() }
       var isClosed = false
-      story.load(server, round: 1, limit: 1200) { _ in
-        poll(seconds: 0.5) { stop.isSet }
+      story.load(server, round: 1) { _ in
+        // Short enough that the producers are busy to the end.
+        poll(seconds: 0.2) { stop.isSet }
         if isKilled { server.process.kill() }
       }
       if !isKilled { isClosed = server.process.stop() }

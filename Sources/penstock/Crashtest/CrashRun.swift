@@ -158,9 +158,12 @@ final class CrashRun {
         || ledger.with { $0.count } > CrashRun.messagesPerPhase
     }
 
-    func start(_ data: String, wrapper: [String] = []) throws -> RunningServer {
+    func start(
+      _ data: String, wrapper: [String] = [], seconds: Double = RunningServer.startSeconds
+    ) throws -> RunningServer {
       try RunningServer.start(
-        run.settings.target, data: data, log: log, wrapper: wrapper, stop: run.stop)
+        run.settings.target, data: data, log: log, wrapper: wrapper, seconds: seconds,
+        stop: run.stop)
     }
 
     /// Starts the server and kills it a moment later, up or not.
@@ -353,17 +356,24 @@ final class CrashRun {
 
   // MARK: Faults
 
-  /// Calls that are made to fail together, how, and how early at the earliest and the latest.
-  ///
-  /// Syncs fail from there on for good: an injected fault drops no pages, so a single one would be
-  /// made good by the next sync. Every three kinds in a row have one of syncs.
-  private static let faults: [(calls: String, error: String, from: Int, to: Int)] = [
-    (syncs, "EIO", 1, 60),
-    (writes, "EIO", 1, 120),
-    ("?rename,?renameat,?renameat2,?ftruncate,?fallocate", "EIO", 1, 12),
-    (syncs, "EIO", 20, 200),
-    (writes, "ENOSPC", 1, 120),
-    ("?openat,?open", "EMFILE", 40, 110),
+  /// Calls that are made to fail together and how.
+  private struct Fault {
+    var calls: String
+    var error: String
+    /// The first call that fails is at most this one, counted by thread; nil lets all fail from a
+    /// moment in the middle of the load on.
+    var latest: Int?
+  }
+
+  /// Every three in a row have one where all syncs fail: an injected fault drops no pages, so a
+  /// single one would be made good by the next sync of any thread.
+  private static let faults = [
+    Fault(calls: syncs, error: "EIO"),
+    Fault(calls: writes, error: "EIO", latest: 120),
+    Fault(calls: "?rename,?renameat,?renameat2,?ftruncate,?fallocate", error: "EIO", latest: 12),
+    Fault(calls: syncs, error: "EIO"),
+    Fault(calls: writes, error: "ENOSPC", latest: 120),
+    Fault(calls: syncs, error: "EIO", latest: 15),
   ]
   private static let syncs = "?fdatasync,?fsync,?msync,?sync_file_range"
   private static let writes = "?pwrite64,?pwritev,?pwritev2"
@@ -389,25 +399,40 @@ final class CrashRun {
     for round in 1...settings.rounds where !story.isOver {
       // The kinds take turns from a random one on, so that few rounds reach many.
       let fault = Self.faults[(round + Int(seed % 6)) % Self.faults.count]
-      let first = fault.from + story.random.below(fault.to - fault.from + 1)
-      let forEver = fault.calls == Self.syncs || story.random.chance(1, of: 2) ? "+" : ""
       let trace = path("faults.strace")
       unlink(trace)
-      let wrapper = [
-        "strace", "-f", "-qq", "-o", trace, "-e", "trace=\(fault.calls)", "-e", "signal=none",
-        "-e", "status=failed", "-e",
-        "inject=\(fault.calls):error=\(fault.error):when=\(first)\(forEver)",
-      ]
+      func strace(when: String) -> [String] {
+        [
+          "strace", "-f", "-qq", "-o", trace, "-e", "trace=\(fault.calls)", "-e", "signal=none",
+          "-e", "status=failed", "-e", "inject=\(fault.calls):error=\(fault.error):when=\(when)",
+        ]
+      }
+      var wrapper: [String] = []
+      if let latest = fault.latest {
+        let forEver = story.random.chance(1, of: 2) ? "+" : ""
+        wrapper = strace(when: "\(1 + story.random.below(latest))\(forEver)")
+      }
       do {
-        let server = try story.start(data, wrapper: wrapper)
-        defer { server.process.kill() }
+        // A server that cannot come up under its fault is not waited for long.
+        let server = try story.start(
+          data, wrapper: wrapper, seconds: wrapper.isEmpty ? RunningServer.startSeconds : 5)
+        var tracer: ChildProcess?
+        defer {
+          server.process.kill()
+          tracer?.kill()
+        }
         var next: DiskImage?
         try story.load(server, round: round, limit: 1500) { _ in
-          poll(seconds: 1.5, every: 0.05) { stop.isSet || Self.injected(trace) > 0 }
+          if wrapper.isEmpty {
+            story.waitAtRandom()
+            let processes = server.process.members.flatMap { ["-p", "\($0)"] }
+            tracer = try ChildProcess(strace(when: "1+") + processes, log: path("strace.log"))
+          }
+          poll(seconds: 2, every: 0.05) { stop.isSet || Self.injected(trace) > 0 }
           // Time for answers that should not have been given.
           poll(seconds: 0.3) { stop.isSet }
           if let disk {
-            next = try cutPower(server, disk, "faults-\(round)", isTraced: true)
+            next = try cutPower(server, disk, "faults-\(round)", isTraced: !wrapper.isEmpty)
           } else {
             server.process.kill()
           }

@@ -100,7 +100,8 @@ final class RunningServer {
 
   /// Starts the target and waits until it answers.
   static func start(
-    _ target: Target, data: String, log: String, wrapper: [String] = [], stop: StopFlag
+    _ target: Target, data: String, log: String, wrapper: [String] = [],
+    seconds: Double = startSeconds, stop: StopFlag
   ) throws -> RunningServer {
     let before = size(of: log)
     let (process, endpoint) = try spawn(target, data: data, log: log, wrapper: wrapper)
@@ -108,7 +109,7 @@ final class RunningServer {
     defer { if !isUp { process.kill() } }
     var queue: String?
     var problem = "it does not answer"
-    poll(seconds: startSeconds, every: 0.01) {
+    poll(seconds: seconds, every: 0.01) {
       guard process.isRunning, !stop.isSet else { return true }
       do {
         queue = try findQueue(SQSClient(endpoint, timeoutSeconds: 5), &problem)
@@ -125,7 +126,7 @@ final class RunningServer {
         throw Refusal(reason: "ended with status \(status): \(last)")
       }
       throw Refusal(
-        reason: "no usable answer within \(Int(startSeconds)) s (\(problem)); output: \(last)")
+        reason: "no usable answer within \(Int(seconds)) s (\(problem)); output: \(last)")
     }
     isUp = true
     return RunningServer(process, endpoint, queue)
