@@ -65,12 +65,12 @@ def mounts_below(directory):
 
 def test_penstock_loses_nothing(tmp_path):
     status, report, said = crashtest(
-        tmp_path, "--phases", "kill,power,faults,full", "--kills", 4, "--rounds", 3)
+        tmp_path, "--phases", "kill,power,faults,full", "--kills", 3, "--rounds", 3)
     assert status == 0, report
     assert [phase["name"] for phase in report["phases"]] == ["kill", "power", "faults", "full"]
     assert all(report["totals"][name] == 0 for name in ("lost", "resurrected", "unknown"))
     assert all(phase["refused"] == 0 for phase in report["phases"])
-    assert phase_of(report, "kill")["rounds"] == 4
+    assert phase_of(report, "kill")["rounds"] == 3
     assert f"seed {report['seed']}" in said.splitlines()[0]
     assert "kill: begins" in said
     assert list(tmp_path.iterdir()) == [], "a run without loss leaves nothing"

@@ -207,7 +207,9 @@ import penstock
     var report = report()
     report.phases = [phase("kill"), phase("power", lost: 2)]
     #expect(report.exitStatus == 1)
-    #expect(report.verdict == "2 acknowledged messages LOST (of 2000 acknowledged messages)")
+    #expect(
+      report.verdict
+        == "2 acknowledged messages LOST (in power; of 2000 acknowledged messages)")
     let object = try #require(
       try JSONSerialization.jsonObject(with: Data(try report.json().utf8)) as? [String: Any])
     #expect(object["broken"] as? Bool == true)

@@ -92,7 +92,8 @@ package struct CrashReport: Codable, Sendable {
     }
     if refused > 0 { parts.append("an undamaged store was REFUSED") }
     return parts.joined(separator: ", ")
-      + " (of \(counts.acknowledged) acknowledged messages)\(partly)"
+      + " (in \(phases.filter(\.isBroken).map(\.name).joined(separator: " and ")); of "
+      + "\(counts.acknowledged) acknowledged messages)\(partly)"
   }
 
   /// One JSON object, with sorted keys and the verdict in it.

@@ -18,7 +18,7 @@ extension CrashRun {
   /// still full; then once more, to see that what was deleted stays away.
   func full(_ result: inout CrashReport.Phase, _ seed: UInt64) throws {
     let story = Story(self, "full", seed: seed)
-    let megabytes = 48
+    let megabytes = 32
     let disk = try DiskImage.make("full", in: directory, megabytes: megabytes)
     disks.append(disk)
     let data = disk.mountPoint + "/data"

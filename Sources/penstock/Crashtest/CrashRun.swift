@@ -258,8 +258,8 @@ final class CrashRun {
     defer { story.close(&result) }
     let data = path("kill-data")
     for round in 1...settings.kills where !story.isOver {
-      // Recovery may be killed as well; what it did until then must do no harm.
-      if round > 1, story.random.chance(1, of: 6) { try story.killWhileStarting(data) }
+      // Creation and recovery may be killed as well; what they did until then must do no harm.
+      if story.random.chance(1, of: 6) { try story.killWhileStarting(data) }
       let server: RunningServer
       do { server = try story.start(data) } catch let refusal as RunningServer.Refusal {
         result.refused += 1

@@ -21,7 +21,8 @@ package struct Crashtest: AsyncParsableCommand {
       Tests this executable's own server in a fresh directory, or any SQS endpoint that --command \
       starts. Progress goes to standard error, the report to standard output. The exit status is \
       0 if nothing was lost, 1 if something was lost, came back or was damaged, and 2 if the test \
-      could not be run or was interrupted. Root is needed for the phases power and full, strace for faults.
+      could not be run or was interrupted. Root is needed for the phases power and full, strace \
+      for faults.
       """)
 
   @Option(help: "Directory to work in; a new one inside it is used.")
