@@ -63,7 +63,8 @@ let package = Package(
     .executableTarget(
       name: "penstock",
       dependencies: [
-        "PenstockServer", "PenstockExplorer", "Penstock", "PenstockSystem",
+        "PenstockServer", "PenstockSQS", "PenstockExplorer", "Penstock", "PenstockSystem",
+        "PenstockTesting",
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
         server("UnixSignals", "swift-service-lifecycle"),
@@ -89,7 +90,11 @@ let package = Package(
       swiftSettings: common),
     .testTarget(
       name: "PenstockServerTests",
-      dependencies: ["penstock", "PenstockServer", "PenstockTesting"], swiftSettings: common),
+      dependencies: [
+        "penstock", "PenstockServer", "PenstockTesting",
+        server("ArgumentParser", "swift-argument-parser"),
+      ],
+      swiftSettings: common),
     .testTarget(
       name: "PenstockExplorerTests",
       dependencies: ["PenstockExplorer", "Penstock", "PenstockSystem", "PenstockTesting"],
