@@ -158,7 +158,9 @@ import Testing
             Issue.record("seed \(seed): the report does not name the copy")
           }
         } catch { Issue.record("seed \(seed): refused: \(error)") }
-        if after.contents(of: evidence) != dropped { Issue.record("seed \(seed): the copy differs") }
+        if after.contents(of: evidence) != dropped {
+          Issue.record("seed \(seed): the copy differs")
+        }
         let names = (try? after.list(directory)) ?? []
         if names.contains(where: { $0.hasSuffix(StoreFileName.partialSuffix) }) {
           Issue.record("seed \(seed): a half made copy stays")
