@@ -120,7 +120,8 @@ struct Judge {
       setup.canary?.handling(of: call) ?? .asAsked
     }
     let copy = SimulatedClock(
-      wallMilliseconds: clock.wallMilliseconds(), monotonicNanoseconds: clock.monotonicNanoseconds())
+      wallMilliseconds: clock.wallMilliseconds(), monotonicNanoseconds: clock.monotonicNanoseconds()
+    )
     do throws(PenstockError) {
       let machine = try Machine(setup, process, copy, StableRandom(seed: seed))
       try? checks.check(.legalCrashIsAccepted, true, "")
@@ -141,7 +142,8 @@ struct Judge {
 
   // MARK: Looking
 
-  /// When to look: now and around every end of a delay or lease that an allowed moment knows.
+  /// When to look: now, around every end of a delay or lease that an allowed moment knows, and when
+  /// all are over.
   private func times(_ timeline: Timeline, least: Int, from opened: Int64) -> [Int64] {
     var times: Set<Int64> = [opened]
     for moment in timeline.moments[least...] {
@@ -154,7 +156,7 @@ struct Judge {
         }
       }
     }
-    return Array(times.sorted().prefix(40))
+    return Array(times.sorted().prefix(40)) + [opened + Self.hiding / 2]
   }
 
   private func see(

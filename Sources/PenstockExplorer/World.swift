@@ -154,6 +154,11 @@ final class World: @unchecked Sendable {
   private func handle(_ call: Call, _ process: SimulatedProcess) -> SimulatedProcess.Handling {
     calls += 1
     trace.add(call)
+    if var nested, writerIsCalling {
+      nested.calls -= 1
+      self.nested = nested.calls > 0 ? nested : nil
+      if nested.calls <= 0 { takeNested(nested.steps) }
+    }
     if let onCall, violation == nil {
       do throws(Violation) { try onCall(self) } catch { violation = error }
     }
@@ -163,13 +168,7 @@ final class World: @unchecked Sendable {
       if armed.calls < 0 {
         self.armed = nil
         end(armed)
-        return .asAsked
       }
-    }
-    if var nested, writerIsCalling {
-      nested.calls -= 1
-      self.nested = nested.calls > 0 ? nested : nil
-      if nested.calls <= 0 { takeNested(nested.steps) }
     }
     return setup.canary?.handling(of: call) ?? .asAsked
   }
@@ -259,12 +258,16 @@ final class World: @unchecked Sendable {
     case .delete: try delete(step, machine)
     case .hide: try hide(step, machine)
     case .purge:
-      try change(queue, machine) { machine.store.purgeQueue($0, $1) } _: { moment, id in
+      try change(queue, machine) {
+        machine.store.purgeQueue($0, $1)
+      } _: { moment, id in
         moment.oracle.purgeQueue(id)
       }
     case .create: try create(queue, machine)
     case .remove:
-      try change(queue, machine) { machine.store.deleteQueue($0, $1) } _: { moment, id in
+      try change(queue, machine) {
+        machine.store.deleteQueue($0, $1)
+      } _: { moment, id in
         moment.oracle.deleteQueue(id)
         moment.queues[queue] = nil
       }
@@ -366,7 +369,8 @@ final class World: @unchecked Sendable {
   private func operate<T: Sendable>(
     _ machine: Machine, isSynced: Bool = true, changes: () -> Bool,
     _ submit: (@escaping Completion<T>) -> Void,
-    model: (inout Timeline.Moment) -> Void, answered: @escaping @Sendable (T) throws(Violation) -> Void = { _ in },
+    model: (inout Timeline.Moment) -> Void,
+    answered: @escaping @Sendable (T) throws(Violation) -> Void = { _ in },
     expected: PenstockError.Code? = nil
   ) throws(Violation) {
     let epoch = self.epoch
@@ -553,11 +557,14 @@ final class World: @unchecked Sendable {
     trace.add(found.description)
     try checks.check(
       .answersAgree,
-      readsMayFail || found == expected.map(\.number)
-        && messages.map(\.receiveCount) == expected.map(\.receiveCount)
-        && messages.map(\.leaseEndsAt.milliseconds) == expected.map { $0.hiddenUntil ?? 0 },
+      readsMayFail
+        || found == expected.map(\.number)
+          && messages.map(\.receiveCount) == expected.map(\.receiveCount)
+          && messages.map(\.leaseEndsAt.milliseconds) == expected.map { $0.hiddenUntil ?? 0 },
       "received \(found), the model says \(expected.map(\.number))")
-    for (message, number) in zip(messages, found) { handles.append((message.handle, queue, number)) }
+    for (message, number) in zip(messages, found) {
+      handles.append((message.handle, queue, number))
+    }
     if setup.durability == .synced { timeline.deliver(found) }
   }
 

@@ -52,9 +52,9 @@ public enum LogFormat {
   /// LSNs that a recovery leaves out, so that none is given out twice: a run that ended without a
   /// seal may have given out some that no disk knows of, and leases carry them. Far more than fit
   /// between two syncs.
-  public static let lostLSNs = 1 << 32
-  /// Larger ones are damage; it leaves room for more recoveries than there can be.
-  static let maximumLSN = LSN(1 << 62)
+  public static let lostLSNs = 1 << 28
+  /// Larger ones are damage. State keeps LSNs in 56 bits; that is 2^28 recoveries.
+  static let maximumLSN = LSN(1 << 56)
 
   /// Bytes that a record with this payload takes in a frame.
   @inline(__always)
@@ -239,13 +239,16 @@ public struct SegmentHeader: Hashable, Sendable {
         throw Failure.damaged
       }
       guard LogFormat.isKnown(version: version) else { throw Failure.version(version) }
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { throw Failure.damaged }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       salt = try cursor.u64(span)
       firstLSN = LSN(try cursor.u64(span))
       ordinal = try cursor.u32(span)
       previous = try cursor.u32(span)
       capacity = try cursor.u32(span)
+      guard span.extracting(cursor.offset..<Self.checksumOffset).isZero else {
+        throw Failure.damaged
+      }
     } catch let failure as Failure {
       throw failure
     } catch {
@@ -319,11 +322,12 @@ public struct StoreFile: Hashable, Sendable {
       guard LogFormat.isKnown(version: version) else {
         throw SegmentHeader.Failure.version(version)
       }
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { throw SegmentHeader.Failure.damaged }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       keyHigh = try cursor.u64(span)
       keyLow = try cursor.u64(span)
       createdAt = try cursor.i64(span)
+      guard try cursor.u32(span) == 0 else { throw SegmentHeader.Failure.damaged }
     } catch let failure as SegmentHeader.Failure {
       throw failure
     } catch {
@@ -375,7 +379,7 @@ public struct HeadSlot: Hashable, Sendable {
       else { return nil }
       ordinal = try cursor.u32(span)
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { return nil }
       guard try cursor.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)) else {
         return nil
       }

@@ -55,6 +55,10 @@ extension Recovery {
       }
       try endNewest(file, reader, &scan, fault)
     }
+    // The next segment would get the same name.
+    if scan.isSealed, scan.givenOut < header.firstLSN {
+      throw .corrupted(scan.damage("the segment is sealed and holds no record"))
+    }
     if scan.isSealed, scan.offset < reader.size {
       if !isNewest {
         throw .corrupted(scan.damage("the file goes on behind its seal"))
@@ -136,6 +140,8 @@ extension Recovery {
       }
     }
     let lastLSN = LSN(scan.nextLSN.value - 1)
+    // The log's own record was durable before `STORE` was; without it nothing is left of the store.
+    guard lastLSN >= LSN(1) else { throw .corrupted(scan.damage("the first record is missing")) }
     report.droppedBytes = try dropped(reader, from: start)
     report.end = report.droppedBytes == 0 ? .clean : whole > 0 ? .unsyncedWindow : .torn
     if report.droppedBytes > 0 { try keepEvidence(reader, scan.name, from: start) }

@@ -166,8 +166,9 @@ struct Recovery {
   /// `STORE`.
   ///
   /// Crash steps of creation: (1) the first segment, holding LSN 1 and a seal, and `HEAD` are
-  /// durable; (2) `STORE` appears by rename. A crash before (2) leaves a directory without `STORE` whose only
-  /// segment was never used, which is made anew. After (2) a store without segments has lost them.
+  /// durable; (2) `STORE` appears by rename. A crash before (2) leaves a directory without `STORE`
+  /// whose only segment was never used, which is made anew. After (2) a store without segments has
+  /// lost them.
   mutating func openStoreFile(createdAt: Int64) throws(LogError) -> StoreFile {
     do throws(SystemError) {
       // What is seen from here on must not vanish: the last process may have died before its sync

@@ -154,6 +154,12 @@ extension ArraySlice<UInt8> {
     bytes.put((0..<4).map { UInt8(version >> UInt32(8 * $0) & 255) }, at: 8)
     #expect(throws: SegmentHeader.Failure.version(version)) { try decode(resealed(bytes)) }
   }
+
+  @Test(arguments: [12, 15, 60, 1000, 4091]) func otherBytesThanZerosAreRefused(_ place: Int) {
+    var bytes = encoded { _ = sampleSegment().write(into: $0) }
+    bytes[place] = 1
+    #expect(throws: SegmentHeader.Failure.damaged) { try decode(resealed(bytes)) }
+  }
 }
 
 @Suite struct StoreFiles {
@@ -195,6 +201,12 @@ extension ArraySlice<UInt8> {
     var bytes = encoded { sampleStore().write(into: $0) }
     bytes.put((0..<4).map { UInt8(version >> UInt32(8 * $0) & 255) }, at: 8)
     #expect(throws: SegmentHeader.Failure.version(version)) { try decode(resealed(bytes)) }
+  }
+
+  @Test(arguments: [12, 15, 56, 59]) func otherBytesThanZerosAreRefused(_ place: Int) {
+    var bytes = encoded { sampleStore().write(into: $0) }
+    bytes[place] = 1
+    #expect(throws: SegmentHeader.Failure.damaged) { try decode(resealed(bytes)) }
   }
 }
 

@@ -171,7 +171,7 @@ import Testing
       "Body of a seal", Array(bytes[body..<body + 24]),
       [
         "records": little(UInt64(6)),
-        "last LSN": little(isRecovered ? 7 + UInt64(1) << 32 : UInt64(7)),
+        "last LSN": little(isRecovered ? 7 + (1 << 28) : UInt64(7)),
         "file size": little(UInt64(bytes.count)),
       ])
   }
@@ -317,7 +317,7 @@ import Testing
     #expect(LogFormat.frameHeaderSize == 64 && LogFormat.segmentHeaderSize == 4096)
     #expect(LogFormat.recordHeaderSize == 8 && LogFormat.recordAlignment == 8)
     #expect(LogFormat.sealReserve == 8192 && HeadSlot.fileSize == 8192)
-    #expect(LogFormat.lostLSNs == 1 << 32 && text.contains("2^32"))
+    #expect(LogFormat.lostLSNs == 1 << 28 && text.contains("2^28"))
     #expect(LogFormat.minimumSegmentSize == 65_536 && LogFormat.maximumSegmentSize == 1 << 30)
     for name in ["LOCK", "STORE", "STORE.new", "HEAD", ".seg", ".next", ".partial", ".torn-"] {
       #expect(text.contains(name))

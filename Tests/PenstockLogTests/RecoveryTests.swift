@@ -151,6 +151,51 @@ import Testing
     #expect(again.found.lastLSN == 3)
   }
 
+  /// It was durable before `STORE` was. An opening that removed its file left no segment at all,
+  /// and the next one was refused.
+  @Test(arguments: [4096, 8192, 12_288]) func aStoreWithoutItsFirstRecordIsRefused(size: Int) throws {
+    try open(disk).log.close()
+    disk.edit(segment(1)) { bytes in
+      bytes.zero(from: LogFormat.segmentHeaderSize)
+      bytes.removeLast(bytes.count - size)
+    }
+    disk.kill()
+    let before = try snapshot(disk)
+    let found = try #require(damage(disk))
+    #expect(found.lsn == LSN(1))
+    #expect(found.offset == UInt64(LogFormat.segmentHeaderSize))
+    #expect(try snapshot(disk) == before, "a refused opening changes nothing")
+  }
+
+  /// No log writes one. The next segment would begin with the same LSN and take its name.
+  @Test func aSealWithoutARecordBeforeItIsRefused() throws {
+    let (session, frames) = try threeCommits()
+    try session.log.seal()
+    let bytes = try #require(disk.contents(of: segment(2)))
+    let header = encoded {
+      _ = SegmentHeader(
+        store: session.log.storeFile.store, salt: 9, firstLSN: LSN(5), ordinal: 2,
+        previous: bytes.u32(at: frames[2].end + 60), capacity: UInt32(segmentSize)
+      ).write(into: $0)
+    }
+    let body = encoded {
+      for value in [0, 4, 8192] { $0.put(UInt64(value)) }
+    }
+    let seal = encoded(room: LogFormat.frameHeaderSize) {
+      _ = FrameHeader(
+        kind: .seal, salt: 9, firstLSN: LSN(5), count: 0, bodyLength: 24, extent: 4096,
+        previous: header.u32(at: LogFormat.segmentHeaderSize - 4), durableLSN: LSN(4),
+        offset: 4096, bodyChecksum: body.withRaw { CRC32C.of($0) }
+      ).write(into: $0)
+    }
+    let zeros = [UInt8](repeating: 0, count: 4096 - seal.count - body.count)
+    disk.replace(segment(5), with: header + seal + body + zeros)
+    disk.kill()
+    let found = try #require(damage(disk))
+    #expect(found.file == StoreFileName.segment(LSN(5)))
+    #expect(found.reason.contains("no record"))
+  }
+
   @Test func bytesBehindTheSealAreRefused() throws {
     let (session, frames) = try threeCommits()
     try session.log.seal()

@@ -20,7 +20,7 @@ let headFile = path(StoreFileName.head)
 
 /// The first LSN that is given out after a run whose last record on disk was `last` ended without a
 /// seal.
-func lsn(afterLossAt last: UInt64) -> UInt64 { last + (1 << 32) + 1 }
+func lsn(afterLossAt last: UInt64) -> UInt64 { last + (1 << 28) + 1 }
 
 /// A payload that no other record of the test has.
 func payload(_ number: Int, size: Int = 16) -> [UInt8] {

@@ -31,7 +31,7 @@ import Testing
   }
 
   @Test func swiftLinesFitAHundredColumns() {
-    let files = Self.files(in: ["Sources", "Tests"], suffix: ".swift")
+    let files = Self.files(in: ["Sources", "Tests", "Fuzz"], suffix: ".swift")
     #expect(files.count > 50)
     for (name, text) in files {
       for (number, line) in Self.lines(text).enumerated() {
@@ -42,7 +42,7 @@ import Testing
   }
 
   @Test func swiftFilesBeginWithTheLicenceAndStayShort() {
-    for (name, text) in Self.files(in: ["Sources", "Tests"], suffix: ".swift") {
+    for (name, text) in Self.files(in: ["Sources", "Tests", "Fuzz"], suffix: ".swift") {
       #expect(text.hasPrefix("// SPDX-License-Identifier: Apache-2.0\n"), "\(name)")
       #expect(Self.lines(text).count <= 610, "\(name) has \(Self.lines(text).count) lines")
     }
@@ -97,7 +97,7 @@ import Testing
   }
 
   @Test func documentsHaveOneTitle() {
-    var documents = Self.files(in: ["Docs", "Tests"], suffix: ".md")
+    var documents = Self.files(in: ["Docs", "Tests", "Fuzz"], suffix: ".md")
     for name in ["README.md", "CHANGELOG.md"] {
       let path = Self.root.appendingPathComponent(name).path
       documents.append((name, (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""))
