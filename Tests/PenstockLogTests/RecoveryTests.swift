@@ -153,7 +153,8 @@ import Testing
 
   /// It was durable before `STORE` was. An opening that removed its file left no segment at all,
   /// and the next one was refused.
-  @Test(arguments: [4096, 8192, 12_288]) func aStoreWithoutItsFirstRecordIsRefused(size: Int) throws {
+  @Test(arguments: [4096, 8192, 12_288]) func aStoreWithoutItsFirstRecordIsRefused(size: Int) throws
+  {
     try open(disk).log.close()
     disk.edit(segment(1)) { bytes in
       bytes.zero(from: LogFormat.segmentHeaderSize)
