@@ -130,7 +130,8 @@ import Testing
     let calls = disk.trace.suffix(disk.callCount() - before).filter {
       $0.path == segment(2) && [.write, .syncData, .sync, .truncate].contains($0.kind)
     }
-    #expect(calls.map(\.kind) == [.sync, .write, .syncData, .write, .syncData, .truncate, .sync])
+    let kinds: [CallKind] = [.sync, .write, .syncData, .write, .syncData, .truncate, .sync]
+    try #require(calls.map(\.kind) == kinds)
     let end = UInt64(4 * LogFormat.sectorSize)
     #expect(calls[1].offset == end && calls[1].length == dropped.count)
     #expect(calls[3].offset == end && calls[3].length == LogFormat.sectorSize)
