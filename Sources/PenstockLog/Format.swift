@@ -4,7 +4,8 @@ package import PenstockSystem
 // The bytes on disk. `Docs/format.md` is the contract; a test compares its tables with the offsets
 // here. Everything is little-endian.
 
-/// Position of a record in the log. Grows by one per record, is never reused, starts at 1.
+/// Position of a record in the log. Grows by one per record and is never reused; starts at 1. After
+/// a run that ended without a seal it goes on behind a gap.
 public struct LSN: Hashable, Comparable, Sendable, CustomStringConvertible {
   public var value: UInt64
   public init(_ value: UInt64) { self.value = value }
@@ -337,7 +338,7 @@ public struct StoreFile: Hashable, Sendable {
 
 /// One of the two slots of the file `HEAD`, which says how many segments were begun, so that the
 /// loss of the newest is noticed. Slots are written in turn, each in a sector of its own, in place:
-/// a torn write leaves the other.
+/// the one that is not the newest, so that a torn write leaves the newest.
 ///
 /// **Layout** (offset, size): magic 0/8, version 8/4, ordinal 12/4, storeHigh 16/8, storeLow 24/8,
 /// zero 32/4, checksum 36/4.
@@ -349,8 +350,8 @@ public struct HeadSlot: Hashable, Sendable {
   package static let size = 40
   package static let fileSize = 2 * LogFormat.sectorSize
 
-  /// Where the slot for an ordinal stands in the file.
-  package static func offset(_ ordinal: UInt32) -> Int { Int(ordinal % 2) * LogFormat.sectorSize }
+  /// Where slot 0 or 1 stands in the file.
+  package static func offset(_ slot: Int) -> Int { slot * LogFormat.sectorSize }
 
   package init(store: StoreID, ordinal: UInt32) {
     self.store = store

@@ -6,7 +6,7 @@ internal import PenstockSystem
 extension Recovery {
   /// Reads every segment in order and hands each record to `replay`.
   mutating func replaySegments(
-    store: StoreID,
+    of store: StoreFile,
     _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
     for (index, name) in segmentNames.enumerated() {
@@ -26,10 +26,10 @@ extension Recovery {
   }
 
   private mutating func replaySegment(
-    _ name: String, _ file: any File, _ reader: SegmentReader, store: StoreID, isNewest: Bool,
-    _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
+    _ name: String, _ file: any File, _ reader: SegmentReader, store: StoreFile,
+    isNewest: Bool, _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
-    let header = try readHeader(name, reader, store: store)
+    let header = try readHeader(name, reader, store: store.store)
     let expectedFirst = end.firstLSNs.isEmpty ? LSN(1) : end.lastLSN.advanced(by: 1)
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: header.ordinal, chain: header.checksum,
@@ -37,20 +37,23 @@ extension Recovery {
     end.firstLSNs.append(header.firstLSN)
     end.nextOrdinal = header.ordinal &+ 1
     report.segments += 1
-    while let fault = try scan.step(reader, replay) {
-      // Only the newest segment may end without a seal, and only where nothing acknowledged
-      // follows.
-      guard isNewest else {
-        throw .corrupted(
-          scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
-      }
+    let fault = try scan.step(reader, replay)
+    // Only the newest segment may end without a seal, and only where nothing acknowledged follows.
+    if let fault, !isNewest {
+      throw .corrupted(scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
+    }
+    // Before anything is changed.
+    if isNewest {
+      let next = fault == nil ? scan.givenOut.advanced(by: 1) : scan.nextLSN
+      try openHead(store, newest: header.ordinal, next: next)
+    }
+    if let fault {
       guard header.version == 1 || reader.size == Int(header.capacity) else {
         throw .corrupted(
           scan.damage(
             "the file has \(reader.size) bytes and no seal, though \(header.capacity) were made"))
       }
       try endNewest(file, reader, &scan, fault)
-      break
     }
     // The next segment would get the same name.
     if scan.isSealed, scan.givenOut < header.firstLSN {

@@ -35,6 +35,8 @@ public final class SegmentedLog: Sendable {
     var durableLSN: LSN
     /// The file `HEAD`; nil in a store of version 1, which has none.
     let head: (any File)?
+    /// The slot of `HEAD` that is written next.
+    var headSlot: Int
     let scratch = CommitBuffer(capacity: 2 * LogFormat.segmentHeaderSize)
   }
 
@@ -65,7 +67,7 @@ public final class SegmentedLog: Sendable {
       Writer(
         file: nil, segment: recovered.nextOrdinal &- 1, chain: recovered.chain,
         lastLSN: recovered.lastLSN, alignedLSN: recovered.lastLSN,
-        durableLSN: recovered.lastLSN, head: recovered.head))
+        durableLSN: recovered.lastLSN, head: recovered.head, headSlot: recovered.headSlot))
     var catalog = Catalog(firstLSNs: recovered.firstLSNs, firstOrdinal: recovered.firstOrdinal)
     for name in recovered.prepared { catalog.prepared.append(name) }
     catalog.preparedNames = random.next()
@@ -196,8 +198,9 @@ public final class SegmentedLog: Sendable {
     try fileSystem.rename(path(source), to: path(name))
     try fileSystem.syncDirectory(directory)
     if let head = writer.head {
-      try Self.write(
-        HeadSlot(store: storeFile.store, ordinal: batch.segment), to: head, writer.scratch)
+      let slot = HeadSlot(store: storeFile.store, ordinal: batch.segment)
+      try Self.write(slot, to: head, slot: writer.headSlot, writer.scratch)
+      writer.headSlot ^= 1
     }
     writer.file = file
     writer.segment = batch.segment
@@ -211,12 +214,12 @@ public final class SegmentedLog: Sendable {
 
   /// Writes a slot of `HEAD` and makes it durable.
   static func write(
-    _ slot: HeadSlot, to file: any File, _ scratch: CommitBuffer
+    _ head: HeadSlot, to file: any File, slot: Int, _ scratch: CommitBuffer
   ) throws(SystemError) {
     scratch.removeAll()
-    slot.write(into: scratch)
+    head.write(into: scratch)
     try scratch.withBytes { (bytes) throws(SystemError) in
-      try file.write(bytes, at: UInt64(HeadSlot.offset(slot.ordinal)))
+      try file.write(bytes, at: UInt64(HeadSlot.offset(slot)))
     }
     try file.syncData()
   }
