@@ -5,8 +5,8 @@ internal import PenstockTesting
 
 /// A planted bug that the proof must catch, so that it is known to be able to.
 ///
-/// Some leave calls to the file system out, as code would that forgot them; some spoil the replay of
-/// the log; the others are switches in the engine itself: see `PlantedBug`.
+/// Some leave calls to the file system out, as code would that forgot them; some spoil the replay
+/// of the log; the others are switches in the engine itself: see `PlantedBug`.
 package enum Canary: String, CaseIterable, Sendable {
   case answersBeforeSync
   case answersOutOfOrder

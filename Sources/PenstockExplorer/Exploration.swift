@@ -12,7 +12,7 @@ package struct Tally: Sendable {
   package var states = 0
   /// Outcomes that left a disk, with promises, that was not judged before in its history.
   package var distinct = 0
-  /// Points with more outcomes than were enumerated, and outcomes of theirs that were tried by seed.
+  /// Points with more outcomes than were enumerated, and how many of theirs were tried by seed.
   package var capped = 0
   package var sampled = 0
   /// Disks damaged on purpose; those refused; those that showed everything all the same.

@@ -108,8 +108,7 @@ struct Judge {
     let later = snapshot(disk)
     try checks.check(
       .recoveryIsStable, later == files,
-      "a second start changes \(Set(files.map(\.key) + later.map(\.key)).filter { files[$0] != later[$0] }.sorted())"
-    )
+      "a second start changes \(Self.difference(files, later))")
     return Opened(machine: second, openedAt: second.store.now.milliseconds)
   }
 
@@ -127,6 +126,12 @@ struct Judge {
       try? checks.check(.legalCrashIsAccepted, true, "")
       return machine
     } catch { throw Violation(.legalCrashIsAccepted, "refused: \(error)") }
+  }
+
+  private static func difference(
+    _ one: [String: [UInt8]], _ other: [String: [UInt8]]
+  ) -> [String] {
+    Set(one.keys).union(other.keys).filter { one[$0] != other[$0] }.sorted()
   }
 
   /// Names and contents of all files; of a prepared segment what is behind the header, for the rest

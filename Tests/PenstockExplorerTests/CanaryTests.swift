@@ -26,7 +26,8 @@ struct Planted: Sendable, CustomTestStringConvertible {
     Planted(.skipsTheSealSync, .legalCrashIsAccepted, sent),
     Planted(.skipsTheCut, .legalCrashIsAccepted, sent),
     Planted(
-      .ignoresFailedSyncs, .acknowledgedIsRecovered, "\(sent), fault 1 0 3 0, send 0 1 100, settle"),
+      .ignoresFailedSyncs, .acknowledgedIsRecovered,
+      "\(sent), fault 1 0 3 0, send 0 1 100, settle"),
     Planted(
       .showsUnsynced, .deliveredIsRecovered,
       "create 0, settle, send 0 1 100, receive 0 1 30000, during 2 1, settle, turn 1, settle"),
