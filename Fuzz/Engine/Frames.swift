@@ -10,12 +10,13 @@ enum Frames {
     var input = Input(data, size)
     let choice = input.byte()
     let repairs = choice & 0x80 != 0
-    switch choice % 6 {
+    switch choice % 7 {
     case 0: frameHeader(&input, repairs)
     case 1: segmentHeader(&input, repairs)
     case 2: storeFile(&input, repairs)
     case 3: payload(input.rest())
     case 4: programmedPayloads(&input)
+    case 5: headSlot(&input, repairs)
     default: damagedHeader(&input)
     }
     return 0
@@ -31,10 +32,12 @@ enum Frames {
     let start = Int(Int8(bitPattern: input.byte()))
     var bytes = input.rest()
     if repairs, start >= 0, bytes.count >= start + 64 {
-      bytes.replaceSubrange(start..<start + 5, with: [0x50, 0x46, 0x52, 0x4d, 1])
+      bytes.replaceSubrange(start..<start + 5, with: [0x50, 0x46, 0x52, 0x4d, LogFormat.version])
       Repair.seal(&bytes, start..<start + 60, into: start + 60)
     }
-    guard let header = bytes.withRaw({ FrameHeader($0, at: start) }) else { return }
+    guard let header = bytes.withRaw({ FrameHeader($0, at: start) }),
+      bytes[start + 4] == LogFormat.version
+    else { return }
     let again = Self.bytes {
       $0.putZeros(LogFormat.frameHeaderSize)
       _ = header.write(into: $0)
@@ -59,11 +62,27 @@ enum Frames {
       let header = try bytes.withRaw { (raw) throws(SegmentHeader.Failure) in
         try SegmentHeader(raw)
       }
+      // What an older version wrote is written again as this one.
+      guard header.version == LogFormat.version else { return }
       let again = Self.bytes { _ = header.write(into: $0) }
       check(
         again.elementsEqual(bytes.prefix(LogFormat.segmentHeaderSize)),
         "a segment header changes when rewritten")
     } catch {}
+  }
+
+  private static func headSlot(_ input: inout Input, _ repairs: Bool) {
+    var bytes = input.rest()
+    if repairs {
+      bytes = Array("PNSKHEAD".utf8) + [LogFormat.version] + bytes
+      Repair.seal(&bytes, 0..<HeadSlot.size - 4, into: HeadSlot.size - 4)
+    }
+    guard let slot = bytes.withRaw({ HeadSlot($0, at: 0) }), bytes[8] == LogFormat.version else {
+      return
+    }
+    check(
+      Self.bytes { slot.write(into: $0) }.elementsEqual(bytes.prefix(HeadSlot.size)),
+      "a slot of HEAD changes when rewritten")
   }
 
   private static func storeFile(_ input: inout Input, _ repairs: Bool) {
@@ -74,6 +93,7 @@ enum Frames {
     }
     do {
       let file = try bytes.withRaw { (raw) throws(SegmentHeader.Failure) in try StoreFile(raw) }
+      guard file.version == LogFormat.version else { return }
       check(Self.bytes { file.write(into: $0) } == bytes, "a store file changes when rewritten")
     } catch {}
   }

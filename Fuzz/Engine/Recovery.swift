@@ -182,7 +182,8 @@ struct DirectoryEdits {
     func number(_ offset: Int) -> UInt64 {
       UInt64(bytes.word(offset)) | UInt64(bytes.word(offset + 4)) << 32
     }
-    let last = number(seal + 16) &+ UInt64(bytes.word(seal + 24))
+    // A seal names the last LSN that was given out, behind the number of records.
+    let last = (bytes.count >= seal + 80 ? number(seal + 72) : 0) &+ 1
     let start = SegmentStart(
       store: StoreID(high: number(16), low: number(24)), firstLSN: max(last, 1),
       ordinal: bytes.word(48) &+ 1, previous: bytes.word(seal + 60))

@@ -28,9 +28,13 @@ package struct SegmentProgram {
   private let salt: UInt64
   private var chain: UInt32 = 0
   private var records: UInt64 = 0
+  private var isSealed = false
+  /// LSNs that the seal leaves out, as one that a recovery writes.
+  private var leftOut: UInt64 = 0
   /// LSN up to which the frames so far end on a sector.
   private var aligned: UInt64
 
+  static let size = 64 * 1024
   static let maximumSize = 48 * 1024
 
   /// Runs the program until the input or the room ends, or a seal was written.
@@ -41,10 +45,11 @@ package struct SegmentProgram {
     aligned = start.firstLSN - 1
     writeHeader(&input)
     while !input.isEmpty, bytes.count < Self.maximumSize {
-      if writeFrame(&input) { break }
+      isSealed = writeFrame(&input)
+      if isSealed { break }
     }
     finish(&input)
-    next.firstLSN = entries.lsn
+    next.firstLSN = entries.lsn &+ leftOut
     next.ordinal &+= 1
     next.previous = chain
   }
@@ -52,7 +57,7 @@ package struct SegmentProgram {
   private mutating func writeHeader(_ input: inout Input) {
     var header = SegmentHeader(
       store: next.store, salt: salt, firstLSN: LSN(next.firstLSN), ordinal: next.ordinal,
-      previous: next.previous, capacity: 64 * 1024)
+      previous: next.previous, capacity: UInt32(Self.size))
     // One program in sixteen begins with a header that is whole and wrong.
     switch input.byte() {
     case 240...242: header.firstLSN = LSN(UInt64(bitPattern: input.awkward()))
@@ -84,8 +89,10 @@ package struct SegmentProgram {
       for _ in 0..<count { Self.put(entries.next(&input), on: body) }
     } else if kind == .seal {
       let size = roundUp(bytes.count + 88, to: LogFormat.sectorSize)
+      if choice & 4 != 0 { leftOut = UInt64(LogFormat.lostLSNs) }
+      if choice & 0x0c == 0x0c { leftOut = UInt64(bitPattern: input.awkward()) }
       body.put(records)
-      body.put(first &- 1)
+      body.put(first &- 1 &+ leftOut)
       body.put(UInt64(size))
     }
     let isAligned = choice & 16 != 0 || kind == .seal
@@ -159,7 +166,12 @@ package struct SegmentProgram {
     case 1: bytes += [UInt8](repeating: 0, count: LogFormat.sectorSize)
     case 2: bytes += Self.padded(input.take(64))
     case 3: bytes.removeLast(min(bytes.count, Int(input.number(bytes: 2))))
-    default: break
+    case 4 where !isSealed: break
+    default:
+      // A segment without a seal has the size it was made with.
+      if !isSealed, bytes.count < Self.size {
+        bytes += [UInt8](repeating: 0, count: Self.size - bytes.count)
+      }
     }
   }
 
