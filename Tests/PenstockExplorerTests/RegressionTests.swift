@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+import PenstockExplorer
+import Testing
+
+/// Histories that once broke a promise, as `penstock explore` printed them.
+@Suite struct HistoriesThatOnceWentWrong {
+  private func replay(_ text: String) throws {
+    let history = try #require(Step.history(text))
+    let failure = Explorer().replay(history, lastSteps: 1).1
+    #expect(failure == nil, "\(failure.map(\.description) ?? "")")
+  }
+
+  @Test func whatHasExpiredStaysAwayWhenTheRetentionGrows() throws {
+    try replay("create 0, send 0 5 2000 0, pass 90000, retain 0 60, retain 0 345600")
+  }
+
+  @Test func aHandleOfALostMessageNamesNoOther() throws {
+    try replay(
+      """
+      machine 1 0 1, create 0, settle, crash 5 686778 0, send 0 1 4 500, settle, pass 31000, \
+      receive 0 1 300000, settle, hide 23 20000, settle, send 0 1 500 0, receive 0 1 300000, \
+      settle, purge 0, settle, send 0 1 50 60000, settle, send 0 1 4 0, delete 11, restart
+      """)
+  }
+
+  @Test func aShortenedSegmentIsNoCleanEnd() throws {
+    try replay("create 0, settle, send 0 1 100, settle, pass 200, settle")
+  }
+}
