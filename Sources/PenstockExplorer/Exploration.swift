@@ -69,7 +69,7 @@ struct Exploration {
     if damages {
       // The last commit has its witness when the log was idle for a while.
       world.onCall = nil
-      try world.run([Step(.pass, 200), Step(.settle)])
+      try world.run([Step(.settle), Step(.pass, 200), Step(.settle)])
       try looker.damage(world)
     }
     looker.tally.checks.add(world.checks)
