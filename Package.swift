@@ -83,7 +83,7 @@ let package = Package(
       swiftSettings: common),
     .testTarget(
       name: "PenstockTestingTests",
-      dependencies: ["PenstockTesting", "PenstockSystem"], swiftSettings: common),
+      dependencies: ["PenstockTesting", "PenstockSystem", "Penstock"], swiftSettings: common),
     .testTarget(
       name: "PenstockSQSTests", dependencies: ["PenstockSQS", "Penstock", "PenstockTesting"],
       swiftSettings: common),
