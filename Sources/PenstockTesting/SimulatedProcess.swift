@@ -69,9 +69,11 @@ public final class SimulatedProcess: FileSystem {
   public func open(_ path: String, _ mode: OpenMode) throws(SystemError) -> any File {
     let call = Call(kind: .open, path: path)
     if mode == .create { try change(call) {} }
-    return ProcessFile(self, path, try look(.open, path) { () throws(SystemError) in
-      try disk.open(path, mode)
-    })
+    return ProcessFile(
+      self, path,
+      try look(.open, path) { () throws(SystemError) in
+        try disk.open(path, mode)
+      })
   }
 
   public func createDirectory(_ path: String) throws(SystemError) {

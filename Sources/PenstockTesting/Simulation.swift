@@ -55,11 +55,12 @@ public final class Simulation: @unchecked Sendable {
   }
 
   /// A set of tasks that can be stopped and ended together.
-  final class Lane {
+  // Unchecked: used by the simulation's thread.
+  final class Lane: @unchecked Sendable {
     let executor = SeededExecutor(seed: 0)
-    /// None of its jobs runs for now.
+    /// None of its jobs runs for now, but for calls that an actor has begun on.
     var isHeld = false
-    /// None of its jobs runs any more, but for calls that an actor has begun on.
+    /// The same for good.
     var isDead = false
     fileprivate var tasks: [Task<Void, Never>] = []
   }
@@ -69,7 +70,7 @@ public final class Simulation: @unchecked Sendable {
     var result: Result<T, any Error>?
   }
 
-  /// What a store's time without a job of the program may last.
+  /// How long stores may be busy with themselves while no task runs and none sleeps.
   private static let idleLimit: UInt64 = 86_400_000_000_000
 
   public let seed: UInt64
@@ -243,30 +244,33 @@ public final class Simulation: @unchecked Sendable {
   }
 
   private func readyCount(_ lane: Lane) -> Int {
-    if lane.isHeld { return 0 }
-    // A call that an actor has begun on goes on there, as a request does that has reached a server.
-    if lane.isDead { return lane.executor.actorJob == nil ? 0 : 1 }
-    return lane.executor.readyCount
+    guard lane.isHeld || lane.isDead else { return lane.executor.readyCount }
+    // A call that an actor has begun on goes on there, as a request does that has reached a server;
+    // others may need the actor.
+    return lane.executor.actorJob == nil ? 0 : 1
   }
 
   private func run(_ lane: Lane, _ choice: Int) {
     for lane in lanes { lane.executor.holdThread() }
     let held = lanes
     defer { for lane in held { lane.executor.releaseThread() } }
-    lane.executor.runJob(at: lane.isDead ? lane.executor.actorJob ?? choice : choice)
+    let isStill = lane.isHeld || lane.isDead
+    lane.executor.runJob(at: isStill ? lane.executor.actorJob ?? choice : choice)
   }
 
-  /// Whether time can bring anything.
-  var hasFuture: Bool { nextTime != nil }
-
-  private var nextTime: UInt64? {
-    (machines.compactMap(\.driver.nextDue) + [clock.nextWake].compactMap { $0 }).min()
+  /// When time brings something, by the monotonic clock; nil when it never does, or only upkeep of
+  /// the stores after a day of that.
+  var nextTime: UInt64? {
+    if let wake = clock.nextWake {
+      return machines.compactMap(\.driver.nextDue).reduce(wake) { min($0, $1) }
+    }
+    let next = machines.compactMap(\.driver.nextDue).min()
+    return next.flatMap { $0 > lastJob + Self.idleLimit ? nil : $0 }
   }
 
   private func passTime() throws(SimulationError) {
     let now = clock.monotonicNanoseconds()
     guard let next = nextTime else { throw .deadlock }
-    if clock.nextWake == nil, next > lastJob + Self.idleLimit { throw .deadlock }
     note(next)
     clock.advance(by: .nanoseconds(Int64(clamping: next - min(now, next))))
   }
