@@ -18,7 +18,7 @@ public enum SimulationError: Error, Hashable, CustomStringConvertible {
       "deadlock: a task waits for what cannot come, or for work outside of the simulation"
     case .tooManySteps(let count): "no end after \(count) steps"
     case .leftTheSimulation:
-      "work left the simulation: look for Task { }, Task.detached, Task.sleep and the main actor"
+      "work left the simulation: look for Task { }, detached tasks, real sleeps, the main actor"
     }
   }
 }

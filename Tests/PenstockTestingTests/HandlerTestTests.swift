@@ -57,10 +57,10 @@ import Testing
   }
 
   @Test func anIdempotentHandlerPasses() {
-    let report = Self.test { Self.idempotent($0) }.run(trials: 300)
+    let report = Self.test { Self.idempotent($0) }.run(trials: 150)
     #expect(report.hasPassed, "\(report)")
-    #expect(report.trials == 300)
-    #expect(report.deliveries > 1500)
+    #expect(report.trials == 150)
+    #expect(report.deliveries > 750)
     // Everything that the kit knows did happen.
     #expect(
       Set(report.faults.keys) == [
@@ -68,7 +68,7 @@ import Testing
         "kill in mid-work", "kill before the delete was durable", "power loss in mid-work",
         "power loss before the delete was durable", "failure in mid-work", "message out of order",
       ])
-    #expect(report.faults.values.allSatisfy { $0 > 10 }, "\(report)")
+    #expect(report.faults.values.allSatisfy { $0 > 5 }, "\(report)")
   }
 
   @Test func aTrialIsAFunctionOfItsSeed() {
@@ -93,7 +93,7 @@ import Testing
         try await delivery.checkpoint()
       }
     }
-    let report = test.run(trials: 60)
+    let report = test.run(trials: 40)
     #expect(report.failedTrials > 5, "\(report)")
     let failure = try #require(report.failures.first)
     #expect(failure.problem?.hasPrefix("the books show") == true)
@@ -111,9 +111,9 @@ import Testing
         try await delivery.checkpoint()
         database.insert(delivery.text)
       }
-    }.run(trials: 60)
+    }.run(trials: 40)
     #expect(report.hasPassed, "\(report)")
-    #expect(report.deliveries == 60 * Self.goods.count)
+    #expect(report.deliveries == 40 * Self.goods.count)
   }
 
   /// Asks whether the message is known, awaits, and books it.
@@ -127,10 +127,10 @@ import Testing
   }
 
   @Test func aCheckThatIsOldWhenActedOnIsFoundByLeaseExpiry() {
-    let report = Self.test(.leaseExpiry) { Self.checkThenAct($0) }.run(trials: 60)
+    let report = Self.test(.leaseExpiry) { Self.checkThenAct($0) }.run(trials: 40)
     #expect(report.failedTrials > 3, "\(report)")
-    for faults in [HandlerFaults.crashes, .failures, .reordering] {
-      let report = Self.test(faults) { Self.checkThenAct($0) }.run(trials: 60)
+    for faults in [.duplicates, .crashes, HandlerFaults.all.subtracting(.leaseExpiry)] {
+      let report = Self.test(faults) { Self.checkThenAct($0) }.run(trials: 40)
       #expect(report.hasPassed, "\(report)")
     }
   }
@@ -146,10 +146,10 @@ import Testing
   }
 
   @Test func aMemoryThatDiesWithTheProcessIsFoundByCrashes() {
-    let report = Self.test(.crashes) { Self.forgetful($0) }.run(trials: 60)
+    let report = Self.test(.crashes) { Self.forgetful($0) }.run(trials: 40)
     #expect(report.failedTrials > 3, "\(report)")
     let others: HandlerFaults = [.duplicates, .leaseExpiry, .failures, .reordering]
-    let passed = Self.test(others) { Self.forgetful($0) }.run(trials: 60)
+    let passed = Self.test(others) { Self.forgetful($0) }.run(trials: 40)
     #expect(passed.hasPassed, "\(passed)")
   }
 
@@ -162,7 +162,7 @@ import Testing
           try await delivery.checkpoint()
           database.insert(delivery.text)
         }
-      }.run(trials: 60)
+      }.run(trials: 40)
       #expect(report.failedTrials > 3, "\(report)")
     }
   }
@@ -178,8 +178,8 @@ import Testing
       test.faults = faults
       return test
     }
-    #expect(test(.reordering).run(trials: 60).failedTrials > 10)
-    #expect(test([]).run(trials: 60).hasPassed)
+    #expect(test(.reordering).run(trials: 40).failedTrials > 10)
+    #expect(test([]).run(trials: 40).hasPassed)
   }
 
   @Test func aHandlerThatDeletesBeforeItWorksLosesMessagesAtACrash() {
@@ -194,8 +194,8 @@ import Testing
       test.deletesOnReturn = false
       return test
     }
-    #expect(test(.crashes).run(trials: 60).failedTrials > 3)
-    #expect(test([.duplicates, .reordering]).run(trials: 60).hasPassed)
+    #expect(test(.crashes).run(trials: 40).failedTrials > 3)
+    #expect(test([.duplicates, .reordering]).run(trials: 40).hasPassed)
   }
 
   @Test func aHandlerThatNeverDeletesIsFoundWithoutFaults() {
@@ -224,7 +224,11 @@ import Testing
 
   @Test func aCheckThatThrowsIsAProblem() {
     struct Wrong: Error {}
-    let test = HandlerTest(["tea"], world: {}) { _ in { _ in } } check: { _ in throw Wrong() }
+    let test = HandlerTest(["tea"], world: {}) { _ in
+      { _ in }
+    } check: { _ in
+      throw Wrong()
+    }
     #expect(test.trial(seed: 1).problem == "the check threw: Wrong()")
   }
 
@@ -252,7 +256,7 @@ import Testing
       let rows = await ledger.rows
       return rows.sorted() == goods.sorted() ? nil : "\(rows)"
     }
-    let report = test.run(trials: 100)
+    let report = test.run(trials: 50)
     #expect(report.hasPassed, "\(report)")
   }
 
@@ -269,8 +273,10 @@ import Testing
           if now != starts { database.insert("ghost") }
         }
       }
-    } check: { $0.rows.contains("ghost") ? "a dead handler went on" : nil }
-    let report = test.run(trials: 100)
+    } check: {
+      $0.rows.contains("ghost") ? "a dead handler went on" : nil
+    }
+    let report = test.run(trials: 50)
     #expect(report.hasPassed, "\(report)")
     #expect(report.faults["kill in mid-work", default: 0] > 10, "\(report)")
   }

@@ -59,6 +59,18 @@ import Testing
     #expect(traces.count == 20)
   }
 
+  @Test func theProgramOfTheReadmeHolds() throws {
+    let simulation = Simulation(seed: 7)
+    try simulation.run {
+      let store = try simulation.open(at: "/store")
+      try await store.queue("orders").send("two boxes of tea")
+      simulation.losePower()
+      let again = try simulation.open(at: "/store")
+      #expect(try await again.existingQueue("orders")?.describe().counts.visible == 1)
+    }
+    simulation.end()
+  }
+
   @Test func timePassesOnlyWhenNothingElseCanHappen() throws {
     let simulation = Simulation(seed: 1)
     let before = simulation.clock.now
