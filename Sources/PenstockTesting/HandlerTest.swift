@@ -87,6 +87,7 @@ public struct HandlerTest<World: Sendable>: Sendable {
 /// Kinds of faults that a `HandlerTest` may make happen.
 public struct HandlerFaults: OptionSet, Sendable, Hashable {
   public let rawValue: Int
+  /// A set by its bits.
   public init(rawValue: Int) { self.rawValue = rawValue }
 
   /// The delete of a handled message is lost, or comes when the lease has ended and another
@@ -140,11 +141,13 @@ public struct Delivery: Sendable {
 
 /// What a checkpoint throws.
 public struct InjectedFailure: Error, CustomStringConvertible {
+  /// As a report shows it.
   public var description: String { "injected failure" }
 }
 
 /// What happened in one trial.
 public struct HandlerTrial: Sendable, CustomStringConvertible {
+  /// What the trial follows from.
   public let seed: UInt64
   /// Calls of the handler.
   public internal(set) var deliveries = 0
@@ -172,6 +175,7 @@ public struct HandlerReport: Sendable, CustomStringConvertible {
   /// Of how many failed trials everything is kept.
   static let kept = 5
 
+  /// How many trials were run.
   public private(set) var trials = 0
   /// Calls of the handler.
   public private(set) var deliveries = 0

@@ -20,8 +20,8 @@ internal import Synchronization
 ///
 /// Child tasks (`async let`, task groups), default actors and `@concurrent` functions stay on the
 /// executor of the task that they work for. What leaves it: a `Task { }` without a preference, a
-/// detached task, an actor with an executor of its own such as the main actor, a sleep on a real clock.
-/// `hasForeignJobs` tells when something came back from there.
+/// detached task, an actor with an executor of its own such as the main actor, a sleep on a real
+/// clock. `hasForeignJobs` tells when something came back from there.
 public final class SeededExecutor: TaskExecutor {
   private struct State {
     var jobs: [UnownedJob] = []

@@ -73,6 +73,7 @@ public final class Simulation: @unchecked Sendable {
   /// How long stores may be busy with themselves while no task runs and none sleeps.
   private static let idleLimit: UInt64 = 86_400_000_000_000
 
+  /// What everything follows from.
   public let seed: UInt64
   /// The disk, which outlives processes.
   public let disk: SimulatedFileSystem
@@ -92,6 +93,7 @@ public final class Simulation: @unchecked Sendable {
   private let storeRandom: StableRandom
   private let main = Lane()
   private var lanes: [Lane]
+  private var isRunning = false
   private var machines: [Machine] = []
   /// Of processes that ended; their calls under way are still to be answered.
   private var deadMachines: [Machine] = []
@@ -132,9 +134,9 @@ public final class Simulation: @unchecked Sendable {
 
   /// The process that has the stores open ends. What they wrote stays; their locks are free.
   ///
-  /// Calls of theirs that are under way end with an error, waiting receives at the latest with
-  /// nothing, later calls with `.closed` or `.storeFailed`. Tasks go on: the body plays those who
-  /// outlive the process.
+  /// Calls of theirs that are under way end with an error, a waiting receive perhaps with nothing
+  /// instead, and later calls with `.closed` or `.storeFailed`. Tasks go on: the body plays those
+  /// who outlive the process.
   public func kill() {
     disk.kill()
     endProcess()
@@ -180,9 +182,18 @@ public final class Simulation: @unchecked Sendable {
       do { box.result = .success(try await body()) } catch { box.result = .failure(error) }
     }
     lastJob = clock.monotonicNanoseconds()
+    isRunning = true
+    for lane in lanes { lane.executor.holdThread() }
+    defer {
+      isRunning = false
+      for lane in lanes { lane.executor.releaseThread() }
+    }
     while true {
       if let result = box.result { return try result.get() }
       try step()
+      if lanes.contains(where: \.executor.hasForeignJobs) {
+        throw SimulationError.leftTheSimulation
+      }
     }
   }
 
@@ -193,6 +204,7 @@ public final class Simulation: @unchecked Sendable {
 
   func addLane() -> Lane {
     let lane = Lane()
+    if isRunning { lane.executor.holdThread() }
     lanes.append(lane)
     return lane
   }
@@ -235,8 +247,8 @@ public final class Simulation: @unchecked Sendable {
       let count = readyCount(lane)
       if choice < count {
         lastJob = clock.monotonicNanoseconds()
-        run(lane, choice)
-        if lane.executor.hasForeignJobs { throw .leftTheSimulation }
+        let isStill = lane.isHeld || lane.isDead
+        lane.executor.runJob(at: isStill ? lane.executor.actorJob ?? choice : choice)
         return
       }
       choice -= count
@@ -248,14 +260,6 @@ public final class Simulation: @unchecked Sendable {
     // A call that an actor has begun on goes on there, as a request does that has reached a server;
     // others may need the actor.
     return lane.executor.actorJob == nil ? 0 : 1
-  }
-
-  private func run(_ lane: Lane, _ choice: Int) {
-    for lane in lanes { lane.executor.holdThread() }
-    let held = lanes
-    defer { for lane in held { lane.executor.releaseThread() } }
-    let isStill = lane.isHeld || lane.isDead
-    lane.executor.runJob(at: isStill ? lane.executor.actorJob ?? choice : choice)
   }
 
   /// When time brings something, by the monotonic clock; nil when it never does, or only upkeep of

@@ -11,15 +11,23 @@ final class TrialRun<World: Sendable>: @unchecked Sendable {
     let message: Int
     let lease: Lease
     let lane: Simulation.Lane
+    /// Number of the consumer, from 1.
+    let consumer: Int
     var stage = Stage.working
     /// The message was delivered to somebody else meanwhile.
     var isRedelivered = false
     var losesDelete = false
 
-    init(_ message: Int, _ lease: Lease, _ lane: Simulation.Lane) {
+    init(_ message: Int, _ lease: Lease, _ lane: Simulation.Lane, _ consumer: Int) {
       self.message = message
       self.lease = lease
       self.lane = lane
+      self.consumer = consumer
+    }
+
+    /// By the store's clock, in milliseconds; not above zero once the lease has ended.
+    var timeLeft: Int64 {
+      lease.message.leaseEndsAt.milliseconds - lease.queue.store.now.milliseconds
     }
   }
 
@@ -170,14 +178,14 @@ final class TrialRun<World: Sendable>: @unchecked Sendable {
       try await handler(delivery)
       if lane.isDead { return }
       handled.insert(number)
-      event("the handler of \(number) returned")
+      event("consumer \(flight.consumer) has handled \(number)")
       flight.stage = .returned
       for _ in 0...random.below(3) { await Task.yield() }
       if lane.isDead { return }
       if test.deletesOnReturn { try await delete(flight) }
     } catch {
       if lane.isDead { return }
-      event("\(number) was not deleted: \(error)")
+      event("consumer \(flight.consumer) gives \(number) up: \(error)")
       if random.chance(1, of: 2) { try? await lease.release() }
     }
     if lane.isDead { return }
@@ -187,14 +195,13 @@ final class TrialRun<World: Sendable>: @unchecked Sendable {
 
   private func begin(_ number: Int, _ lease: Lease, _ lane: Simulation.Lane) -> Flight {
     for other in flights where other.message == number { other.isRedelivered = true }
-    let flight = Flight(number, lease, lane)
+    let flight = Flight(number, lease, lane, (lanes.firstIndex { $0 === lane } ?? 0) + 1)
     flights.append(flight)
     trial.deliveries += 1
     let count = (deliveries[number] ?? 0) + 1
     deliveries[number] = count
-    let again = count == 1 ? "" : ", for the \(count). time"
-    let consumer = (lanes.firstIndex { $0 === lane } ?? 0) + 1
-    event("\(number) is delivered to consumer \(consumer)\(again)")
+    let again = count == 1 ? "" : ", delivery \(count)"
+    event("consumer \(flight.consumer) gets \(number)\(again)")
     if count == 1, number < newest {
       happened("message out of order", ": \(number) comes after \(newest)")
     }
@@ -210,13 +217,13 @@ final class TrialRun<World: Sendable>: @unchecked Sendable {
     if flight.losesDelete { return }
     flight.stage = .deleting
     try await flight.lease.delete()
-    if !flight.lane.isDead { event("\(flight.message) is deleted") }
+    if !flight.lane.isDead { event("consumer \(flight.consumer) has deleted \(flight.message)") }
   }
 
   private func fail(_ number: Int) throws {
     guard faults.contains(.failures), budget > 0, random.chance(1, of: 4) else { return }
     budget -= 1
-    happened("failure in mid-work", " on \(number)")
+    happened("failure in mid-work", ", of \(number)")
     throw InjectedFailure()
   }
 
@@ -230,12 +237,13 @@ final class TrialRun<World: Sendable>: @unchecked Sendable {
     var choices: [(Flight) -> Void] = []
     if faults.contains(.crashes) { choices.append(crash) }
     switch flight.stage {
-    case .working where faults.contains(.leaseExpiry):
+    case .working where faults.contains(.leaseExpiry) && flight.timeLeft > 0:
       choices.append { self.outlive($0, "lease ended in mid-work") }
     case .returned where faults.contains(.duplicates) && test.deletesOnReturn:
+      if flight.losesDelete { break }
       choices.append(loseDelete)
       // Time would end the lease of a handler at work as well, which is a fault of another kind.
-      if flights.contains(where: { $0.stage == .working }) { break }
+      if flight.timeLeft <= 0 || flights.contains(where: { $0.stage == .working }) { break }
       choices.append { self.outlive($0, "lease ended before the delete") }
     default: break
     }
@@ -247,18 +255,16 @@ final class TrialRun<World: Sendable>: @unchecked Sendable {
 
   private func loseDelete(_ flight: Flight) {
     flight.losesDelete = true
-    happened("delete lost", " of \(flight.message)")
+    happened("delete lost", ", of \(flight.message) by consumer \(flight.consumer)")
   }
 
   /// Holds a consumer and lets its lease end.
   private func outlive(_ flight: Flight, _ story: String) {
-    let left =
-      flight.lease.message.leaseEndsAt.milliseconds - flight.lease.queue.store.now.milliseconds
-    simulation.clock.advance(by: .milliseconds(max(0, left) + 1))
+    simulation.clock.advance(by: .milliseconds(flight.timeLeft + 1))
     flight.lane.isHeld = true
     held = flight
     idleSteps = 0
-    happened(story, ": \(flight.message)")
+    happened(story, ", of \(flight.message) at consumer \(flight.consumer)")
   }
 
   /// A consumer stands still until another has its message, or nobody wants it.
@@ -268,14 +274,14 @@ final class TrialRun<World: Sendable>: @unchecked Sendable {
     guard isOver || (isIdle && (idleSteps > 4 || simulation.nextTime == nil)) else { return false }
     flight.lane.isHeld = false
     held = nil
-    event("the consumer of \(flight.message) goes on")
+    event("consumer \(flight.consumer) goes on with \(flight.message)")
     return true
   }
 
   private func crash(_ flight: Flight) {
     let place = flight.stage == .working ? "in mid-work" : "before the delete was durable"
     let isPowerLoss = random.chance(1, of: 2)
-    happened("\(isPowerLoss ? "power loss" : "kill") \(place)", " on \(flight.message)")
+    happened("\(isPowerLoss ? "power loss" : "kill") \(place)", ", of \(flight.message)")
     for lane in lanes { lane.isDead = true }
     flights = []
     hasCrashed = true

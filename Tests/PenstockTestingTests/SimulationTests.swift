@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import Penstock
+import PenstockSystem
 import PenstockTesting
 import Synchronization
 import Testing
@@ -124,6 +125,20 @@ import Testing
         let (stream, continuation) = AsyncStream.makeStream(of: Int.self)
         for await _ in stream {}
         continuation.finish()
+      }
+    }
+    simulation.end()
+  }
+
+  @Test func workThatLeftAndCameBackIsNoticed() {
+    let simulation = Simulation(seed: 1)
+    #expect(throws: SimulationError.leftTheSimulation) {
+      try simulation.run {
+        let (stream, continuation) = AsyncStream.makeStream(of: Int.self)
+        async let number = stream.first { _ in true }
+        for _ in 0..<50 { await Task.yield() }
+        try SystemThread(name: "other") { continuation.yield(1) }.join()
+        _ = await number
       }
     }
     simulation.end()
