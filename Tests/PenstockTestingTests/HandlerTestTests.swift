@@ -104,6 +104,18 @@ import Testing
     #expect(again.problem == failure.problem)
   }
 
+  @Test func eachLostDeleteBringsItsMessageOnceMore() {
+    let test = Self.test(.duplicates) { Self.idempotent($0) }
+    var count = 0
+    for seed in 1...40 as ClosedRange<UInt64> {
+      let trial = test.trial(seed: seed)
+      guard let lost = trial.faults["delete lost"], trial.faults.count == 1 else { continue }
+      #expect(trial.deliveries == Self.goods.count + lost, "\(trial)")
+      count += 1
+    }
+    #expect(count > 3)
+  }
+
   @Test(arguments: [HandlerFaults(), .reordering])
   func aHandlerThatIsNotIdempotentPassesWithout(_ faults: HandlerFaults) {
     let report = Self.test(faults) { database in

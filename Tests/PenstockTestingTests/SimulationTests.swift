@@ -109,6 +109,21 @@ import Testing
     simulation.end()
   }
 
+  @Test func aKillEndsAReceiveThatWaits() throws {
+    let simulation = Simulation(seed: 4)
+    try simulation.run {
+      let store = try simulation.open(at: "/store")
+      let queue = try await store.queue("orders")
+      async let receive = queue.receive(wait: .seconds(20))
+      try await simulation.clock.sleep(for: .seconds(1))
+      let before = simulation.clock.now
+      simulation.kill()
+      #expect(((try? await receive) ?? []).isEmpty)
+      #expect(simulation.clock.now == before)
+    }
+    simulation.end()
+  }
+
   @Test func aWaitForNothingIsADeadlock() {
     let simulation = Simulation(seed: 1)
     #expect(throws: SimulationError.deadlock) {
