@@ -64,7 +64,8 @@ let package = Package(
     .executableTarget(
       name: "penstock",
       dependencies: [
-        "PenstockServer", "PenstockExplorer", "Penstock", "PenstockSystem",
+        "PenstockServer", "PenstockSQS", "PenstockExplorer", "Penstock", "PenstockSystem",
+        "PenstockTesting",
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
         server("UnixSignals", "swift-service-lifecycle"),
@@ -90,7 +91,11 @@ let package = Package(
       swiftSettings: common),
     .testTarget(
       name: "PenstockServerTests",
-      dependencies: ["penstock", "PenstockServer", "PenstockTesting"], swiftSettings: common),
+      dependencies: [
+        "penstock", "PenstockServer", "PenstockTesting",
+        server("ArgumentParser", "swift-argument-parser"),
+      ],
+      swiftSettings: common),
     .testTarget(
       name: "PenstockExplorerTests",
       dependencies: ["PenstockExplorer", "Penstock", "PenstockSystem", "PenstockTesting"],
@@ -98,3 +103,29 @@ let package = Package(
     .testTarget(name: "TidyTests", swiftSettings: common),
   ]
 )
+
+// The fuzz targets need the sanitizers' flags, which no other build may carry: they are there for
+// `Fuzz/run` alone, which sets this.
+if Context.environment["PENSTOCK_FUZZ"] != nil {
+  let swiftFlags: SwiftSetting = .unsafeFlags(
+    ["-sanitize=address", "-assert-config", "Debug", "-Xfrontend", "-sanitize=fuzzer"])
+  let cFlags: CSetting = .unsafeFlags(["-fsanitize=address,fuzzer-no-link"])
+  for target in package.targets where target.type == .regular {
+    target.swiftSettings = (target.swiftSettings ?? []) + [swiftFlags]
+    target.cSettings = (target.cSettings ?? []) + [cFlags]
+  }
+  let linked: LinkerSetting = .unsafeFlags(["-sanitize=address"])
+  package.targets += [
+    .target(name: "CFuzzer", path: "Fuzz/CFuzzer"),
+    .target(
+      name: "FuzzSupport",
+      dependencies: ["CFuzzer", "PenstockSystem", "PenstockLog", "PenstockCore"],
+      path: "Fuzz/Support", swiftSettings: common + [swiftFlags]),
+    .executableTarget(
+      name: "EngineFuzz", dependencies: ["FuzzSupport", "Penstock", "PenstockTesting"],
+      path: "Fuzz/Engine", swiftSettings: common + [swiftFlags], linkerSettings: [linked]),
+    .executableTarget(
+      name: "WireFuzz", dependencies: ["FuzzSupport", "PenstockSQS", "PenstockTesting"],
+      path: "Fuzz/Wire", swiftSettings: common + [swiftFlags], linkerSettings: [linked]),
+  ]
+}

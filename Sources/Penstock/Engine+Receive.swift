@@ -174,7 +174,7 @@ extension Engine {
   ///
   /// - Returns: whether all are gone. A few records at most are written in one go, so that nobody
   ///   waits long for the lock; the scheduler goes on with the rest.
-  private func removeExpired(on queue: QueueID, _ shared: inout Shared) -> Bool {
+  func removeExpired(on queue: QueueID, _ shared: inout Shared) -> Bool {
     for _ in 0..<8 {
       guard let entry = shared.state.decideExpire(queue) else { return true }
       guard

@@ -353,6 +353,8 @@ extension PenstockError {
     case .messageTooLarge(let limit):
       self.init(
         .messageTooLarge, "the message is larger than the queue's \(limit) bytes", limit: limit)
+    case .outOfQueueNumbers:
+      self.init(.storeFull, "the store has used up its numbers for queues; use another store")
     }
   }
 

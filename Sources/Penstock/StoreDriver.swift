@@ -4,9 +4,9 @@ internal import PenstockSystem
 /// Does the work of a store's threads, one turn at a time, in the order that its owner chooses, so
 /// that a run is a function of its decisions.
 ///
-/// One thread uses the driver and its store. A file system that the owner injected may take turns of
-/// other workers in the middle of a call, as other threads would; not in a call of `open`, which may
-/// hold a lock.
+/// One thread uses the driver and its store. A file system that the owner injected may take turns
+/// of other workers in the middle of a call, as other threads would; not in a call of `open`, which
+/// may hold a lock.
 package final class StoreDriver {
   private enum Phase {
     case ready

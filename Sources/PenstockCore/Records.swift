@@ -145,16 +145,24 @@ extension Entry {
         throw RecordError(description: "a record has the unknown kind \(number)")
       }
       let flags = try cursor.u8(span)
-      _ = try cursor.u16(span)
+      let known = kind == .sent ? Self.flagDelayed | Self.flagExtras : 0
+      guard flags & ~known == 0, try cursor.u16(span) == 0 else { throw Self.notZero }
       queue = QueueID(try cursor.u32(span))
       time = Timestamp(milliseconds: try cursor.i64(span))
       record = try Self.body(kind, flags, &cursor, span)
+      // A message's content is read by those who want it.
+      guard kind == .sent || cursor.offset == span.byteCount else {
+        throw RecordError(description: "a record is longer than its kind needs")
+      }
     } catch let error as RecordError {
       throw error
     } catch {
       throw RecordError(description: "a record is shorter than its kind needs")
     }
   }
+
+  private static let notZero = RecordError(
+    description: "a record has other bytes where zeros belong")
 
   private static func body(
     _ kind: Kind, _ flags: UInt8, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
@@ -179,7 +187,7 @@ extension Entry {
     case .leased, .leaseChanged:
       let message = try cursor.u64(span)
       let slot = try cursor.u32(span)
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { throw notZero }
       let deadline = Timestamp(milliseconds: try cursor.i64(span))
       return kind == .leased
         ? .leased(message: message, slot: slot, deadline: deadline)
@@ -187,7 +195,7 @@ extension Entry {
     case .deleted:
       let message = try cursor.u64(span)
       let slot = try cursor.u32(span)
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { throw notZero }
       return .deleted(message: message, slot: slot)
     case .expired: return .expired(through: try cursor.u64(span))
     }

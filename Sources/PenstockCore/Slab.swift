@@ -53,7 +53,8 @@ package struct Slab: Sendable {
 
   package init() {}
 
-  package var capacity: Int { blocks.count << Int(Self.blockShift) }
+  /// Places that were ever given out.
+  package private(set) var capacity = 0
 
   package subscript(index: UInt32) -> Slot {
     @inline(__always) get {
@@ -68,11 +69,11 @@ package struct Slab: Sendable {
   package func contains(_ index: UInt32) -> Bool { Int(index) < capacity }
 
   package mutating func allocate() -> UInt32 {
-    if freeHead == Self.none { grow() }
+    count += 1
     let index = freeHead
+    if index == Self.none { return grow() }
     freeHead = self[index].next
     self[index] = Slot()
-    count += 1
     return index
   }
 
@@ -83,12 +84,17 @@ package struct Slab: Sendable {
     count -= 1
   }
 
-  private mutating func grow() {
-    let first = UInt32(capacity)
-    var block = [Slot](repeating: Slot(), count: 1 << Int(Self.blockShift))
-    for place in block.indices.dropLast() { block[place].next = first + UInt32(place) + 1 }
-    blocks.append(block)
-    freeHead = first
+  /// Gives out a place that nobody had before. A block's memory is reserved whole, so that it never
+  /// moves, and touched as places are given out.
+  private mutating func grow() -> UInt32 {
+    let index = UInt32(capacity)
+    if index & Self.blockMask == 0 {
+      blocks.append([])
+      blocks[blocks.count - 1].reserveCapacity(1 << Int(Self.blockShift))
+    }
+    blocks[blocks.count - 1].append(Slot())
+    capacity += 1
+    return index
   }
 }
 

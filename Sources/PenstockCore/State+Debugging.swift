@@ -16,7 +16,7 @@ extension State {
       }
       hash.add(UInt64(bitPattern: queue.visibilityMilliseconds))
       hash.add(UInt64(bitPattern: queue.retentionMilliseconds))
-      hash.add(UInt64(queue.settings.maximumMessageBytes))
+      hash.add(UInt64(bitPattern: Int64(queue.settings.maximumMessageBytes)))
       hash.add(UInt64(bitPattern: queue.settings.delay.wholeMilliseconds))
       hash.add(UInt64(bitPattern: queue.settings.receiveWait.wholeMilliseconds))
       for index in messages(queue.ready) { add(index, to: &hash) }

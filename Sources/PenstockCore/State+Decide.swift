@@ -12,6 +12,8 @@ public enum Refusal: Error, Hashable, Sendable {
   case messageNotFound
   case leaseLimitExceeded
   case messageTooLarge(limit: Int)
+  /// Every number that a queue can have was used.
+  case outOfQueueNumbers
 }
 
 extension State {
@@ -64,6 +66,7 @@ extension State {
     _ name: String, _ change: QueueSettingsChange
   ) throws(Refusal) -> Entry? {
     guard let id = names[name], let q = places[id.value] else {
+      guard nextQueue < .max else { throw .outOfQueueNumbers }
       return Entry(
         queue: QueueID(nextQueue), time: time,
         record: .queueCreated(name: name, settings: change.applied(to: QueueSettings())))

@@ -120,6 +120,10 @@ public struct State: Sendable {
     guard id.value >= nextQueue, names[name] == nil else {
       throw RecordError(description: "LSN \(lsn) creates queue \(id.value) a second time")
     }
+    // No number would be left for the next one.
+    guard id.value < .max else {
+      throw RecordError(description: "LSN \(lsn) creates a queue with the number \(id.value)")
+    }
     nextQueue = id.value &+ 1
     let queue = Queue(id: id, name: name, settings: settings, at: entry.time)
     if let q = freePlaces.popLast() {

@@ -5,8 +5,8 @@ internal import PenstockTesting
 
 /// A planted bug that the proof must catch, so that it is known to be able to.
 ///
-/// Some leave calls to the file system out, as code would that forgot them; some spoil the replay of
-/// the log; the others are switches in the engine itself: see `PlantedBug`.
+/// Some leave calls to the file system out, as code would that forgot them; some spoil the replay
+/// of the log; the others are switches in the engine itself: see `PlantedBug`.
 package enum Canary: String, CaseIterable, Sendable {
   case answersBeforeSync
   case answersOutOfOrder
@@ -29,7 +29,7 @@ package enum Canary: String, CaseIterable, Sendable {
   case forgetsPurges
   case forgetsSettings
   case prolongsLeases
-  case countsLeasesTwice
+  case forgetsReceiveCounts
   case appliesSendsTwice
 
   var inEngine: PlantedBug? {
@@ -65,7 +65,6 @@ package enum Canary: String, CaseIterable, Sendable {
     case .forgetsDeletes: { if case .deleted = $0.record { 0 } else { 1 } }
     case .forgetsPurges: { if case .purged = $0.record { 0 } else { 1 } }
     case .forgetsSettings: { if case .queueChanged = $0.record { 0 } else { 1 } }
-    case .countsLeasesTwice: { if case .leased = $0.record { 2 } else { 1 } }
     case .appliesSendsTwice: { if case .sent = $0.record { 2 } else { 1 } }
     case .forgetsDelays:
       { entry in
@@ -82,7 +81,23 @@ package enum Canary: String, CaseIterable, Sendable {
         }
         return 1
       }
+    case .forgetsReceiveCounts:
+      {
+        let received = Received()
+        return { entry in
+          if case .leased(let message, let slot, let deadline) = entry.record,
+            !received.messages.insert(message).inserted
+          {
+            entry.record = .leaseChanged(message: message, slot: slot, deadline: deadline)
+          }
+          return 1
+        }
+      }()
     default: nil
     }
+  }
+
+  private final class Received: @unchecked Sendable {  // a replay has one thread
+    var messages: Set<UInt64> = []
   }
 }

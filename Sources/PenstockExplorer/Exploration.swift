@@ -8,12 +8,13 @@ package struct Tally: Sendable {
   package var histories = 0
   /// Calls to the file system before which power was lost, or the process killed.
   package var points = 0
-  /// Legal outcomes of those, all of them at every point.
+  /// Legal outcomes of those, enumerated.
   package var states = 0
   /// Outcomes that left a disk, with promises, that was not judged before in its history.
   package var distinct = 0
-  /// Points with more outcomes than were tried.
+  /// Points with more outcomes than were enumerated, and how many of theirs were tried by seed.
   package var capped = 0
+  package var sampled = 0
   /// Disks damaged on purpose; those refused; those that showed everything all the same.
   package var damages = 0
   package var refused = 0
@@ -30,6 +31,7 @@ package struct Tally: Sendable {
     states += other.states
     distinct += other.distinct
     capped += other.capped
+    sampled += other.sampled
     damages += other.damages
     refused += other.refused
     harmless += other.harmless
@@ -64,7 +66,12 @@ struct Exploration {
     try world.run(history)
     looker.tally.histories += 1
     try looker.look(world)
-    if damages { try looker.damage(world) }
+    if damages {
+      // The last commit has its witness when the log was idle for a while.
+      world.onCall = nil
+      try world.run([Step(.pass, 200), Step(.settle)])
+      try looker.damage(world)
+    }
     looker.tally.checks.add(world.checks)
     looker.tally.hash &+= world.trace.value
   }
@@ -103,10 +110,12 @@ struct Exploration {
           tally.capped += 1
           for seed in 0..<Exploration.seeds {
             var chooser = SeededChooser(seed: seed)
+            tally.sampled += 1
             try lose(disk, choosing: &chooser, world, "\(story), seed \(seed)", again)
           }
           return
         }
+        tally.states += 1
         try lose(disk, choosing: &chooser, world, "\(story), outcome \(chooser.rounds)", again)
       }
     }
@@ -115,7 +124,6 @@ struct Exploration {
       _ disk: SimulatedFileSystem, choosing chooser: inout some Chooser, _ world: World,
       _ story: String, _ again: Bool
     ) throws(Violation) {
-      tally.states += 1
       let left = disk.crashed(choosing: &chooser, garbling: exploration.setup.isGarbling)
       let isNew = try judgeOnce(left, world, least: world.timeline.least, story)
       if isNew, again { try loseRecovery(left, world, story) }
@@ -213,7 +221,7 @@ struct Exploration {
       }
       do throws(Violation) {
         _ = try judge.judge(
-          disk, world.timeline, least: world.timeline.last, world.clock, &tally.checks, story)
+          disk, world.timeline, least: world.timeline.least, world.clock, &tally.checks, story)
       } catch {
         throw Violation(.damageIsRefused, "\(story), and not refused: \(error)")
       }

@@ -110,14 +110,16 @@ package struct Explorer: Sendable {
     return (tally, Failure(violation: shrunk.violation, history: Step.text(shrunk.history)))
   }
 
-  /// Runs one history as it is, and explores every crash of its last step, too.
-  package func replay(_ history: [Step]) -> (Tally, Failure?) {
+  /// Runs one history as it is, and explores every crash of it.
+  ///
+  /// - Parameter lastSteps: of its last steps only.
+  package func replay(_ history: [Step], lastSteps: Int = .max) -> (Tally, Failure?) {
     var tally = Tally()
     do throws(Violation) {
       try Self.run(history, canary, &tally)
       var exploration = Exploration(setup: Setup(history, canary))
       exploration.damages = true
-      try exploration.explore(history, lastSteps: .max, &tally)
+      try exploration.explore(history, lastSteps: lastSteps, &tally)
     } catch {
       return (tally, Failure(violation: error, history: Step.text(history)))
     }

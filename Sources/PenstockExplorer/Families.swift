@@ -74,7 +74,7 @@ package struct Family: Sendable {
   private static let creating = "create 0, settle"
   private static let changes = [
     "send 0 1 100", "send 0 2 3000", "receive 0 10 30000", "delete 0", "hide 0 0", "hide 0 60000",
-    "purge 0", "create 1", "remove 0", "retain 0 10", "pass 40000",
+    "purge 0", "create 1", "remove 0", "retain 0 10", "pass 40000", "turn 1",
   ]
 
   /// All families; their histories have up to `length` operations.
@@ -100,15 +100,18 @@ package struct Family: Sendable {
           "kill",
         ], length: length),
       Family(
-        name: "torn sectors", prelude: creating, alphabet: [
+        name: "torn sectors", prelude: creating,
+        alphabet: [
           "send 0 1 100", "send 0 3 2000", "receive 0 10 30000", "delete 0", "pass 200",
         ], length: length, machine: "machine 1 1 0", limit: 200),
       Family(
-        name: "crashes of recovery", prelude: creating, alphabet: [
+        name: "crashes of recovery", prelude: creating,
+        alphabet: [
           "send 0 1 100", "receive 0 1 30000", "pass 200", "send 0 1 20000", "restart",
         ], length: min(length, 2), losesRecovery: true),
       Family(
-        name: "damage", prelude: creating + ", pass 200, settle", alphabet: [
+        name: "damage", prelude: creating + ", pass 200, settle",
+        alphabet: [
           "send 0 1 100, settle, pass 200, settle", "receive 0 1 30000, settle, restart",
           "send 0 1 20000, settle, restart", "delete 0, settle, pass 200, settle",
         ], length: min(length, 2), damages: true),

@@ -76,8 +76,12 @@ struct Judge {
   }
 
   private func describe(_ sight: Sight) -> String {
-    let messages = sight.sightings.map { "\($0.number) x\($0.receiveCount) at \($0.time % 1_000_000)" }
-    return "\(sight.names) \(messages.joined(separator: ", "))"
+    let messages = sight.sightings.map {
+      "\($0.number) x\($0.receiveCount) at \($0.time % 1_000_000) sent \($0.sentAt % 1_000_000) "
+        + "first received \($0.firstReceivedAt % 1_000_000)"
+    }
+    let counts = sight.counts.sorted { $0.key < $1.key }.map { "\($0.value)" }
+    return "\(sight.names) \(counts) \(messages.joined(separator: ", "))"
   }
 
   // MARK: Opening
@@ -104,8 +108,7 @@ struct Judge {
     let later = snapshot(disk)
     try checks.check(
       .recoveryIsStable, later == files,
-      "a second start changes \(Set(files.map(\.key) + later.map(\.key)).filter { files[$0] != later[$0] }.sorted())"
-    )
+      "a second start changes \(Self.difference(files, later))")
     return Opened(machine: second, openedAt: second.store.now.milliseconds)
   }
 
@@ -116,12 +119,19 @@ struct Judge {
       setup.canary?.handling(of: call) ?? .asAsked
     }
     let copy = SimulatedClock(
-      wallMilliseconds: clock.wallMilliseconds(), monotonicNanoseconds: clock.monotonicNanoseconds())
+      wallMilliseconds: clock.wallMilliseconds(), monotonicNanoseconds: clock.monotonicNanoseconds()
+    )
     do throws(PenstockError) {
       let machine = try Machine(setup, process, copy, StableRandom(seed: seed))
       try? checks.check(.legalCrashIsAccepted, true, "")
       return machine
     } catch { throw Violation(.legalCrashIsAccepted, "refused: \(error)") }
+  }
+
+  private static func difference(
+    _ one: [String: [UInt8]], _ other: [String: [UInt8]]
+  ) -> [String] {
+    Set(one.keys).union(other.keys).filter { one[$0] != other[$0] }.sorted()
   }
 
   /// Names and contents of all files; of a prepared segment what is behind the header, for the rest
@@ -137,7 +147,8 @@ struct Judge {
 
   // MARK: Looking
 
-  /// When to look: now and around every end of a delay or lease that an allowed moment knows.
+  /// When to look: now, around every end of a delay or lease that an allowed moment knows, and when
+  /// all are over.
   private func times(_ timeline: Timeline, least: Int, from opened: Int64) -> [Int64] {
     var times: Set<Int64> = [opened]
     for moment in timeline.moments[least...] {
@@ -150,7 +161,7 @@ struct Judge {
         }
       }
     }
-    return Array(times.sorted().prefix(40))
+    return Array(times.sorted().prefix(40)) + [opened + Self.hiding / 2]
   }
 
   private func see(

@@ -36,7 +36,8 @@ enum Swarm {
       return Step(
         .send, queue, one([1, 1, 1, 2, 5, 10]), one([8, 100, 100, 1000, 4000, 20_000]) / 2,
         one([0, 0, 0, 500, 60_000]))
-    case .receive: return Step(.receive, queue, one([1, 1, 3, 10]), one([0, 1000, 30_000, 300_000]))
+    case .receive:
+      return Step(.receive, queue, one([1, 1, 3, 10]), one([0, 1000, 30_000, 300_000]))
     case .delete: return Step(.delete, random.below(50))
     case .hide: return Step(.hide, random.below(50), one([0, 700, 20_000, 400_000]))
     case .retain: return Step(.retain, queue, one([10, 60, 345_600]))

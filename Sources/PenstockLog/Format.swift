@@ -4,7 +4,8 @@ package import PenstockSystem
 // The bytes on disk. `Docs/format.md` is the contract; a test compares its tables with the offsets
 // here. Everything is little-endian.
 
-/// Position of a record in the log. Grows by one per record, is never reused, starts at 1.
+/// Position of a record in the log. Grows by one per record and is never reused; starts at 1. After
+/// a run that ended without a seal it goes on behind a gap.
 public struct LSN: Hashable, Comparable, Sendable, CustomStringConvertible {
   public var value: UInt64
   public init(_ value: UInt64) { self.value = value }
@@ -30,7 +31,9 @@ public struct LogPosition: Hashable, Sendable {
 }
 
 public enum LogFormat {
-  public static let version: UInt8 = 1
+  /// What is written. Version 1 is read, too: see `Docs/format.md` for what differs.
+  public static let version: UInt8 = 2
+  static func isKnown(version: UInt32) -> Bool { version == 1 || version == 2 }
   /// The unit that a device is assumed to tear: no write touches a sector that holds bytes an
   /// earlier sync made durable.
   public static let sectorSize = 4096
@@ -46,6 +49,12 @@ public enum LogFormat {
   public static let sealReserve = 2 * sectorSize
   public static let minimumSegmentSize = 64 * 1024
   public static let maximumSegmentSize = 1 << 30
+  /// LSNs that a recovery leaves out, so that none is given out twice: a run that ended without a
+  /// seal may have given out some that no disk knows of, and leases carry them. Far more than fit
+  /// between two syncs.
+  public static let lostLSNs = 1 << 28
+  /// Larger ones are damage. State keeps LSNs in 56 bits; that is 2^28 recoveries.
+  static let maximumLSN = LSN(1 << 56)
 
   /// Bytes that a record with this payload takes in a frame.
   @inline(__always)
@@ -56,6 +65,7 @@ public enum LogFormat {
   static let frameMagic: UInt32 = 0x4d52_4650  // "PFRM"
   static let segmentMagic: UInt64 = 0x4745_534b_4353_4e50  // "PNSCKSEG"
   static let storeMagic: UInt64 = 0x524f_5453_4b53_4e50  // "PNSKSTOR"
+  static let headMagic: UInt64 = 0x4441_4548_4b53_4e50  // "PNSKHEAD"
 }
 
 /// The first 64 bytes of a frame.
@@ -123,7 +133,7 @@ public struct FrameHeader: Hashable, Sendable {
     var cursor = ByteCursor()
     do {
       guard try cursor.u32(header) == LogFormat.frameMagic else { return nil }
-      guard try cursor.u8(header) == LogFormat.version,
+      guard LogFormat.isKnown(version: UInt32(try cursor.u8(header))),
         let kind = Kind(rawValue: try cursor.u8(header)), try cursor.u16(header) == 0
       else { return nil }
       self.kind = kind
@@ -167,6 +177,7 @@ public struct FrameHeader: Hashable, Sendable {
 /// salt 32/8, firstLSN 40/8, ordinal 48/4, previous 52/4, capacity 56/4, zero up to 4092,
 /// checksum 4092/4.
 public struct SegmentHeader: Hashable, Sendable {
+  public var version = UInt32(LogFormat.version)
   public var store: StoreID
   public var salt: UInt64
   public var firstLSN: LSN
@@ -220,21 +231,24 @@ public struct SegmentHeader: Hashable, Sendable {
     var cursor = ByteCursor()
     do {
       guard try cursor.u64(span) == LogFormat.segmentMagic else { throw Failure.damaged }
-      let version = try cursor.u32(span)
+      version = try cursor.u32(span)
       guard span.byteCount >= LogFormat.segmentHeaderSize else { throw Failure.damaged }
       var tail = ByteCursor(Self.checksumOffset)
       checksum = try tail.u32(span)
       guard CRC32C.of(span.extracting(0..<Self.checksumOffset)) == checksum else {
         throw Failure.damaged
       }
-      guard version == UInt32(LogFormat.version) else { throw Failure.version(version) }
-      _ = try cursor.u32(span)
+      guard LogFormat.isKnown(version: version) else { throw Failure.version(version) }
+      guard try cursor.u32(span) == 0 else { throw Failure.damaged }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       salt = try cursor.u64(span)
       firstLSN = LSN(try cursor.u64(span))
       ordinal = try cursor.u32(span)
       previous = try cursor.u32(span)
       capacity = try cursor.u32(span)
+      guard span.extracting(cursor.offset..<Self.checksumOffset).isZero else {
+        throw Failure.damaged
+      }
     } catch let failure as Failure {
       throw failure
     } catch {
@@ -264,6 +278,7 @@ public struct StoreID: Hashable, Sendable, CustomStringConvertible {
 /// **Layout** (offset, size): magic 0/8, version 8/4, zero 12/4, storeHigh 16/8, storeLow 24/8,
 /// keyHigh 32/8, keyLow 40/8, createdAt 48/8, zero 56/4, checksum 60/4.
 public struct StoreFile: Hashable, Sendable {
+  public var version = UInt32(LogFormat.version)
   public var store: StoreID
   /// Authenticates receipt handles; random, kept for the life of the store.
   public var keyHigh: UInt64
@@ -299,19 +314,20 @@ public struct StoreFile: Hashable, Sendable {
       guard span.byteCount == Self.size, try cursor.u64(span) == LogFormat.storeMagic else {
         throw SegmentHeader.Failure.damaged
       }
-      let version = try cursor.u32(span)
+      version = try cursor.u32(span)
       var tail = ByteCursor(Self.size - 4)
       guard try tail.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)) else {
         throw SegmentHeader.Failure.damaged
       }
-      guard version == UInt32(LogFormat.version) else {
+      guard LogFormat.isKnown(version: version) else {
         throw SegmentHeader.Failure.version(version)
       }
-      _ = try cursor.u32(span)
+      guard try cursor.u32(span) == 0 else { throw SegmentHeader.Failure.damaged }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       keyHigh = try cursor.u64(span)
       keyLow = try cursor.u64(span)
       createdAt = try cursor.i64(span)
+      guard try cursor.u32(span) == 0 else { throw SegmentHeader.Failure.damaged }
     } catch let failure as SegmentHeader.Failure {
       throw failure
     } catch {
@@ -320,11 +336,63 @@ public struct StoreFile: Hashable, Sendable {
   }
 }
 
+/// One of the two slots of the file `HEAD`, which says how many segments were begun, so that the
+/// loss of the newest is noticed. Slots are written in turn, each in a sector of its own, in place:
+/// the one that is not the newest, so that a torn write leaves the newest.
+///
+/// **Layout** (offset, size): magic 0/8, version 8/4, ordinal 12/4, storeHigh 16/8, storeLow 24/8,
+/// zero 32/4, checksum 36/4.
+public struct HeadSlot: Hashable, Sendable {
+  public var store: StoreID
+  /// The ordinal of the newest segment whose name was durable.
+  public var ordinal: UInt32
+
+  package static let size = 40
+  package static let fileSize = 2 * LogFormat.sectorSize
+
+  /// Where slot 0 or 1 stands in the file.
+  package static func offset(_ slot: Int) -> Int { slot * LogFormat.sectorSize }
+
+  package init(store: StoreID, ordinal: UInt32) {
+    self.store = store
+    self.ordinal = ordinal
+  }
+
+  package func write(into buffer: CommitBuffer) {
+    buffer.put(LogFormat.headMagic)
+    buffer.put(UInt32(LogFormat.version))
+    buffer.put(ordinal)
+    buffer.put(store.high)
+    buffer.put(store.low)
+    buffer.put(UInt32(0))
+    buffer.put(buffer.withBytes { CRC32C.of($0) })
+  }
+
+  /// Nil when the slot is damaged, or was never written.
+  package init?(_ file: borrowing RawSpan, at offset: Int) {
+    guard offset >= 0, file.byteCount - offset >= Self.size else { return nil }
+    let span = file.extracting(offset..<offset + Self.size)
+    var cursor = ByteCursor()
+    do {
+      guard try cursor.u64(span) == LogFormat.headMagic,
+        LogFormat.isKnown(version: try cursor.u32(span))
+      else { return nil }
+      ordinal = try cursor.u32(span)
+      store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
+      guard try cursor.u32(span) == 0 else { return nil }
+      guard try cursor.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)) else {
+        return nil
+      }
+    } catch { return nil }
+  }
+}
+
 /// Names of files in a store's directory.
 public enum StoreFileName {
   public static let lock = "LOCK"
   public static let store = "STORE"
   public static let newStore = "STORE.new"
+  public static let head = "HEAD"
   public static let segmentSuffix = ".seg"
   /// A segment's worth of zeros, complete and synced.
   public static let preparedSuffix = ".next"
@@ -350,7 +418,7 @@ public enum StoreFileName {
     if firstLSN(of: name) != nil { return .segment }
     if isNumbered(name, preparedSuffix) { return .prepared }
     if isNumbered(name, partialSuffix) || name == newStore { return .partial }
-    if name == lock || name == store || name == "lost+found" { return .other }
+    if [lock, store, head, "lost+found"].contains(name) { return .other }
     let segment = 16 + segmentSuffix.utf8.count
     let isEvidence =
       name.dropFirst(segment).hasPrefix(evidenceMark)

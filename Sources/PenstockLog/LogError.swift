@@ -41,7 +41,7 @@ public enum LogError: Error, Sendable, CustomStringConvertible {
       return "\(directory) is in use: another process, or another store in this one, holds its lock"
     case .notAStore(let directory, let reason): return "\(directory) is not a store: \(reason)"
     case .unsupportedVersion(let file, let version):
-      return "\(file) has format version \(version); this build reads version \(LogFormat.version)"
+      return "\(file) has format version \(version); this build reads 1 to \(LogFormat.version)"
     case .invalidOption(let reason): return reason
     }
   }

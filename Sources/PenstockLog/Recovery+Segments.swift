@@ -6,7 +6,7 @@ internal import PenstockSystem
 extension Recovery {
   /// Reads every segment in order and hands each record to `replay`.
   mutating func replaySegments(
-    store: StoreID,
+    of store: StoreFile,
     _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
     for (index, name) in segmentNames.enumerated() {
@@ -23,14 +23,13 @@ extension Recovery {
         name, file, reader, store: store, isNewest: index == segmentNames.count - 1, replay)
       do throws(SystemError) { try file.close() } catch { throw .system(error) }
     }
-    report.lastLSN = end.lastLSN
   }
 
   private mutating func replaySegment(
-    _ name: String, _ file: any File, _ reader: SegmentReader, store: StoreID, isNewest: Bool,
-    _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
+    _ name: String, _ file: any File, _ reader: SegmentReader, store: StoreFile,
+    isNewest: Bool, _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
-    let header = try readHeader(name, reader, store: store)
+    let header = try readHeader(name, reader, store: store.store)
     let expectedFirst = end.firstLSNs.isEmpty ? LSN(1) : end.lastLSN.advanced(by: 1)
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: header.ordinal, chain: header.checksum,
@@ -38,15 +37,27 @@ extension Recovery {
     end.firstLSNs.append(header.firstLSN)
     end.nextOrdinal = header.ordinal &+ 1
     report.segments += 1
-    while let fault = try scan.step(reader, replay) {
-      // Only the newest segment may end without a seal, and only where nothing acknowledged
-      // follows.
-      guard isNewest else {
+    let fault = try scan.step(reader, replay)
+    // Only the newest segment may end without a seal, and only where nothing acknowledged follows.
+    if let fault, !isNewest {
+      throw .corrupted(scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
+    }
+    // Before anything is changed.
+    if isNewest {
+      let next = fault == nil ? scan.givenOut.advanced(by: 1) : scan.nextLSN
+      try openHead(store, newest: header.ordinal, next: next)
+    }
+    if let fault {
+      guard header.version == 1 || reader.size == Int(header.capacity) else {
         throw .corrupted(
-          scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
+          scan.damage(
+            "the file has \(reader.size) bytes and no seal, though \(header.capacity) were made"))
       }
       try endNewest(file, reader, &scan, fault)
-      break
+    }
+    // The next segment would get the same name.
+    if scan.isSealed, scan.givenOut < header.firstLSN {
+      throw .corrupted(scan.damage("the segment is sealed and holds no record"))
     }
     if scan.isSealed, scan.offset < reader.size {
       if !isNewest {
@@ -65,7 +76,8 @@ extension Recovery {
     report.records += scan.records
     report.bytes += UInt64(reader.size)
     end.chain = scan.chain
-    end.lastLSN = LSN(scan.nextLSN.value - 1)
+    if scan.records > 0 { report.lastLSN = LSN(scan.nextLSN.value - 1) }
+    end.lastLSN = scan.givenOut
   }
 
   private func readHeader(
@@ -93,6 +105,7 @@ extension Recovery {
     guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
       throw refused("a segment is missing before this one: LSN \(expected) was expected")
     }
+    guard header.firstLSN < LogFormat.maximumLSN else { throw refused("its LSN is out of range") }
     guard header.previous == end.chain else {
       throw refused("the segment does not continue the one before it")
     }
@@ -104,8 +117,9 @@ extension Recovery {
 
   /// Decides what the first bad frame of the newest segment means, and ends the segment there.
   ///
-  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) the cut is durable; (3)
-  /// the seal is written and durable. A crash in between finds the same end again, or a clean one.
+  /// Crash steps: (1) the bytes to be dropped are copied and durable; (2) zeros in their place are
+  /// durable; (3) the seal is written and durable. A crash in between finds the same end again, or
+  /// a clean one.
   private mutating func endNewest(
     _ file: any File, _ reader: SegmentReader, _ scan: inout SegmentScan, _ fault: FrameFault
   ) throws(LogError) {
@@ -126,30 +140,35 @@ extension Recovery {
       }
     }
     let lastLSN = LSN(scan.nextLSN.value - 1)
+    // The log's own record was durable before `STORE` was; without it nothing is left of the store.
+    guard lastLSN >= LSN(1) else { throw .corrupted(scan.damage("the first record is missing")) }
     report.droppedBytes = try dropped(reader, from: start)
     report.end = report.droppedBytes == 0 ? .clean : whole > 0 ? .unsyncedWindow : .torn
     if report.droppedBytes > 0 { try keepEvidence(reader, scan.name, from: start) }
     do throws(SystemError) {
-      if scan.records == 0 {
-        // Nothing lives in it, and the next segment begins with the same LSN: its name must be
-        // free.
-        try file.truncate(to: UInt64(start))
-        try file.sync()
-        try fileSystem.remove(path(scan.name))
-        try fileSystem.syncDirectory(directory)
-        end.firstLSNs.removeLast()
-        end.nextOrdinal &-= 1
-        report.segments -= 1
-        scan.chain = end.chain
-      } else {
-        // Or the seal could be on disk before the cut, with dropped bytes behind it.
-        try file.truncate(to: UInt64(start))
-        try file.sync()
-        scan.chain = try SegmentedLog.writeSeal(
-          file, at: start, salt: scan.salt, lastLSN: lastLSN, records: scan.records,
-          previous: scan.chain, scratch: CommitBuffer(capacity: 2 * LogFormat.sectorSize))
-      }
+      // Or the seal could be on disk with dropped bytes behind it.
+      if report.droppedBytes > 0 { try erase(file, from: start, report.droppedBytes) }
+      scan.givenOut = lastLSN.advanced(by: LogFormat.lostLSNs)
+      scan.chain = try SegmentedLog.writeSeal(
+        file, at: start, salt: scan.salt, lastLSN: lastLSN, givenOut: scan.givenOut,
+        records: scan.records, previous: scan.chain,
+        scratch: CommitBuffer(capacity: 2 * LogFormat.sectorSize))
     } catch { throw .system(error) }
+  }
+
+  /// Overwrites dropped bytes with zeros and makes that durable.
+  private func erase(_ file: any File, from start: Int, _ length: Int) throws(SystemError) {
+    let zeros = CommitBuffer(capacity: min(length, SegmentReader.windowSize))
+    zeros.putZeros(min(length, SegmentReader.windowSize))
+    var offset = 0
+    while offset < length {
+      let count = min(zeros.count, length - offset)
+      try zeros.withBytes(0..<count) { (bytes) throws(SystemError) in
+        try file.write(bytes, at: UInt64(start + offset))
+      }
+      offset += count
+    }
+    try file.syncData()
   }
 
   /// Bytes from `start` up to the last one that is not zero.
@@ -169,11 +188,16 @@ extension Recovery {
     _ reader: SegmentReader, _ name: String, from start: Int
   ) throws(LogError) {
     let copy = name + StoreFileName.evidenceMark + String(start, radix: 16)
+    let partial = StoreID.hex(random.next()) + StoreFileName.partialSuffix
     do throws(SystemError) {
-      if try fileSystem.status(path(copy)) != nil { try fileSystem.remove(path(copy)) }
+      // A copy that is there is whole, and of more than an erasure that was cut short has left.
+      if try fileSystem.status(path(copy)) != nil {
+        report.evidence = copy
+        return
+      }
     } catch { throw .system(error) }
     do throws(SystemError) {
-      let target = try fileSystem.open(path(copy), .create)
+      let target = try fileSystem.open(path(partial), .create)
       var offset = 0
       while offset < report.droppedBytes {
         let length = min(SegmentReader.windowSize, report.droppedBytes - offset)
@@ -187,13 +211,14 @@ extension Recovery {
       }
       try target.sync()
       try target.close()
+      try fileSystem.rename(path(partial), to: path(copy))
       try fileSystem.syncDirectory(directory)
       report.evidence = copy
     } catch {
       // A full disk must not keep a store from opening; everything else must be looked at first.
       guard error.isOutOfSpace else { throw .system(error) }
       report.evidenceFailure = error.description
-      do throws(SystemError) { try fileSystem.remove(path(copy)) } catch {
+      do throws(SystemError) { try fileSystem.remove(path(partial)) } catch {
         guard error.isNotFound else { throw .system(error) }
       }
     }
@@ -215,6 +240,8 @@ struct SegmentScan {
   /// Chain value that the next frame must carry.
   var chain: UInt32
   var nextLSN: LSN
+  /// The last LSN that may have been given out when the segment was sealed.
+  var givenOut: LSN
   var offset = LogFormat.segmentHeaderSize
   var records: UInt64 = 0
   var isSealed = false
@@ -229,6 +256,7 @@ struct SegmentScan {
     self.ordinal = ordinal
     self.chain = chain
     self.nextLSN = nextLSN
+    givenOut = LSN(nextLSN.value &- 1)
     self.trusts = trusts
   }
 
@@ -261,8 +289,11 @@ struct SegmentScan {
       guard reader.isZero(at: offset + body, Int(header.extent) - body) else {
         return FrameFault(isEnd: false, text: "a frame's padding is damaged")
       }
-      if header.kind == .seal, !isTrue(seal: header, reader) {
-        return FrameFault(isEnd: false, text: "the seal and its segment disagree")
+      if header.kind == .seal {
+        guard let last = lastLSN(ofSeal: header, reader) else {
+          return FrameFault(isEnd: false, text: "the seal and its segment disagree")
+        }
+        givenOut = last
       }
       try replayRecords(header, reader, replay)
       chain = header.headerChecksum
@@ -274,17 +305,19 @@ struct SegmentScan {
     return nil
   }
 
-  /// Whether a seal says of the segment what was read of it.
-  private func isTrue(seal header: FrameHeader, _ reader: SegmentReader) -> Bool {
+  /// The last LSN given out, from a seal that says of its segment what was read of it; else nil.
+  private func lastLSN(ofSeal header: FrameHeader, _ reader: SegmentReader) -> LSN? {
     reader.look(offset + LogFormat.frameHeaderSize, Int(header.bodyLength)) { body in
       var cursor = ByteCursor()
       do throws(BytesTooShort) {
         let (count, last, size) = (
-          try cursor.u64(body), try cursor.u64(body), try cursor.u64(body)
+          try cursor.u64(body), LSN(try cursor.u64(body)), try cursor.u64(body)
         )
-        return count == records && last == nextLSN.value - 1
+        let isTrue =
+          count == records && last.value >= nextLSN.value - 1 && last < LogFormat.maximumLSN
           && size == UInt64(offset + Int(header.extent))
-      } catch { return false }
+        return isTrue ? last : nil
+      } catch { return nil }
     }
   }
 

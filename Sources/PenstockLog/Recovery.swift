@@ -22,6 +22,7 @@ public struct LogRecovery: Sendable {
   public var records: UInt64 = 0
   /// Bytes of all segments.
   public var bytes: UInt64 = 0
+  /// LSN of the last record.
   public var lastLSN = LSN(0)
   /// Bytes after the last good frame, up to the last that is not zero.
   public var droppedBytes = 0
@@ -36,11 +37,15 @@ public struct LogRecovery: Sendable {
 /// What recovery hands to the log that continues.
 struct RecoveredEnd {
   var chain: UInt32 = 0
+  /// The last LSN that may have been given out; the next one follows.
   var lastLSN = LSN(0)
   var nextOrdinal: UInt32 = 0
   var firstOrdinal: UInt32 = 0
   var firstLSNs: [LSN] = []
   var prepared: [String] = []
+  var head: (any File)?
+  /// The slot of `HEAD` to write next: not the newest.
+  var headSlot = 0
 }
 
 public struct LogOptions: Sendable {
@@ -108,7 +113,7 @@ extension SegmentedLog {
       segmentSize: options.segmentSize, plantedBug: options.plantedBug)
     do throws(LogError) {
       let storeFile = try recovery.openStoreFile(createdAt: clock.wallMilliseconds())
-      try recovery.replaySegments(store: storeFile.store, replay)
+      try recovery.replaySegments(of: storeFile, replay)
       let log = SegmentedLog(
         directory: directory, storeFile: storeFile, fileSystem: fileSystem,
         segmentSize: options.segmentSize, random: random, lock: lock, recovered: recovery.end)
@@ -160,9 +165,10 @@ struct Recovery {
   /// Finds what is in the directory, clears what a crash left half made, and reads or writes
   /// `STORE`.
   ///
-  /// Crash steps of creation: (1) the first segment, holding LSN 1 and a seal, is durable; (2)
-  /// `STORE` appears by rename. A crash before (2) leaves a directory without `STORE` whose only
-  /// segment was never used, which is made anew. After (2) a store without segments has lost them.
+  /// Crash steps of creation: (1) the first segment, holding LSN 1 and a seal, and `HEAD` are
+  /// durable; (2) `STORE` appears by rename. A crash before (2) leaves a directory without `STORE`
+  /// whose only segment was never used, which is made anew. After (2) a store without segments has
+  /// lost them.
   mutating func openStoreFile(createdAt: Int64) throws(LogError) -> StoreFile {
     do throws(SystemError) {
       // What is seen from here on must not vanish: the last process may have died before its sync
@@ -206,13 +212,37 @@ struct Recovery {
     let stranger: String?
     do throws(SystemError) {
       guard try fileSystem.status(directory + "/" + StoreFileName.store) == nil else { return }
-      stranger = try fileSystem.list(directory).first { StoreFileName.kind(of: $0) == .unknown }
+      let names = try fileSystem.list(directory)
+      let unknown = names.first { StoreFileName.kind(of: $0) == .unknown }
+      if unknown == nil, names.contains(StoreFileName.head) {
+        stranger = try head(directory, fileSystem) == nil ? StoreFileName.head : nil
+      } else {
+        stranger = unknown
+      }
     } catch { throw .system(error) }
     guard let stranger else { return }
     throw .notAStore(
       directory: directory,
       reason: "it has no STORE file and holds other files, such as \(stranger); "
         + "choose an empty or a new directory")
+  }
+
+  /// The newer slot of a `HEAD`. A creation gives the file its name when it is whole, so one that
+  /// has no slot, beside no `STORE`, is a stranger's.
+  private static func head(
+    _ directory: String, _ fileSystem: any FileSystem
+  ) throws(SystemError) -> HeadSlot? {
+    let file = try fileSystem.open(directory + "/" + StoreFileName.head, .readOnly)
+    let slots = try readHead(file)
+    try file.close()
+    return slots.compactMap(\.self).max { $0.ordinal < $1.ordinal }
+  }
+
+  private func headWithoutStore() throws(LogError) -> HeadSlot? {
+    do throws(SystemError) {
+      guard try fileSystem.status(path(StoreFileName.head)) != nil else { return nil }
+      return try Self.head(directory, fileSystem)
+    } catch { throw .system(error) }
   }
 
   private func readStoreFile() throws(LogError) -> StoreFile? {
@@ -254,14 +284,21 @@ struct Recovery {
             reason: "the directory holds segments in use, but the file STORE is missing"))
       }
     }
+    if let begun = try headWithoutStore()?.ordinal, begun > 0 {
+      throw .corrupted(
+        .init(
+          file: StoreFileName.head, offset: 0, lsn: nil,
+          reason: "\(begun) segments were begun after the first, but the file STORE is missing"))
+    }
     try removeLeftovers()
     let store = StoreFile(
       store: StoreID(high: random.next(), low: random.next()), keyHigh: random.next(),
       keyLow: random.next(), createdAt: createdAt)
     do throws(SystemError) {
       // A first segment without STORE is what a crash left of a creation: remake it.
-      if !segmentNames.isEmpty { try fileSystem.remove(path(first)) }
+      for name in segmentNames { try fileSystem.remove(path(name)) }
       try writeFirstSegment(store, at: path(first))
+      try writeHead(store)
       try fileSystem.syncDirectory(directory)
       let buffer = CommitBuffer(capacity: StoreFile.size)
       store.write(into: buffer)
@@ -286,6 +323,64 @@ struct Recovery {
       try fileSystem.syncDirectory(SegmentedLog.parent(of: directory))
     } catch {
       if !error.isNotPermitted { throw error }
+    }
+  }
+
+  /// Writes the first `HEAD`. Its name stands for a whole file, in place of one that a creation
+  /// before this one left.
+  private func writeHead(_ store: StoreFile) throws(SystemError) {
+    let partial = path(StoreID.hex(random.next()) + StoreFileName.partialSuffix)
+    let file = try fileSystem.open(partial, .create)
+    let scratch = CommitBuffer(capacity: HeadSlot.fileSize)
+    // Both sectors are written now, so that later writes need no space.
+    scratch.putZeros(HeadSlot.fileSize)
+    try scratch.withBytes { (bytes) throws(SystemError) in try file.write(bytes, at: 0) }
+    let head = HeadSlot(store: store.store, ordinal: 0)
+    try SegmentedLog.write(head, to: file, slot: 0, scratch)
+    try file.sync()
+    try file.close()
+    try fileSystem.rename(partial, to: path(StoreFileName.head))
+  }
+
+  /// The two slots of `HEAD`; nil for one that is damaged or was never written.
+  private static func readHead(_ file: any File) throws(SystemError) -> [HeadSlot?] {
+    var bytes = [UInt8](repeating: 0, count: HeadSlot.fileSize)
+    let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
+      try file.read(into: &raw, at: 0)
+    }
+    bytes.removeLast(bytes.count - count)
+    return bytes.withRaw { raw in (0..<2).map { HeadSlot(raw, at: HeadSlot.offset($0)) } }
+  }
+
+  /// Refuses a store whose newest segments are gone: `HEAD` counts more than there are.
+  ///
+  /// - Parameters:
+  ///   - newest: the ordinal of the newest segment that is there.
+  ///   - next: the LSN that a segment behind it would begin with.
+  mutating func openHead(_ store: StoreFile, newest: UInt32, next: LSN) throws(LogError) {
+    func refused(_ reason: String, _ lsn: LSN? = nil) -> LogError {
+      .corrupted(.init(file: StoreFileName.head, offset: 0, lsn: lsn, reason: reason))
+    }
+    let slots: [HeadSlot?]
+    do throws(SystemError) {
+      let name = path(StoreFileName.head)
+      if store.version == 1, try fileSystem.status(name) == nil { return }
+      let file = try fileSystem.open(name, .readWrite)
+      // What is read must not vanish (L3).
+      try file.syncData()
+      slots = try Self.readHead(file)
+      end.head = file
+    } catch {
+      throw error.isNotFound ? refused("the file is missing") : .system(error)
+    }
+    let ordinals = slots.map { $0?.store == store.store ? $0?.ordinal : nil }
+    guard let begun = ordinals.compactMap(\.self).max() else {
+      throw refused("it is damaged, or another store's")
+    }
+    end.headSlot = ordinals[0] == begun ? 1 : 0
+    guard begun <= newest else {
+      let there = UInt64(newest) + 1
+      throw refused("\(UInt64(begun) + 1) segments were begun, and only \(there) are there", next)
     }
   }
 
@@ -323,7 +418,7 @@ struct Recovery {
     try file.sync()
     _ = try SegmentedLog.writeSeal(
       file, at: LogFormat.segmentHeaderSize + LogFormat.sectorSize, salt: salt, lastLSN: LSN(1),
-      records: 1, previous: chain, scratch: scratch)
+      givenOut: LSN(1), records: 1, previous: chain, scratch: scratch)
     try file.close()
   }
 }

@@ -33,6 +33,10 @@ public final class SegmentedLog: Sendable {
     /// a sector with what comes next, so a sync says nothing lasting about it.
     var alignedLSN: LSN
     var durableLSN: LSN
+    /// The file `HEAD`; nil in a store of version 1, which has none.
+    let head: (any File)?
+    /// The slot of `HEAD` that is written next.
+    var headSlot: Int
     let scratch = CommitBuffer(capacity: 2 * LogFormat.segmentHeaderSize)
   }
 
@@ -63,7 +67,7 @@ public final class SegmentedLog: Sendable {
       Writer(
         file: nil, segment: recovered.nextOrdinal &- 1, chain: recovered.chain,
         lastLSN: recovered.lastLSN, alignedLSN: recovered.lastLSN,
-        durableLSN: recovered.lastLSN))
+        durableLSN: recovered.lastLSN, head: recovered.head, headSlot: recovered.headSlot))
     var catalog = Catalog(firstLSNs: recovered.firstLSNs, firstOrdinal: recovered.firstOrdinal)
     for name in recovered.prepared { catalog.prepared.append(name) }
     catalog.preparedNames = random.next()
@@ -134,25 +138,29 @@ public final class SegmentedLog: Sendable {
       writer.alignedLSN = writer.lastLSN
     }
     writer.chain = try Self.writeSeal(
-      file, at: writer.end, salt: writer.salt, lastLSN: writer.lastLSN, records: writer.records,
-      previous: writer.chain, scratch: writer.scratch)
+      file, at: writer.end, salt: writer.salt, lastLSN: writer.lastLSN, givenOut: writer.lastLSN,
+      records: writer.records, previous: writer.chain, scratch: writer.scratch)
     try file.close()
     writer.file = nil
   }
 
-  /// Writes a seal frame at `end`, cuts the file behind it and syncs. Returns the chain value.
+  /// Writes a seal frame at `end`, syncs, cuts the file behind it and syncs. Returns the chain
+  /// value.
   ///
-  /// **Layout** of the body: records in the segment 0/8, last LSN 8/8, file size 16/8.
+  /// **Layout** of the body: records in the segment 0/8, last LSN given out 8/8, file size 16/8.
+  ///
+  /// Crash steps: (1) the seal is durable; (2) the file is cut. So a file without a seal is never
+  /// shorter than it was made, unless it was damaged.
   static func writeSeal(
-    _ file: any File, at end: Int, salt: UInt64, lastLSN: LSN, records: UInt64, previous: UInt32,
-    scratch: CommitBuffer
+    _ file: any File, at end: Int, salt: UInt64, lastLSN: LSN, givenOut: LSN, records: UInt64,
+    previous: UInt32, scratch: CommitBuffer
   ) throws(SystemError) -> UInt32 {
     let length = LogFormat.frameHeaderSize + 24
     let size = roundUp(end + length, to: LogFormat.sectorSize)
     scratch.removeAll()
     scratch.putZeros(LogFormat.frameHeaderSize)
     scratch.put(records)
-    scratch.put(lastLSN.value)
+    scratch.put(givenOut.value)
     scratch.put(UInt64(size))
     let body = scratch.withBytes(LogFormat.frameHeaderSize..<length) { CRC32C.of($0) }
     scratch.putZeros(size - end - length)
@@ -162,6 +170,7 @@ public final class SegmentedLog: Sendable {
       bodyChecksum: body)
     let chain = header.write(into: scratch)
     try scratch.withBytes { (bytes) throws(SystemError) in try file.write(bytes, at: UInt64(end)) }
+    try file.syncData()
     try file.truncate(to: UInt64(size))
     try file.sync()
     return chain
@@ -169,9 +178,9 @@ public final class SegmentedLog: Sendable {
 
   /// Turns the oldest prepared file into the segment that `batch` begins.
   ///
-  /// Crash steps: (1) the header is durable before the name is; (2) the name is durable before any
-  /// record in the file is acknowledged. A crash before (2) leaves a prepared file or an empty
-  /// segment.
+  /// Crash steps: (1) the header is durable before the name is; (2) the name is durable before
+  /// `HEAD` counts it; (3) `HEAD` is durable before any record in the file is acknowledged. A crash
+  /// before (2) leaves a prepared file or an empty segment.
   private func beginSegment(_ writer: inout Writer, _ batch: Batch) throws(SystemError) {
     guard let source = catalog.withLock({ $0.prepared.popFirst() }) else {
       preconditionFailure("LogTail counts prepared segments")
@@ -188,6 +197,11 @@ public final class SegmentedLog: Sendable {
     try file.syncData()
     try fileSystem.rename(path(source), to: path(name))
     try fileSystem.syncDirectory(directory)
+    if let head = writer.head {
+      let slot = HeadSlot(store: storeFile.store, ordinal: batch.segment)
+      try Self.write(slot, to: head, slot: writer.headSlot, writer.scratch)
+      writer.headSlot ^= 1
+    }
     writer.file = file
     writer.segment = batch.segment
     writer.end = LogFormat.segmentHeaderSize
@@ -196,6 +210,18 @@ public final class SegmentedLog: Sendable {
       if $0.firstLSNs.isEmpty { $0.firstOrdinal = batch.segment }
       $0.firstLSNs.append(batch.firstLSN)
     }
+  }
+
+  /// Writes a slot of `HEAD` and makes it durable.
+  static func write(
+    _ head: HeadSlot, to file: any File, slot: Int, _ scratch: CommitBuffer
+  ) throws(SystemError) {
+    scratch.removeAll()
+    head.write(into: scratch)
+    try scratch.withBytes { (bytes) throws(SystemError) in
+      try file.write(bytes, at: UInt64(HeadSlot.offset(slot)))
+    }
+    try file.syncData()
   }
 
   // MARK: Preparing

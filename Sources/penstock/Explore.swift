@@ -84,7 +84,7 @@ struct Explore: AsyncParsableCommand {
     private(set) var hasFailed = false
 
     mutating func exploreFamilies(_ explorer: Explorer, length: Int, stride: Int) {
-      print(Self.row(["small histories", "number", "states", "distinct", "capped", "states/s"]))
+      print(Self.row(["small histories", "number", "states", "by seed", "distinct", "states/s"]))
       let clock = ContinuousClock()
       for family in Family.all(length: length) {
         let began = clock.now
@@ -118,7 +118,8 @@ struct Explore: AsyncParsableCommand {
       let rate = Double(tally.states) / max(Self.seconds(time), 0.001)
       print(
         Self.row([
-          name, "\(tally.histories)", "\(tally.states)", "\(tally.distinct)", "\(tally.capped)",
+          name, "\(tally.histories)", "\(tally.states)", "\(tally.sampled)",
+          "\(tally.distinct)",
           time == .zero ? "" : "\(Int(rate))",
         ]))
       note(tally, failure)
@@ -137,10 +138,15 @@ struct Explore: AsyncParsableCommand {
         print(Self.padded(invariant.rawValue, 25) + "\(all.checks.count(invariant))")
       }
       print("")
+      if all.states > 0 {
+        print(
+          "\(all.states) crash states were enumerated, \(all.distinct) of them distinct. At "
+            + "\(all.capped) of \(all.points) points there were too many to try all.")
+      }
       if all.damages > 0 {
         print(
-          "Damaged on purpose: \(all.damages) disks; \(all.refused) refused, \(all.harmless) showed "
-            + "everything all the same.")
+          "\(all.damages) disks were damaged on purpose: \(all.refused) were refused, "
+            + "\(all.harmless) showed everything all the same.")
       }
       print("Trace hash \(String(all.hash, radix: 16)); the same run gives the same.")
       print(hasFailed ? "A promise was broken." : "All promises held.")
@@ -148,7 +154,8 @@ struct Explore: AsyncParsableCommand {
 
     private static func row(_ cells: [String]) -> String {
       cells.enumerated().map { index, cell in
-        index == 0 ? padded(cell, 25) : String(repeating: " ", count: max(0, 12 - cell.count)) + cell
+        index == 0
+          ? padded(cell, 25) : String(repeating: " ", count: max(0, 12 - cell.count)) + cell
       }.joined()
     }
 

@@ -38,6 +38,18 @@ struct Serve: AsyncParsableCommand {
       """)
   var segmentSize = StoreOptions().segmentSize
 
+  @Option(
+    help: ArgumentHelp(
+      "What an acknowledgement means: synced survives power loss, written the process only.",
+      valueName: "synced|written"),
+    transform: { text throws in
+      guard let mode = Durability(rawValue: text) else {
+        throw ValidationError("--durability must be synced or written.")
+      }
+      return mode
+    })
+  var durability = Durability.synced
+
   @Flag(help: "Let anyone who can reach a --host that is not loopback use the queues.")
   var allowAnonymous = false
 
@@ -76,6 +88,7 @@ struct Serve: AsyncParsableCommand {
     do {
       var options = StoreOptions()
       options.segmentSize = segmentSize
+      options.durability = durability
       options.log = { [logger] text in logger.error("\(text)") }
       store = try await Store.open(at: dataDir, options: options)
     } catch {

@@ -181,6 +181,37 @@ private let contents: [MessageContent] = [
     #expect(name?.description.contains("UTF-8") == true)
   }
 
+  /// The format says zero, so anything else is another version or damage.
+  @Test(arguments: records) func otherBytesWhereZerosBelongAreRefused(record: Record) {
+    let entry = Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: record)
+    var places = [2, 3]
+    var isSent = false
+    switch record {
+    case .leased, .leaseChanged, .deleted: places += [28, 31]
+    case .sent: isSent = true
+    default: break
+    }
+    for place in places {
+      var bytes = encoded(entry)
+      bytes[place] ^= 1
+      #expect(throws: RecordError.self, "byte \(place)") { try decoded(bytes) }
+    }
+    for flag in isSent ? [UInt8(4), 128] : [1, 2, 128] {
+      var bytes = encoded(entry)
+      bytes[1] ^= flag
+      #expect(throws: RecordError.self, "flag \(flag)") { try decoded(bytes) }
+    }
+  }
+
+  @Test(arguments: records) func aRecordThatGoesOnIsRefused(record: Record) {
+    switch record {
+    case .sent, .queueCreated: return
+    default: break
+    }
+    let entry = Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: record)
+    #expect(throws: RecordError.self) { try decoded(encoded(entry) + [0]) }
+  }
+
   @Test func aMessageIsReadFromAMessageAlone() {
     let entry = Entry(queue: QueueID(1), time: Timestamp(milliseconds: 1), record: .purged)
     #expect(throws: RecordError.self) { try message(encoded(entry)) }
@@ -230,6 +261,27 @@ private let contents: [MessageContent] = [
 
   @Test func aChangeOfALeaseThatNeverWas() throws {
     try refused(.leaseChanged(message: 3, slot: 0, deadline: Timestamp(milliseconds: .max)))
+  }
+
+  @Test func theLastNumberOfAQueue() throws {
+    try refused(.queueCreated(name: "other", settings: QueueSettings()), queue: .max)
+    var machine = Machine()
+    let entry = Entry(
+      queue: QueueID(.max - 1), time: machine.state.time,
+      record: .queueCreated(name: "other", settings: QueueSettings()))
+    try machine.apply(entry)
+    #expect(throws: Refusal.outOfQueueNumbers) { try machine.create() }
+  }
+
+  /// A record's settings are taken as they are; nothing may trap on them later.
+  @Test func aSizeLimitBelowZeroIsHashed() throws {
+    var machine = Machine()
+    let entry = Entry(
+      queue: QueueID(1), time: machine.state.time,
+      record: .queueCreated(name: "q", settings: QueueSettings(maximumMessageBytes: -1)))
+    try machine.apply(entry)
+    let hash = machine.state.stateHash()
+    #expect(hash != State().stateHash())
   }
 
   /// Random records, most of them nonsense: each is refused or leaves a sound state.

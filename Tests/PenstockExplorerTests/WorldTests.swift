@@ -2,15 +2,46 @@
 import PenstockExplorer
 import Testing
 
-@Suite struct Placeholder {
-  @Test func small() {
-    for family in Family.all(length: 1) {
-      let clock = ContinuousClock()
-      var result: (Tally, Failure?)?
-      let time = clock.measure { result = Explorer().explore(family) }
-      guard let (tally, failure) = result else { return }
-      print(family.name, family.count, "states", tally.states, "distinct", tally.distinct, "capped", tally.capped, "damages", tally.damages, tally.refused, tally.harmless, time)
-      if let failure { print(failure) }
-    }
+/// The proof in little, and that a run is a function of its seed. The whole of it is
+/// `penstock explore`.
+@Suite struct Explorations {
+  @Test(arguments: [
+    "fresh queue", "leased messages", "full segment", "crashes of recovery", "damage",
+  ])
+  func smallHistoriesKeepAllPromises(_ name: String) throws {
+    let family = try #require(Family.all(length: 1).first { $0.name == name })
+    let (tally, failure) = Explorer().explore(family)
+    #expect(failure == nil, "\(failure.map(\.description) ?? "")")
+    #expect(tally.histories == family.count)
+    #expect(tally.states > tally.points)
+  }
+
+  @Test func largeHistoriesKeepAllPromises() {
+    let (tally, failure) = Explorer().swarm(seed: 1_000_000, count: 150)
+    #expect(failure == nil, "\(failure.map(\.description) ?? "")")
+    #expect(tally.points > 150)
+  }
+
+  @Test func oneSeedGivesOneTrace() {
+    var one = Explorer()
+    one.threads = 1
+    let first = one.swarm(seed: 7, count: 20).0.hash
+    #expect(one.swarm(seed: 7, count: 20).0.hash == first)
+    #expect(Explorer().swarm(seed: 7, count: 20).0.hash == first)
+    #expect(one.swarm(seed: 8, count: 20).0.hash != first)
+  }
+
+  @Test func textOfAHistoryIsReadBack() throws {
+    let text = "machine 1 0 0, create 0, send 0 2 100 -5, crash 3 99 1, settle"
+    #expect(Step.text(try #require(Step.history(text))) == text)
+    #expect(Step.history("explode 0") == nil)
+    #expect(Step.history("send zero") == nil)
+    #expect(Step.history("") == [])
+  }
+
+  @Test func aHistoryWithoutSenseIsTakenAsFarAsItGoes() throws {
+    let history = try #require(
+      Step.history("delete 3, send 9 -1 99999999, hide 1, receive 2 0 -1, turn 77, during -1 5"))
+    #expect(Explorer().replay(history).1 == nil)
   }
 }

@@ -33,6 +33,11 @@ func sampleStore() -> StoreFile {
     createdAt: 0x4142_4344_4546_4748)
 }
 
+func sampleHead() -> HeadSlot {
+  HeadSlot(
+    store: StoreID(high: 0x0102_0304_0506_0708, low: 0x1112_1314_1516_1718), ordinal: 0x4142_4344)
+}
+
 /// Gives the checksum at the end of `bytes` the value that the bytes before it have.
 func resealed(_ bytes: [UInt8]) -> [UInt8] {
   var bytes = bytes
@@ -82,11 +87,18 @@ extension ArraySlice<UInt8> {
   }
 
   /// With a right checksum too: magic, version, kind and the two fields that must be zero.
-  @Test(arguments: [(0, 0), (4, 2), (5, 0), (5, 4), (6, 1), (7, 1), (52, 1), (55, 1)])
-  func whatThisVersionDoesNotWriteIsRefused(_ offset: Int, _ value: UInt8) {
+  @Test(arguments: [(0, 0), (4, 0), (4, 3), (5, 0), (5, 4), (6, 1), (7, 1), (52, 1), (55, 1)])
+  func whatNoVersionWritesIsRefused(_ offset: Int, _ value: UInt8) {
     var bytes = encoded(room: LogFormat.frameHeaderSize) { _ = sampleFrame().write(into: $0) }
     bytes[offset] = value
     #expect(decode(resealed(bytes)) == nil)
+  }
+
+  @Test func version1IsRead() throws {
+    var bytes = encoded(room: LogFormat.frameHeaderSize) { _ = sampleFrame().write(into: $0) }
+    #expect(bytes[4] == LogFormat.version)
+    bytes[4] = 1
+    #expect(decode(resealed(bytes))?.firstLSN == sampleFrame().firstLSN)
   }
 
   @Test func zerosAreNoFrame() {
@@ -130,10 +142,23 @@ extension ArraySlice<UInt8> {
     }
   }
 
-  @Test(arguments: [UInt32(0), 2, 0xffff_ffff]) func anotherVersionIsNamed(_ version: UInt32) {
+  @Test func version1IsRead() throws {
+    var bytes = encoded { _ = sampleSegment().write(into: $0) }
+    #expect(bytes[8] == LogFormat.version)
+    bytes[8] = 1
+    #expect(try decode(resealed(bytes)).version == 1)
+  }
+
+  @Test(arguments: [UInt32(0), 3, 0xffff_ffff]) func anotherVersionIsNamed(_ version: UInt32) {
     var bytes = encoded { _ = sampleSegment().write(into: $0) }
     bytes.put((0..<4).map { UInt8(version >> UInt32(8 * $0) & 255) }, at: 8)
     #expect(throws: SegmentHeader.Failure.version(version)) { try decode(resealed(bytes)) }
+  }
+
+  @Test(arguments: [12, 15, 60, 1000, 4091]) func otherBytesThanZerosAreRefused(_ place: Int) {
+    var bytes = encoded { _ = sampleSegment().write(into: $0) }
+    bytes[place] = 1
+    #expect(throws: SegmentHeader.Failure.damaged) { try decode(resealed(bytes)) }
   }
 }
 
@@ -165,10 +190,67 @@ extension ArraySlice<UInt8> {
     #expect(throws: SegmentHeader.Failure.damaged) { try decode(bytes + [0]) }
   }
 
-  @Test(arguments: [UInt32(0), 2, 0xffff_ffff]) func anotherVersionIsNamed(_ version: UInt32) {
+  @Test func version1IsRead() throws {
+    var bytes = encoded { sampleStore().write(into: $0) }
+    #expect(bytes[8] == LogFormat.version)
+    bytes[8] = 1
+    #expect(try decode(resealed(bytes)).version == 1)
+  }
+
+  @Test(arguments: [UInt32(0), 3, 0xffff_ffff]) func anotherVersionIsNamed(_ version: UInt32) {
     var bytes = encoded { sampleStore().write(into: $0) }
     bytes.put((0..<4).map { UInt8(version >> UInt32(8 * $0) & 255) }, at: 8)
     #expect(throws: SegmentHeader.Failure.version(version)) { try decode(resealed(bytes)) }
+  }
+
+  @Test(arguments: [12, 15, 56, 59]) func otherBytesThanZerosAreRefused(_ place: Int) {
+    var bytes = encoded { sampleStore().write(into: $0) }
+    bytes[place] = 1
+    #expect(throws: SegmentHeader.Failure.damaged) { try decode(resealed(bytes)) }
+  }
+}
+
+@Suite struct HeadSlots {
+  private func decode(_ bytes: [UInt8], at offset: Int = 0) -> HeadSlot? {
+    bytes.withRaw { HeadSlot($0, at: offset) }
+  }
+
+  @Test func whatIsWrittenIsRead() {
+    let bytes = encoded { sampleHead().write(into: $0) }
+    #expect(bytes.count == HeadSlot.size)
+    #expect(decode(bytes) == sampleHead())
+    #expect(decode([9, 9, 9] + bytes, at: 3) == sampleHead())
+  }
+
+  @Test func everyFlippedBitIsRefused() {
+    var bytes = encoded { sampleHead().write(into: $0) }
+    for bit in 0..<bytes.count * 8 {
+      bytes.flip(bit: bit)
+      #expect(decode(bytes) == nil, "bit \(bit)")
+      bytes.flip(bit: bit)
+    }
+  }
+
+  @Test func aCutSlotAndZerosAreRefused() {
+    let bytes = encoded { sampleHead().write(into: $0) }
+    for length in 0..<bytes.count { #expect(decode(Array(bytes.prefix(length))) == nil) }
+    #expect(decode(bytes, at: 1) == nil)
+    #expect(decode(bytes, at: HeadSlot.size) == nil)
+    #expect(decode(bytes, at: -1) == nil)
+    #expect(decode([UInt8](repeating: 0, count: HeadSlot.size)) == nil)
+  }
+
+  @Test(arguments: [0, 3]) func anotherVersionIsRefused(_ version: UInt8) {
+    var bytes = encoded { sampleHead().write(into: $0) }
+    bytes[8] = version
+    #expect(decode(resealed(bytes)) == nil)
+  }
+
+  /// A write that tears one slot leaves the other.
+  @Test func theSlotsStandInSectorsOfTheirOwn() {
+    #expect(HeadSlot.offset(0) == 0)
+    #expect(HeadSlot.offset(1) == LogFormat.sectorSize)
+    #expect(HeadSlot.fileSize == 2 * LogFormat.sectorSize)
   }
 }
 

@@ -60,6 +60,18 @@ import Testing
     ])
   }
 
+  @Test func twoRollsWithGarbage() throws {
+    let explorer = Explorer([
+      .prepare, .append(40_000, synced: true), .commit, .prepare, .append(16, synced: false),
+      .commit, .append(40_000, synced: true), .commit, .prepare, .append(20_000, synced: true),
+      .commit,
+    ])
+    explorer.garbling = true
+    explorer.exhaustive = 16
+    explorer.seeds = 8
+    try explorer.run()
+  }
+
   @Test func aCleanCloseAndReopening() throws {
     try explore([
       .prepare, .append(16, synced: true), .append(16, synced: false), .commit, .reopen, .prepare,
@@ -104,6 +116,40 @@ import Testing
     try session.prepare()
     try session.commit(payload(2))
     #expect(try reopened(disk).found.payloads == [2: payload(1), 3: payload(2)])
+  }
+
+  /// A power loss tore the slot of `HEAD` for a segment. The next roll wrote over the other slot,
+  /// and a second power loss tore that: none was left, and the store was refused.
+  @Test func aTornHeadIsWrittenOverBeforeTheWholeOne() throws {
+    let disk = SimulatedFileSystem()
+    let owner = Owner(disk)
+    try owner.run([.prepare, .append(16, synced: true), .commit])
+    disk.kill()
+    disk.edit(headFile) { $0[HeadSlot.offset(1) + 12] ^= 1 }
+    let explorer = Explorer(
+      [.prepare, .append(16, synced: true), .commit], on: disk, promise: owner.promise)
+    explorer.garbling = true
+    try explorer.run()
+    #expect(explorer.disks > 50)
+  }
+
+  /// In a run that lost power, records were written and answered but not synced. The next run gave
+  /// out their LSNs again, and a handle of the first run named a message of the second.
+  @Test func anLSNThatPowerLossTookIsNotGivenOutAgain() throws {
+    let disk = SimulatedFileSystem()
+    var session = try newLog(disk)
+    try session.commit(payload(1))
+    try session.commit(payload(2), synced: false)
+    var oldest = OldestChooser()
+    disk.crash(choosing: &oldest)
+
+    session = try open(disk)
+    #expect(session.found.payloads == [2: payload(1)])
+    try session.prepare()
+    let next = try session.commit(payload(3)).firstLSN
+    #expect(next > 3, "the first run's second record")
+    disk.crash(choosing: &oldest)
+    #expect(try open(disk).found.payloads == [2: payload(1), next: payload(3)])
   }
 
   /// The process died between making the directory and syncing its parent. The next one found the

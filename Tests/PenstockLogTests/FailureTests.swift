@@ -62,7 +62,7 @@ import Testing
     #expect(session.tail.preparedAhead == 1)
     #expect(try disk.list(directory).contains(prepared[0]))
     try session.commit(payload(1))
-    #expect(disk.callCount([.write]) == writes + 2, "a segment header and a frame")
+    #expect(disk.callCount([.write]) == writes + 3, "a segment header, HEAD and a frame")
     #expect(try !disk.list(directory).contains(prepared[0]))
   }
 

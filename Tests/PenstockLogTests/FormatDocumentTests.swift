@@ -82,7 +82,7 @@ import Testing
     try check(
       "STORE", bytes,
       [
-        "magic": Array("PNSKSTOR".utf8), "version": little(UInt32(1)),
+        "magic": Array("PNSKSTOR".utf8), "version": little(UInt32(2)),
         "store high": little(0x0102_0304_0506_0708), "store low": little(0x1112_1314_1516_1718),
         "key high": little(0x2122_2324_2526_2728), "key low": little(0x3132_3334_3536_3738),
         "created at": little(0x4142_4344_4546_4748),
@@ -95,11 +95,23 @@ import Testing
     try check(
       "Segment header", bytes,
       [
-        "magic": Array("PNSCKSEG".utf8), "version": little(UInt32(1)),
+        "magic": Array("PNSCKSEG".utf8), "version": little(UInt32(2)),
         "store high": little(0x0102_0304_0506_0708), "store low": little(0x1112_1314_1516_1718),
         "salt": little(0x2122_2324_2526_2728), "first LSN": little(0x3132_3334_3536_3738),
         "ordinal": little(UInt32(0x4142_4344)), "previous": little(UInt32(0x5152_5354)),
         "capacity": little(UInt32(0x6162_6364)),
+        "checksum": little(bytes.dropLast(4).array.withRaw { CRC32C.of($0) }),
+      ])
+  }
+
+  @Test func aSlotOfTheHeadFile() throws {
+    let bytes = encoded { sampleHead().write(into: $0) }
+    try check(
+      "HEAD", bytes,
+      [
+        "magic": Array("PNSKHEAD".utf8), "version": little(UInt32(2)),
+        "ordinal": little(UInt32(0x4142_4344)), "store high": little(0x0102_0304_0506_0708),
+        "store low": little(0x1112_1314_1516_1718),
         "checksum": little(bytes.dropLast(4).array.withRaw { CRC32C.of($0) }),
       ])
   }
@@ -112,7 +124,7 @@ import Testing
     try check(
       "Frame header", bytes,
       [
-        "magic": Array("PFRM".utf8), "version": [1], "kind": [3],
+        "magic": Array("PFRM".utf8), "version": [2], "kind": [3],
         "salt": little(header.salt), "first LSN": little(header.firstLSN.value),
         "count": little(header.count), "body length": little(header.bodyLength),
         "extent": little(header.extent), "previous": little(header.previous),
@@ -141,18 +153,25 @@ import Testing
       ])
   }
 
-  @Test func theBodyOfASeal() throws {
+  /// One that ends a run, and one that a recovery wrote.
+  @Test(arguments: [false, true]) func theBodyOfASeal(_ isRecovered: Bool) throws {
     let disk = SimulatedFileSystem()
     var session = try newLog(disk)
     for number in 1...5 { try session.append(payload(number)) }
     let frame = try session.commit(payload(6))
-    try session.log.seal()
+    if isRecovered {
+      disk.kill()
+      _ = try open(disk)
+    } else {
+      try session.log.seal()
+    }
     let bytes = try #require(disk.contents(of: segment(2)))
     let body = frame.end + LogFormat.frameHeaderSize
     try check(
       "Body of a seal", Array(bytes[body..<body + 24]),
       [
-        "records": little(UInt64(6)), "last LSN": little(UInt64(7)),
+        "records": little(UInt64(6)),
+        "last LSN": little(isRecovered ? 7 + (1 << 28) : UInt64(7)),
         "file size": little(UInt64(bytes.count)),
       ])
   }
@@ -293,13 +312,14 @@ import Testing
 
   @Test func theConstants() throws {
     let text = try Self.document().joined(separator: "\n")
-    #expect(LogFormat.version == 1 && text.contains("Format version 1"))
+    #expect(LogFormat.version == 2 && text.contains("Format version 2"))
     #expect(LogFormat.sectorSize == 4096 && LogFormat.frameAlignment == 64)
     #expect(LogFormat.frameHeaderSize == 64 && LogFormat.segmentHeaderSize == 4096)
     #expect(LogFormat.recordHeaderSize == 8 && LogFormat.recordAlignment == 8)
-    #expect(LogFormat.sealReserve == 8192)
+    #expect(LogFormat.sealReserve == 8192 && HeadSlot.fileSize == 8192)
+    #expect(LogFormat.lostLSNs == 1 << 28 && text.contains("2^28"))
     #expect(LogFormat.minimumSegmentSize == 65_536 && LogFormat.maximumSegmentSize == 1 << 30)
-    for name in ["LOCK", "STORE", "STORE.new", ".seg", ".next", ".partial", ".torn-"] {
+    for name in ["LOCK", "STORE", "STORE.new", "HEAD", ".seg", ".next", ".partial", ".torn-"] {
       #expect(text.contains(name))
     }
   }

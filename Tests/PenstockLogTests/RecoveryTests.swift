@@ -34,10 +34,32 @@ import Testing
     #expect(again.recovery.evidence == nil)
   }
 
-  @Test func theEndOfTheFileIsACleanEnd() throws {
-    let (_, frames) = try threeCommits()
-    disk.edit(segment(2)) { $0.removeLast($0.count - frames[2].end) }
-    #expect(try reopened(disk).found.end == .clean)
+  /// No crash shortens a segment that has no seal: what was cut off may have been acknowledged.
+  @Test func aTruncatedSegmentIsRefusedAtEverySector() throws {
+    _ = try threeCommits()
+    let sizes = stride(from: 0, to: segmentSize, by: LogFormat.sectorSize)
+    for size in Array(sizes) + [4097, 5000, segmentSize - 1] {
+      let copy = disk.opened()
+      copy.edit(segment(2)) { $0.removeLast($0.count - size) }
+      let before = try snapshot(copy)
+      let found = try #require(damage(copy), "a file of \(size) bytes is not refused")
+      #expect(path(found.file) == segment(2))
+      let reason =
+        size < LogFormat.segmentHeaderSize
+        ? "the segment header is damaged"
+        : "the file has \(size) bytes and no seal, though \(segmentSize) were made"
+      #expect(found.reason == reason)
+      #expect(try snapshot(copy) == before, "a refused opening changes nothing")
+    }
+  }
+
+  @Test(arguments: [1, 4096, segmentSize]) func aLongerSegmentIsRefused(_ more: Int) throws {
+    _ = try threeCommits()
+    disk.edit(segment(2)) { $0 += [UInt8](repeating: 0, count: more) }
+    disk.kill()
+    let found = try #require(damage(disk))
+    #expect(path(found.file) == segment(2))
+    #expect(found.reason.contains("and no seal, though \(segmentSize) were made"))
   }
 
   @Test func aTornTailIsKeptAsideAndReported() throws {
@@ -129,6 +151,52 @@ import Testing
     #expect(again.found.lastLSN == 3)
   }
 
+  /// It was durable before `STORE` was. An opening that removed its file left no segment at all,
+  /// and the next one was refused.
+  @Test(arguments: [4096, 8192, 12_288]) func aStoreWithoutItsFirstRecordIsRefused(size: Int) throws
+  {
+    try open(disk).log.close()
+    disk.edit(segment(1)) { bytes in
+      bytes.zero(from: LogFormat.segmentHeaderSize)
+      bytes.removeLast(bytes.count - size)
+    }
+    disk.kill()
+    let before = try snapshot(disk)
+    let found = try #require(damage(disk))
+    #expect(found.lsn == LSN(1))
+    #expect(found.offset == UInt64(LogFormat.segmentHeaderSize))
+    #expect(try snapshot(disk) == before, "a refused opening changes nothing")
+  }
+
+  /// No log writes one. The next segment would begin with the same LSN and take its name.
+  @Test func aSealWithoutARecordBeforeItIsRefused() throws {
+    let (session, frames) = try threeCommits()
+    try session.log.seal()
+    let bytes = try #require(disk.contents(of: segment(2)))
+    let header = encoded {
+      _ = SegmentHeader(
+        store: session.log.storeFile.store, salt: 9, firstLSN: LSN(5), ordinal: 2,
+        previous: bytes.u32(at: frames[2].end + 60), capacity: UInt32(segmentSize)
+      ).write(into: $0)
+    }
+    let body = encoded {
+      for value in [0, 4, 8192] { $0.put(UInt64(value)) }
+    }
+    let seal = encoded(room: LogFormat.frameHeaderSize) {
+      _ = FrameHeader(
+        kind: .seal, salt: 9, firstLSN: LSN(5), count: 0, bodyLength: 24, extent: 4096,
+        previous: header.u32(at: LogFormat.segmentHeaderSize - 4), durableLSN: LSN(4),
+        offset: 4096, bodyChecksum: body.withRaw { CRC32C.of($0) }
+      ).write(into: $0)
+    }
+    let zeros = [UInt8](repeating: 0, count: 4096 - seal.count - body.count)
+    disk.replace(segment(5), with: header + seal + body + zeros)
+    disk.kill()
+    let found = try #require(damage(disk))
+    #expect(found.file == StoreFileName.segment(LSN(5)))
+    #expect(found.reason.contains("no record"))
+  }
+
   @Test func bytesBehindTheSealAreRefused() throws {
     let (session, frames) = try threeCommits()
     try session.log.seal()
@@ -137,7 +205,7 @@ import Testing
     #expect(damage(disk)?.offset == UInt64(frames[2].end + LogFormat.sectorSize))
   }
 
-  @Test func anEmptyNewestSegmentIsRemovedAndItsNameUsedAgain() throws {
+  @Test func anEmptyNewestSegmentIsSealedLikeAnyOther() throws {
     let (session, _) = try threeCommits()
     try session.log.seal()
     session.log.close()
@@ -153,18 +221,23 @@ import Testing
     disk.kill()
 
     var again = try open(disk)
+    #expect(again.found.end == .clean)
     #expect(again.found.lastLSN == 4)
-    #expect(again.recovery.segments == 2)
-    #expect(disk.contents(of: segment(5)) == nil)
+    #expect(again.recovery.lastLSN == LSN(4))
+    #expect(again.recovery.segments == 3)
+    #expect(disk.contents(of: segment(5))?.count == 2 * LogFormat.sectorSize)
     try again.prepare()
-    try again.commit(payload(4))
-    #expect(try reopened(disk).found.payloads[5] == payload(4))
+    let next = try again.commit(payload(4)).firstLSN
+    #expect(next == lsn(afterLossAt: 4))
+    let last = try reopened(disk)
+    #expect(last.found.payloads == [2: payload(1), 3: payload(2), 4: payload(3), next: payload(4)])
+    #expect(last.recovery.segments == 4)
   }
 
   @Test func aReadErrorIsNeverTakenForATornTail() throws {
     let (_, frames) = try threeCommits()
-    let names = [segment(2), segment(1), path(StoreFileName.store)]
-    for (name, offset) in zip(names, [UInt64(frames[2].offset), 4096, 0]) {
+    let names = [segment(2), segment(1), path(StoreFileName.store), headFile]
+    for (name, offset) in zip(names, [UInt64(frames[2].offset), 4096, 0, 4096]) {
       let copy = disk.opened()
       let before = try snapshot(copy)
       copy.setUnreadable([offset..<offset + 1], in: name)
@@ -182,7 +255,7 @@ import Testing
 
   @Test func aFailedSyncAtOpeningIsRefused() throws {
     _ = try threeCommits()
-    for kind in [CallKind.sync, .syncDirectory] {
+    for kind in [CallKind.sync, .syncData, .syncDirectory] {
       let copy = disk.opened()
       copy.inject(Fault([kind], errno: 5))
       guard case .system = refusal(copy) else {
@@ -204,7 +277,9 @@ import Testing
     #expect(again.found.lastLSN == 4)
     #expect(again.recovery.evidence == nil)
     #expect(again.recovery.evidenceFailure != nil)
-    #expect(try disk.list(directory).allSatisfy { !$0.contains(StoreFileName.evidenceMark) })
+    let names = try disk.list(directory)
+    #expect(names.allSatisfy { !$0.contains(StoreFileName.evidenceMark) })
+    #expect(names.allSatisfy { !$0.hasSuffix(StoreFileName.partialSuffix) })
     #expect(try reopened(disk).found.end == .sealed)
   }
 }
@@ -350,10 +425,10 @@ import Testing
   @Test func aStoreFileOfAnotherVersionIsNamed() throws {
     try oneCommit()
     disk.edit(path(StoreFileName.store)) { bytes in
-      bytes[8] = 2
+      bytes[8] = 3
       bytes = resealed(bytes)
     }
-    guard case .unsupportedVersion(let file, 2) = refusal(disk) else {
+    guard case .unsupportedVersion(let file, 3) = refusal(disk) else {
       Issue.record("not refused by its version")
       return
     }
@@ -389,7 +464,7 @@ import Testing
     #expect(again.recovery.unknownFiles == [])
     #expect(
       try disk.list(directory)
-        == [StoreFileName.segment(LSN(1)), StoreFileName.segment(LSN(2)), "LOCK", "STORE"])
+        == [StoreFileName.segment(LSN(1)), StoreFileName.segment(LSN(2)), "HEAD", "LOCK", "STORE"])
   }
 
   @Test func aStrangersFilesAreNeverRemoved() throws {
@@ -425,20 +500,28 @@ import Testing
     #expect(refusal(disk) == nil)
   }
 
-  /// A file at a time, as a crash of `createStore` can leave them.
+  /// A file at a time, as a crash of `createStore` can leave them; `HEAD` gets its name when it is
+  /// whole.
   @Test func aCreationThatDidNotEndIsMadeAnew() throws {
     _ = try open(disk)
     disk.kill()
     let first = try #require(disk.contents(of: segment(1)))
-    for size in [0, 1, 4096, 8192, first.count] {
-      let half = SimulatedFileSystem()
-      try half.createDirectory(directory)
-      half.replace(segment(1), with: Array(first.prefix(size)))
-      half.replace(path(StoreFileName.newStore), with: [1, 2])
-      let again = try open(half, seed: 3)
-      #expect(again.found.end == .created)
-      #expect(again.found.lastLSN == 1)
-      #expect(half.contents(of: segment(1))?.count == first.count)
+    let head = try #require(disk.contents(of: headFile))
+    for size in [nil, 0, 1, 4096, 8192, first.count] {
+      for hasHead in [false, true] {
+        let half = SimulatedFileSystem()
+        try half.createDirectory(directory)
+        if let size { half.replace(segment(1), with: Array(first.prefix(size))) }
+        if hasHead { half.replace(headFile, with: head) }
+        half.replace(path("0123456789abcdef" + StoreFileName.partialSuffix), with: [0])
+        half.replace(path(StoreFileName.newStore), with: [1, 2])
+        let again = try open(half, seed: 3)
+        #expect(again.found.end == .created)
+        #expect(again.found.lastLSN == 1)
+        #expect(half.contents(of: segment(1))?.count == first.count)
+        #expect(half.contents(of: headFile) != head, "another store's")
+        #expect(try reopened(half).found.end == .sealed)
+      }
     }
   }
 

@@ -15,6 +15,13 @@ let segmentSize = LogFormat.minimumSegmentSize
 /// The name of the segment that begins with an LSN.
 func segment(_ first: UInt64) -> String { path(StoreFileName.segment(LSN(first))) }
 
+/// The file `HEAD` of the store.
+let headFile = path(StoreFileName.head)
+
+/// The first LSN that is given out after a run whose last record on disk was `last` ended without a
+/// seal.
+func lsn(afterLossAt last: UInt64) -> UInt64 { last + (1 << 28) + 1 }
+
 /// A payload that no other record of the test has.
 func payload(_ number: Int, size: Int = 16) -> [UInt8] {
   let random = StableRandom(seed: UInt64(number))
@@ -26,8 +33,9 @@ func payload(_ number: Int, size: Int = 16) -> [UInt8] {
 struct Found: Equatable {
   /// Payloads by LSN; without LSN 1, which is the log's own.
   var payloads: [UInt64: [UInt8]] = [:]
+  /// Of the last record.
   var lastLSN: UInt64 = 0
-  var isWithoutGaps = true
+  var isAscending = true
   var end = LogRecovery.End.created
 }
 
@@ -50,7 +58,7 @@ func open(
     directory: directory, options: options, fileSystem: disk, random: StableRandom(seed: seed),
     clock: SimulatedClock()
   ) { (record, span) throws(LogError) in
-    if record.lsn.value != found.lastLSN + 1 { found.isWithoutGaps = false }
+    if record.lsn.value <= found.lastLSN { found.isAscending = false }
     found.lastLSN = record.lsn.value
     if record.lsn.value > 1 { found.payloads[record.lsn.value] = span.array }
   }
@@ -197,5 +205,9 @@ extension [UInt8] {
 
   func u32(at offset: Int) -> UInt32 {
     (0..<4).reduce(0) { $0 | UInt32(self[offset + $1]) << UInt32(8 * $1) }
+  }
+
+  func u64(at offset: Int) -> UInt64 {
+    UInt64(u32(at: offset)) | UInt64(u32(at: offset + 4)) << 32
   }
 }

@@ -140,6 +140,54 @@ private func check(
     }
   }
 
+  /// A run that lost power gave out a handle that no disk knows of. It names nothing in the next
+  /// run: not the message that is sent and received in the same order, to the same place.
+  @Test func aHandleThatPowerLossTookNamesNoLaterMessage() async throws {
+    let disk = SimulatedFileSystem()
+    var bench = Bench(disk)
+    try await bench.openWithQueue().0.close()
+    bench.options.durability = .written
+    let (store, queue) = try await bench.openWithQueue()
+    try await queue.send("lost")
+    let lost = try #require(try await queue.receive().first).message.handle
+    let text = store.receiptHandle(for: lost)
+    var chooser = LosesAllPending()
+    var next = Bench(disk.crashed(choosing: &chooser), seed: 2)
+    next.options.durability = .written
+    try await store.close()
+
+    let (again, recovered) = try await next.openWithQueue()
+    #expect(recovered.id == queue.id)
+    #expect(try await recovered.counts.total == 0)
+    try await recovered.send("new")
+    let new = try #require(try await recovered.receive().first).message.handle
+    #expect(new.message > lost.message && new.token > lost.token)
+    let handle = try #require(again.leaseHandle(from: text))
+    let deleted = Answer { again.delete([handle], from: recovered.id, $0) }
+    _ = try await deleted.value
+    #expect(try await recovered.counts.total == 1, "the new message is there")
+    try await again.close()
+  }
+
+  /// Leases are written and not synced; their tokens ascend all the same.
+  @Test func aTokenThatPowerLossTookIsNotGivenOutAgain() async throws {
+    var bench = Bench(SimulatedFileSystem())
+    var tokens: [UInt64] = []
+    for seed in 2..<6 as Range<UInt64> {
+      let (store, queue) = try await bench.openWithQueue()
+      if tokens.isEmpty { try await queue.send("a") }
+      let message = try #require(try await queue.receive(visibilityTimeout: .seconds(600)).first)
+      #expect(message.message.receiveCount == 1, "the lease before it was lost")
+      tokens.append(message.message.handle.token)
+      var chooser = LosesAllPending()
+      let disk = try #require(bench.fileSystem as? SimulatedFileSystem)
+      let crashed = disk.crashed(choosing: &chooser)
+      try await store.close()
+      bench = Bench(crashed, seed: seed)
+    }
+    #expect(tokens == Array(Set(tokens)).sorted())
+  }
+
   /// All of a batch or none of it, wherever the power goes.
   @Test(arguments: UInt64(0)..<20) func aBatchIsThereWholeOrNotAtAll(seed: UInt64) async throws {
     let disk = GatedFileSystem()

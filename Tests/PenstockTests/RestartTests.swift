@@ -174,7 +174,7 @@ private let attributes: [MessageAttribute] = [
     (store, queue) = try await bench.openWithQueue()
     #expect(store.now >= before)
     #expect(try await queue.countsList == [0, 1, 0])
-    let answer = queue.startReceive()
+    let answer = queue.startReceive(wait: .seconds(60))
     bench.pass(.seconds(29), store)
     #expect(try await queue.countsList == [0, 1, 0])
     bench.pass(.seconds(1), store)

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+import FuzzSupport
+
+runFuzzer([
+  FuzzTarget("requests") { Requests.run($0, $1) }
+])

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+import PenstockExplorer
+import Testing
+
+/// A planted bug, a history that shows it, and the check that must see it.
+struct Planted: Sendable, CustomTestStringConvertible {
+  var canary: Canary
+  var invariant: Invariant
+  var history: String
+  var testDescription: String { "\(canary.rawValue) breaks \(invariant.rawValue)" }
+
+  init(_ canary: Canary, _ invariant: Invariant, _ history: String) {
+    self.canary = canary
+    self.invariant = invariant
+    self.history = history
+  }
+
+  private static let sent = "create 0, settle, send 0 1 100, settle"
+  private static let leased = "create 0, settle, send 0 2 100, settle, receive 0 1 30000, settle"
+
+  static let all: [Planted] = [
+    Planted(.answersBeforeSync, .acknowledgedIsRecovered, sent),
+    Planted(.answersOutOfOrder, .answersComeInOrder, "create 0, create 1, settle"),
+    Planted(.skipsTheDirectorySync, .recoveryIsStable, sent),
+    Planted(.skipsTheHeaderSync, .legalCrashIsAccepted, sent),
+    Planted(.skipsTheSealSync, .legalCrashIsAccepted, sent),
+    Planted(.skipsTheCut, .legalCrashIsAccepted, sent),
+    Planted(
+      .ignoresFailedSyncs, .acknowledgedIsRecovered,
+      "\(sent), fault 1 0 3 0, send 0 1 100, settle"),
+    Planted(
+      .showsUnsynced, .deliveredIsRecovered,
+      "create 0, settle, send 0 1 100, receive 0 1 30000, during 2 1, settle, turn 1, settle"),
+    Planted(.splitsGroups, .groupsAreWhole, "create 0, settle, send 0 2 100, settle"),
+    Planted(
+      .trustsTheTail, .recoveredWasSubmitted,
+      "machine 1 0 0, create 0, settle, send 0 1 3000, settle"),
+    Planted(.cutsWhatWasDurable, .damageIsRefused, "\(sent), pass 200, settle"),
+    Planted(
+      .refusesUnsyncedWindows, .legalCrashIsAccepted,
+      "machine 1 0 0, create 0, settle, send 0 10 20, settle, receive 0 10 0, turn 0, "
+        + "receive 0 10 0, turn 0, receive 0 10 0, turn 0, send 0 1 100, settle"),
+    Planted(.receivesNewestFirst, .orderIsKept, "create 0, settle, send 0 2 100, settle"),
+    Planted(
+      .receivesNewestFirst, .answersAgree,
+      "create 0, settle, send 0 2 100, settle, receive 0 2 30000, settle"),
+    Planted(.forgetsTheWriter, .neverStuck, "create 0, settle"),
+    Planted(.forgetsTheWriter, .recoveredGoesOn, ""),
+    Planted(.forgetsLeases, .leasesExclude, leased),
+    Planted(.forgetsLeases, .closedComesBackWhole, "\(leased), restart"),
+    Planted(.forgetsLeaseChanges, .timersHold, "\(leased), hide 0 0, settle"),
+    Planted(.forgetsDelays, .timersHold, "create 0, settle, send 0 1 100 60000, settle"),
+    Planted(.forgetsDeletes, .goneStaysGone, "\(leased), delete 0, settle"),
+    Planted(.forgetsPurges, .goneStaysGone, "\(sent), purge 0, settle"),
+    Planted(.forgetsSettings, .recoveredIsOnePast, "\(sent), retain 0 10, settle"),
+    Planted(.prolongsLeases, .timersHold, leased),
+    Planted(
+      .forgetsReceiveCounts, .receiveCountsHold,
+      "create 0, settle, send 0 1 100, settle, receive 0 1 0, settle, receive 0 1 30000, settle"),
+    Planted(.appliesSendsTwice, .stateFitsTogether, sent),
+  ]
+}
+
+/// Every check can fail, and every planted bug makes one fail.
+@Suite struct Canaries {
+  private func replay(_ planted: Planted, _ canary: Canary?) throws -> Failure? {
+    var explorer = Explorer()
+    explorer.canary = canary
+    explorer.threads = 1
+    let history = try #require(Step.history(planted.history))
+    return explorer.replay(history, lastSteps: 2).1
+  }
+
+  @Test(arguments: Planted.all) func isCaught(_ planted: Planted) throws {
+    let failure = try #require(try replay(planted, planted.canary))
+    #expect(failure.violation.invariant == planted.invariant, "\(failure)")
+  }
+
+  @Test(arguments: Planted.all) func theSameHistoryWithoutTheBugPasses(_ planted: Planted) throws {
+    let failure = try replay(planted, nil)
+    #expect(failure == nil, "\(failure.map(\.description) ?? "")")
+  }
+
+  @Test func everyBugIsPlanted() {
+    #expect(Set(Planted.all.map(\.canary)) == Set(Canary.allCases))
+  }
+
+  @Test func everyInvariantHasABugThatBreaksIt() {
+    #expect(Set(Planted.all.map(\.invariant)) == Set(Invariant.allCases))
+  }
+
+  /// What finds a bug by seed also makes its history small, and the text repeats it.
+  @Test func aFailureBySeedIsMadeSmallAndRepeats() throws {
+    var explorer = Explorer()
+    explorer.canary = .forgetsDeletes
+    let failure = try #require(explorer.swarm(seed: 1, count: 200).1)
+    #expect(failure.violation.invariant == .goneStaysGone)
+    let history = try #require(Step.history(failure.history))
+    #expect(history.count <= 8, "\(failure.history)")
+    #expect(explorer.replay(history).1?.violation.invariant == .goneStaysGone)
+  }
+}
