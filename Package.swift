@@ -44,7 +44,8 @@ let package = Package(
       name: "Penstock", dependencies: ["PenstockSystem", "PenstockLog", "PenstockCore"],
       swiftSettings: engine),
     .target(
-      name: "PenstockTesting", dependencies: ["PenstockSystem", "Penstock"], swiftSettings: engine),
+      name: "PenstockTesting", dependencies: ["PenstockSystem", "Penstock"],
+      exclude: ["README.md"], swiftSettings: engine),
     .target(
       name: "PenstockExplorer", dependencies: ["PenstockTesting", "PenstockSystem", "Penstock"],
       swiftSettings: engine),
@@ -84,7 +85,7 @@ let package = Package(
       swiftSettings: common),
     .testTarget(
       name: "PenstockTestingTests",
-      dependencies: ["PenstockTesting", "PenstockSystem"], swiftSettings: common),
+      dependencies: ["PenstockTesting", "PenstockSystem", "Penstock"], swiftSettings: common),
     .testTarget(
       name: "PenstockSQSTests", dependencies: ["PenstockSQS", "Penstock", "PenstockTesting"],
       swiftSettings: common),

@@ -100,7 +100,7 @@ import Testing
   }
 
   @Test func documentsHaveOneTitle() {
-    var documents = Self.files(in: ["Docs", "Tests", "Fuzz"], suffix: ".md")
+    var documents = Self.files(in: ["Docs", "Sources", "Tests", "Fuzz"], suffix: ".md")
     for name in ["README.md", "CHANGELOG.md"] {
       let path = Self.root.appendingPathComponent(name).path
       documents.append((name, (try? String(contentsOfFile: path, encoding: .utf8)) ?? ""))
@@ -117,22 +117,26 @@ import Testing
     }
   }
 
-  /// The README's program is the one that CI builds in a package of its own.
-  @Test func theProgramOfTheReadmeIsTheOneThatIsBuilt() throws {
+  /// The first program of each README is the one that CI builds in a package of its own.
+  @Test(arguments: [
+    ("README.md", "Sources/Worker/main.swift"),
+    ("Sources/PenstockTesting/README.md", "Tests/WorkerTests/WorkerTests.swift"),
+  ])
+  func theProgramOfAReadmeIsTheOneThatIsBuilt(_ name: String, _ source: String) throws {
     let readme = try String(
-      contentsOf: Self.root.appendingPathComponent("README.md"), encoding: .utf8)
+      contentsOf: Self.root.appendingPathComponent(name), encoding: .utf8)
     let program = try String(
-      contentsOf: Self.root.appendingPathComponent("Tests/Embedding/Sources/Worker/main.swift"),
-      encoding: .utf8)
+      contentsOf: Self.root.appendingPathComponent("Tests/Embedding/\(source)"), encoding: .utf8)
     let shown = readme.components(separatedBy: "```swift\n").dropFirst().first?
       .components(separatedBy: "```").first
-    let built = Self.lines(program).filter { !$0.hasPrefix("//") }.joined(separator: "\n")
+    let lines = Self.lines(program)
+    let built = lines.drop { $0.hasPrefix("// ") }.joined(separator: "\n")
     #expect(shown == built)
   }
 
   /// Links within the documents lead somewhere.
   @Test func linksLeadToFiles() {
-    var documents = Self.files(in: ["Docs"], suffix: ".md")
+    var documents = Self.files(in: ["Docs", "Sources"], suffix: ".md")
     let readme = Self.root.appendingPathComponent("README.md").path
     documents.append(("README.md", (try? String(contentsOfFile: readme, encoding: .utf8)) ?? ""))
     for (name, text) in documents {
