@@ -109,7 +109,13 @@ extension Engine {
     if let error = PenstockError.badSettings(change) { return completion(.failure(error)) }
     submit(drains: true, completion) { engine, shared, actions in
       // What has expired must not come back when the retention grows.
-      guard engine.removeExpired(on: queue, &shared) else { return false }
+      switch engine.removeExpired(on: queue, &shared) {
+      case .ready: break
+      case .wait: return false
+      case .full:
+        actions.call(completion, .failure(.full))
+        return true
+      }
       do throws(Refusal) {
         let entry = try shared.state.decideChange(queue, change)
         guard let go = engine.room(engine.size(entry), drains: true, completion, &shared, &actions)

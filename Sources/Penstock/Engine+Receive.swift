@@ -117,7 +117,13 @@ extension Engine {
   private func serve(
     _ waiter: Waiters.Waiter, _ shared: inout Shared, _ actions: inout Actions
   ) -> Serving {
-    guard removeExpired(on: waiter.queue, &shared) else { return .noRoom }
+    switch removeExpired(on: waiter.queue, &shared) {
+    case .ready: break
+    case .wait: return .noRoom
+    case .full:
+      actions.call(waiter.completion, .failure(.full))
+      return .served
+    }
     guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
       return .nothing
     }
@@ -172,18 +178,17 @@ extension Engine {
 
   /// Removes messages of a queue whose retention has ended, so that none is delivered.
   ///
-  /// - Returns: whether all are gone. A few records at most are written in one go, so that nobody
+  /// - Returns: ready when all are gone. A few records at most are written in one go, so that nobody
   ///   waits long for the lock; the scheduler goes on with the rest.
-  func removeExpired(on queue: QueueID, _ shared: inout Shared) -> Bool {
+  func removeExpired(on queue: QueueID, _ shared: inout Shared) -> LogTail.Room {
     for _ in 0..<8 {
-      guard let entry = shared.state.decideExpire(queue) else { return true }
-      guard
-        case .ready = shared.tail.makeRoom(
-          Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
-      else { return false }
+      guard let entry = shared.state.decideExpire(queue) else { return .ready }
+      let room = shared.tail.makeRoom(
+        Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
+      guard case .ready = room else { return room }
       _ = append(entry, synced: false, &shared)
     }
-    return shared.state.decideExpire(queue) == nil
+    return shared.state.decideExpire(queue) == nil ? .ready : .wait
   }
 
   // MARK: Reading

@@ -23,6 +23,7 @@ struct Judge {
   /// What a store showed of itself.
   struct Sight: Equatable {
     var names: [String] = []
+    var queues: [Int: QueueID] = [:]
     var settings: [Int: QueueSettings] = [:]
     var counts: [Int: QueueCounts] = [:]
     var sightings: [Sighting] = []
@@ -173,6 +174,7 @@ struct Judge {
     let queues = (0...3).compactMap { number in
       store.lookup("q\(number)").map { (number: number, id: $0.id) }
     }
+    sight.queues = Dictionary(uniqueKeysWithValues: queues.map { ($0.number, $0.id) })
     let times = times(timeline, least: least, from: opened.openedAt)
     for time in times {
       machine.clock.advance(by: .milliseconds(max(0, time - store.now.milliseconds)))
@@ -210,6 +212,7 @@ struct Judge {
   /// What a moment would have shown.
   private func predict(_ moment: Timeline.Moment, _ times: [Int64], at opened: Int64) -> Sight {
     var sight = Sight(names: moment.queues.keys.sorted().map { "q\($0)" })
+    sight.queues = moment.queues
     var oracle = moment.oracle
     for time in times {
       oracle.advance(to: time)

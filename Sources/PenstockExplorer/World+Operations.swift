@@ -130,9 +130,16 @@ extension World {
     // Counts include what has outlived its retention until the scheduler has seen to that; looking
     // lets time go on.
     _ = machine.store.lookup("q\(queue)")
-    for _ in 0..<1000 where machine.driver.due.contains(.scheduler) { turn(.scheduler, machine) }
-    // A store that failed logs no expiry any more.
-    if machine.store.isClosed { return }
+    for _ in 0..<1000 {
+      guard
+        let worker = machine.driver.due.first(where: { $0 == .scheduler || $0 == .preparer }),
+        !hasEnded, violation == nil
+      else { break }
+      turn(worker, machine)
+    }
+    if hasEnded { return }
+    // A store that failed logs no expiry any more, nor may one on a full disk.
+    if machine.store.isClosed || disk.capacity != nil { return }
     let id = id(queue)
     let exists = timeline.present.queues[queue] != nil
     let present = timeline.present

@@ -360,7 +360,8 @@ extension Step {
   /// Whether it may happen in the middle of a call.
   var canNest: Bool {
     switch verb {
-    case .send, .receive, .delete, .hide, .purge, .create, .remove, .retain, .describe, .pass: true
+    // A change of retention may have to wait for the writer.
+    case .send, .receive, .delete, .hide, .purge, .create, .remove, .describe, .pass: true
     case .turn: number(0, 0...3) != 0
     default: false
     }
