@@ -196,6 +196,9 @@ public final class Store: Sendable {
   /// Whether a command or a receive waits for room in the log.
   package var isWaitingForRoom: Bool { engine.shared.withLock { $0.isWaitingForRoom } }
 
+  /// LSN of the newest record, durable or not.
+  package var lastLSN: UInt64 { engine.shared.withLock { $0.tail.nextLSN.value - 1 } }
+
   /// Equal for stores with equal contents.
   package var stateHash: UInt64 { engine.look { $0.stateHash() } }
 

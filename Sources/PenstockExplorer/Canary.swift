@@ -12,7 +12,9 @@ package enum Canary: String, CaseIterable, Sendable {
   case answersOutOfOrder
   case skipsTheDirectorySync
   case skipsTheHeaderSync
-  case skipsTheSealSync
+  case skipsTheCutSync
+  case forgetsHead
+  case reusesLSNs
   case skipsTheCut
   case ignoresFailedSyncs
   case showsUnsynced
@@ -43,6 +45,7 @@ package enum Canary: String, CaseIterable, Sendable {
     case .refusesUnsyncedWindows: .refusesUnsyncedWindows
     case .receivesNewestFirst: .receivesNewestFirst
     case .forgetsTheWriter: .forgetsTheWriter
+    case .reusesLSNs: .reusesLSNs
     default: nil
     }
   }
@@ -51,7 +54,9 @@ package enum Canary: String, CaseIterable, Sendable {
     switch self {
     case .skipsTheDirectorySync where call.kind == .syncDirectory: .leftOut
     case .skipsTheHeaderSync where call.kind == .syncData && call.path.hasSuffix(".next"): .leftOut
-    case .skipsTheSealSync where call.kind == .sync && call.path.hasSuffix(".seg"): .leftOut
+    case .skipsTheCutSync where call.kind == .sync && call.path.hasSuffix(".seg"): .leftOut
+    // The slot that counts the second segment.
+    case .forgetsHead where call.path.hasSuffix("HEAD") && call.offset == 4096: .leftOut
     case .skipsTheCut where call.kind == .truncate: .leftOut
     case .ignoresFailedSyncs where call.kind == .syncData || call.kind == .sync: .ignoringErrors
     default: .asAsked

@@ -50,10 +50,6 @@ struct Exploration {
   var limit = 4096
   /// Of such a point, so many more outcomes by seed.
   static let seeds: UInt64 = 64
-  /// Whether power is also lost at every call of the recovery after each loss.
-  var losesRecovery = false
-  /// Whether the disk that is left at the end is also damaged, sector by sector.
-  var damages = false
 
   /// - Parameter lastSteps: how many steps belong to the last operation.
   func explore(_ history: [Step], lastSteps: Int, _ tally: inout Tally) throws(Violation) {
@@ -66,7 +62,7 @@ struct Exploration {
     try world.run(history)
     looker.tally.histories += 1
     try looker.look(world)
-    if damages {
+    if setup.damages {
       // The last commit has its witness when the log was idle for a while.
       world.onCall = nil
       try world.run([Step(.settle), Step(.pass, 200), Step(.settle)])
@@ -97,7 +93,9 @@ struct Exploration {
       let killed = world.disk.copy()
       killed.kill()
       try judgeOnce(killed, world, least: world.timeline.written, "\(story), killed")
-      try lose(world.disk, world, story, again: exploration.losesRecovery)
+      let again = exploration.setup.losesRecovery
+      if again { try loseRecovery(killed, world, "\(story), killed") }
+      try lose(world.disk, world, story, again: again)
     }
 
     /// Every outcome of a loss of power at this moment.
@@ -174,7 +172,7 @@ struct Exploration {
       disk.kill()
       guard let names = try? disk.list(Setup.directory) else { return }
       let random = StableRandom(seed: 500)
-      for name in names where name.hasSuffix(".seg") || name == "STORE" {
+      for name in names where name.hasSuffix(".seg") || name == "STORE" || name == "HEAD" {
         let path = Setup.directory + "/" + name
         guard let bytes = disk.contents(of: path) else { continue }
         for sector in stride(from: 0, to: bytes.count, by: 4096) {
@@ -191,6 +189,8 @@ struct Exploration {
           try tryDamaged(
             disk, path, Array(bytes[..<sector]), world, "\(name) cut at \(sector)")
         }
+        let longer = bytes + [UInt8](repeating: 0, count: 4096)
+        try tryDamaged(disk, path, longer, world, "\(name) with a sector more")
         let without = disk.copy()
         without.erase(path)
         try tryOpening(without, world, "\(name) removed")

@@ -7,11 +7,14 @@ package struct Failure: Error, Sendable, CustomStringConvertible {
   package var violation: Violation
   /// What happened, as text that a command can repeat.
   package var history: String
+  /// The bug that was planted.
+  var canary: Canary?
 
   package var description: String {
     """
     \(violation)
-    Repeat it with: penstock explore --history '\(history)'
+    Repeat it with: penstock explore \(canary.map { "--canary \($0.rawValue) " } ?? "")--history \
+    '\(history)'
     """
   }
 }
@@ -74,9 +77,9 @@ package struct Explorer: Sendable {
 
   /// Explores every history of a family, or every `stride`th.
   package func explore(_ family: Family, stride: Int = 1) -> (Tally, Failure?) {
-    let count = (family.count + stride - 1) / stride
-    let (tally, failure) = run(count) { (index, tally) throws(Violation) in
-      let history = family.history(index * stride)
+    let indexes = family.indexes(stride: stride)
+    let (tally, failure) = run(indexes.count) { (index, tally) throws(Violation) in
+      let history = family.history(indexes[index])
       try exploration(family, history.steps).explore(
         history.steps, lastSteps: history.lastSteps, &tally)
     }
@@ -84,15 +87,14 @@ package struct Explorer: Sendable {
       tally,
       failure.map {
         Failure(
-          violation: $0.violation, history: Step.text(family.history($0.index * stride).steps))
+          violation: $0.violation, history: Step.text(family.history(indexes[$0.index]).steps),
+          canary: canary)
       }
     )
   }
 
   private func exploration(_ family: Family, _ steps: [Step]) -> Exploration {
     var exploration = Exploration(setup: Setup(steps, canary))
-    exploration.losesRecovery = family.losesRecovery
-    exploration.damages = family.damages
     exploration.limit = family.limit
     return exploration
   }
@@ -107,7 +109,8 @@ package struct Explorer: Sendable {
     guard let failure else { return (tally, nil) }
     let history = Swarm.history(seed: seed &+ UInt64(failure.index))
     let shrunk = shrink(history, failure.violation)
-    return (tally, Failure(violation: shrunk.violation, history: Step.text(shrunk.history)))
+    let text = Step.text(shrunk.history)
+    return (tally, Failure(violation: shrunk.violation, history: text, canary: canary))
   }
 
   /// Runs one history as it is, and explores every crash of it.
@@ -117,11 +120,9 @@ package struct Explorer: Sendable {
     var tally = Tally()
     do throws(Violation) {
       try Self.run(history, canary, &tally)
-      var exploration = Exploration(setup: Setup(history, canary))
-      exploration.damages = true
-      try exploration.explore(history, lastSteps: lastSteps, &tally)
+      try Exploration(setup: Setup(history, canary)).explore(history, lastSteps: lastSteps, &tally)
     } catch {
-      return (tally, Failure(violation: error, history: Step.text(history)))
+      return (tally, Failure(violation: error, history: Step.text(history), canary: canary))
     }
     return (tally, nil)
   }
@@ -132,7 +133,7 @@ package struct Explorer: Sendable {
     let world = World(Setup(history, canary))
     defer {
       tally.histories += 1
-      tally.points += world.starts - 1
+      tally.points += world.ends
       tally.checks.add(world.checks)
       tally.hash &+= world.trace.value
     }

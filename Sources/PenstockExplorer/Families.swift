@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockTesting
 
 /// Small histories: everything that can be said with a few operations of an alphabet after a
 /// prelude, each operation at rest, pending, or in the middle of a call that the one before it
@@ -12,8 +13,6 @@ package struct Family: Sendable {
   /// Operations in the longest history.
   package var length: Int
   var machine = "machine 0 0 0"
-  var losesRecovery = false
-  var damages = false
   /// Outcomes of one loss of power beyond which only some are tried.
   var limit = 4096
 
@@ -28,15 +27,24 @@ package struct Family: Sendable {
   }
 
   /// How many histories there are.
-  package var count: Int {
-    let joined = alphabet.count * Self.joints.count
+  package var count: Int { count(upTo: length) }
+
+  private func count(upTo length: Int) -> Int {
     var count = 1
     var longer = alphabet.count
     for _ in 0..<length {
       count += longer
-      longer *= joined
+      longer *= alphabet.count * Self.joints.count
     }
     return count
+  }
+
+  /// Indexes of all histories but the longest, and of about every `stride`th of those, drawn so
+  /// that every operation comes last.
+  package func indexes(stride: Int) -> [Int] {
+    let longest = count(upTo: max(0, length - 1))..<count
+    return Array(0..<longest.lowerBound)
+      + longest.filter { stride == 1 || StableRandom(seed: UInt64($0)).below(stride) == 0 }
   }
 
   /// History number `index`: the empty one, then those of one operation, of two, and so on.
@@ -82,7 +90,7 @@ package struct Family: Sendable {
     [
       Family(
         name: "creation", prelude: "", alphabet: ["create 0", "pass 200"], length: 1,
-        machine: "machine 0 1 0", losesRecovery: true, limit: 200),
+        machine: "machine 0 1 0 1", limit: 200),
       Family(name: "fresh queue", prelude: creating, alphabet: changes, length: length),
       Family(
         name: "leased messages",
@@ -94,9 +102,10 @@ package struct Family: Sendable {
         ], length: length),
       Family(
         name: "full segment",
-        prelude: creating + ", send 0 1 20000, settle, send 0 1 20000, settle",
+        prelude: creating
+          + ", send 0 1 16000, settle, send 0 1 16000, settle, send 0 1 16000, settle",
         alphabet: [
-          "send 0 1 20000", "send 0 2 100", "receive 0 1 30000", "delete 0", "pass 200", "restart",
+          "send 0 1 16000", "send 0 2 100", "receive 0 1 30000", "delete 0", "pass 200", "restart",
           "kill",
         ], length: length),
       Family(
@@ -107,14 +116,14 @@ package struct Family: Sendable {
       Family(
         name: "crashes of recovery", prelude: creating,
         alphabet: [
-          "send 0 1 100", "receive 0 1 30000", "pass 200", "send 0 1 20000", "restart",
-        ], length: min(length, 2), losesRecovery: true),
+          "send 0 1 100", "receive 0 1 30000", "pass 200", "send 0 1 16000", "restart",
+        ], length: min(length, 2), machine: "machine 0 0 0 1"),
       Family(
         name: "damage", prelude: creating + ", pass 200, settle",
         alphabet: [
           "send 0 1 100, settle, pass 200, settle", "receive 0 1 30000, settle, restart",
-          "send 0 1 20000, settle, restart", "delete 0, settle, pass 200, settle",
-        ], length: min(length, 2), damages: true),
+          "send 0 1 16000, settle, restart", "delete 0, settle, pass 200, settle",
+        ], length: min(length, 2), machine: "machine 0 0 0 0 1"),
     ]
   }
 }

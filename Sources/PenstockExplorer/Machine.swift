@@ -61,6 +61,10 @@ package struct Setup: Sendable {
   /// Whether a torn sector may also hold garbage.
   package var isGarbling = false
   package var durability = Durability.synced
+  /// Whether an exploration also loses power at every call of the recovery after each loss.
+  var losesRecovery = false
+  /// Whether it also damages the disk that is left at the end, sector by sector.
+  var damages = false
   /// The bug that is planted.
   package var canary: Canary?
 
@@ -73,6 +77,8 @@ package struct Setup: Sendable {
     if step.number(0, 0...1) == 1 { sectorSize = 512 }
     isGarbling = step.number(1, 0...1) == 1
     if step.number(2, 0...1) == 1 { durability = .written }
+    losesRecovery = step.number(3, 0...1) == 1
+    damages = step.number(4, 0...1) == 1
   }
 }
 

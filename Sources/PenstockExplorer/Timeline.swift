@@ -12,6 +12,8 @@ struct Timeline {
     var oracle: Oracle
     /// Queues by their number in the history.
     var queues: [Int: QueueID] = [:]
+    /// The newest record then. Only tells moments apart that look alike.
+    var lsn: UInt64 = 0
   }
 
   /// A message that was handed to the store.
@@ -53,8 +55,11 @@ struct Timeline {
   }
 
   /// An operation happens at `time`. Returns its moment.
-  mutating func happen(at time: Int64, isSynced: Bool, _ change: (inout Moment) -> Void) -> Int {
+  mutating func happen(
+    at time: Int64, lsn: UInt64, isSynced: Bool, _ change: (inout Moment) -> Void
+  ) -> Int {
     var moment = present
+    moment.lsn = lsn
     moment.oracle.advance(to: time)
     change(&moment)
     moments.append(moment)

@@ -39,6 +39,8 @@ final class World: @unchecked Sendable {
   var handles: [(handle: LeaseHandle, queue: Int, number: UInt64)] = []
   var ordered: [Int] = []
   var operations = 0
+  /// Operations without an answer.
+  var open: Set<Int> = []
   var violation: Violation?
   private var armed: Armed?
   private var nested: (calls: Int, steps: Int)?
@@ -49,7 +51,10 @@ final class World: @unchecked Sendable {
   private var needsReboot = false
   /// Reads were made to fail, so that receives may miss messages.
   var readsMayFail = false
-  private(set) var starts = 0
+  /// Processes that were killed, and losses of power.
+  private(set) var ends = 0
+  /// A fault was planted since the process began.
+  var mayFail = false
   private(set) var calls = 0
 
   init(_ setup: Setup) {
@@ -87,7 +92,6 @@ final class World: @unchecked Sendable {
   private func start() throws(Violation) {
     for attempt in 0..<20 {
       epoch += 1
-      starts += 1
       let process = SimulatedProcess(disk) { [unowned self] process, call in
         handle(call, process)
       }
@@ -96,7 +100,7 @@ final class World: @unchecked Sendable {
         machine = try Machine(setup, process, clock, random)
       } catch {
         machine = nil
-        if !hasEnded, violation == nil, error.code != .inputOutput {
+        if !hasEnded, violation == nil, error.code != .inputOutput || !mayFail && isStore {
           throw Violation(.legalCrashIsAccepted, "refused: \(error)")
         }
       }
@@ -115,7 +119,8 @@ final class World: @unchecked Sendable {
       // A fault that was planted, or a disk too full to make a store on.
       disk.clearFaults()
       disk.kill()
-      if attempt > 0 { disk.capacity = nil }
+      mayFail = false
+      if !isStore, attempt > 0 { disk.capacity = nil }
     }
     throw Violation(.neverStuck, "the store does not start")
   }
@@ -139,6 +144,10 @@ final class World: @unchecked Sendable {
   /// Judges the disk that is left.
   private func recoverDisk() throws(Violation) {
     hasEnded = false
+    mayFail = false
+    readsMayFail = false
+    open = []
+    ends += 1
     epoch += 1
     machine = nil
     handles = handles.suffix(40)
@@ -219,10 +228,12 @@ final class World: @unchecked Sendable {
       try checks.check(.neverStuck, turns < Machine.turnLimit, "the store does not come to rest")
     }
     try rethrow()
-    if hasEnded || machine.store.isClosed { return }
+    if hasEnded { return }
     try checks.check(
-      .neverStuck, ordered.isEmpty || machine.store.isWaitingForRoom,
-      "at rest, and operations \(ordered) were not answered")
+      .neverStuck, mayFail || !machine.store.isClosed, "the store failed without a fault")
+    try checks.check(
+      .neverStuck, open.isEmpty || machine.store.isWaitingForRoom,
+      "at rest, and operations \(open.sorted()) were not answered")
   }
 
   /// Lets what waits for room in the log have it, or be refused.
@@ -308,7 +319,11 @@ final class World: @unchecked Sendable {
     if end.calls == 0 { self.end(end) } else { armed = end }
   }
 
+  /// Whether there is a store on the disk; to make one needs space.
+  private var isStore: Bool { disk.contents(of: Setup.directory + "/STORE") != nil }
+
   private func inject(_ step: Step) {
+    mayFail = true
     let kinds: [Set<CallKind>] = [
       [.write], [.syncData], [.sync], [.syncDirectory], [.rename], [.open], [.read],
     ]

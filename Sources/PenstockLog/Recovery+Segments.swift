@@ -148,7 +148,8 @@ extension Recovery {
     do throws(SystemError) {
       // Or the seal could be on disk with dropped bytes behind it.
       if report.droppedBytes > 0 { try erase(file, from: start, report.droppedBytes) }
-      scan.givenOut = lastLSN.advanced(by: LogFormat.lostLSNs)
+      let isReusing = plantedBug == .reusesLSNs && scan.records > 0
+      scan.givenOut = lastLSN.advanced(by: isReusing ? 0 : LogFormat.lostLSNs)
       scan.chain = try SegmentedLog.writeSeal(
         file, at: start, salt: scan.salt, lastLSN: lastLSN, givenOut: scan.givenOut,
         records: scan.records, previous: scan.chain,

@@ -17,6 +17,8 @@ package enum PlantedBug: Sendable, Hashable {
   case cutsWhatWasDurable
   /// Refuses whole frames behind a torn one, though nobody was told of either.
   case refusesUnsyncedWindows
+  /// Gives out again the LSNs that a loss of power took.
+  case reusesLSNs
   /// Delivers the newest message first.
   case receivesNewestFirst
   /// Does not wake the writer.

@@ -30,6 +30,8 @@ public final class SimulatedProcess: FileSystem {
   public let disk: SimulatedFileSystem
   private let watch: Watch
   private let hasEnded = Atomic<Bool>(false)
+  /// What files are called now that were opened under another name.
+  private let names = Mutex<[String: String]>([:])
 
   /// A process on `disk` that asks `watch` about every call.
   public init(_ disk: SimulatedFileSystem, watch: @escaping Watch = { _, _ in .asAsked }) {
@@ -97,8 +99,15 @@ public final class SimulatedProcess: FileSystem {
   public func rename(_ source: String, to target: String) throws(SystemError) {
     try change(Call(kind: .rename, path: source)) { () throws(SystemError) in
       try disk.rename(source, to: target)
+      names.withLock { names in
+        let opened = names.first { $0.value == source }?.key ?? source
+        names[opened] = target
+      }
     }
   }
+
+  /// The present name of a file by the one under which it was opened.
+  fileprivate func name(of path: String) -> String { names.withLock { $0[path] ?? path } }
 
   public func remove(_ path: String) throws(SystemError) {
     try change(Call(kind: .remove, path: path)) { () throws(SystemError) in
@@ -136,26 +145,27 @@ private final class ProcessFile: File {
   func write(_ bytes: RawSpan, at offset: UInt64) throws(SystemError) {
     // unsafe: the pointer is used during the call only; a closure cannot capture a span.
     let copy = unsafe bytes.withUnsafeBytes { unsafe Array($0) }
-    let call = Call(kind: .write, path: path, offset: offset, length: copy.count)
+    let call = Call(kind: .write, path: process.name(of: path), offset: offset, length: copy.count)
     try process.change(call) { () throws(SystemError) in
       try copy.withRaw { (raw) throws(SystemError) in try file.write(raw, at: offset) }
     }
   }
 
   func syncData() throws(SystemError) {
-    try process.change(Call(kind: .syncData, path: path)) { () throws(SystemError) in
+    try process.change(Call(kind: .syncData, path: process.name(of: path))) {
+      () throws(SystemError) in
       try file.syncData()
     }
   }
 
   func sync() throws(SystemError) {
-    try process.change(Call(kind: .sync, path: path)) { () throws(SystemError) in
+    try process.change(Call(kind: .sync, path: process.name(of: path))) { () throws(SystemError) in
       try file.sync()
     }
   }
 
   func truncate(to size: UInt64) throws(SystemError) {
-    try process.change(Call(kind: .truncate, path: path, offset: size)) {
+    try process.change(Call(kind: .truncate, path: process.name(of: path), offset: size)) {
       () throws(SystemError) in try file.truncate(to: size)
     }
   }

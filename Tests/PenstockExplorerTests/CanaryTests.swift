@@ -23,7 +23,15 @@ struct Planted: Sendable, CustomTestStringConvertible {
     Planted(.answersOutOfOrder, .answersComeInOrder, "create 0, create 1, settle"),
     Planted(.skipsTheDirectorySync, .recoveryIsStable, sent),
     Planted(.skipsTheHeaderSync, .legalCrashIsAccepted, sent),
-    Planted(.skipsTheSealSync, .legalCrashIsAccepted, sent),
+    Planted(.skipsTheCutSync, .legalCrashIsAccepted, "\(sent), restart, send 0 1 100, settle"),
+    Planted(.forgetsHead, .damageIsRefused, "machine 0 0 0 0 1, \(sent), pass 200, settle"),
+    Planted(
+      .reusesLSNs, .acknowledgedIsRecovered,
+      """
+      machine 1 0 1, create 0, settle, crash 5 686778 0, send 0 1 4 500, settle, pass 31000, \
+      receive 0 1 300000, settle, hide 23 20000, settle, send 0 1 500 0, receive 0 1 300000, \
+      settle, purge 0, settle, send 0 1 50 60000, settle, send 0 1 4 0, delete 11, restart
+      """),
     Planted(.skipsTheCut, .legalCrashIsAccepted, sent),
     Planted(
       .ignoresFailedSyncs, .acknowledgedIsRecovered,
@@ -35,7 +43,7 @@ struct Planted: Sendable, CustomTestStringConvertible {
     Planted(
       .trustsTheTail, .recoveredWasSubmitted,
       "machine 1 0 0, create 0, settle, send 0 1 3000, settle"),
-    Planted(.cutsWhatWasDurable, .damageIsRefused, "\(sent), pass 200, settle"),
+    Planted(.cutsWhatWasDurable, .damageIsRefused, "machine 0 0 0 0 1, \(sent), pass 200, settle"),
     Planted(
       .refusesUnsyncedWindows, .legalCrashIsAccepted,
       "machine 1 0 0, create 0, settle, send 0 10 20, settle, receive 0 10 0, turn 0, "

@@ -24,6 +24,6 @@ import Testing
   }
 
   @Test func aShortenedSegmentIsNoCleanEnd() throws {
-    try replay("create 0, settle, send 0 1 100, settle, pass 200, settle")
+    try replay("machine 0 0 0 0 1, create 0, settle, send 0 1 100, settle, pass 200, settle")
   }
 }
