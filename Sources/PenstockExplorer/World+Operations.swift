@@ -102,7 +102,7 @@ extension World {
 
   /// Nothing fails that has no reason to.
   func checkMayFail(_ error: PenstockError, _ operation: Int) throws(Violation) {
-    let hasReason = error.code == .storeFull ? disk.capacity != nil : mayFail
+    let hasReason = mayFail || error.code == .storeFull && mayBeFull
     try checks.check(
       .answersAgree, hasReason && error.code != .corrupted,
       "operation \(operation) failed for no reason: \(error)")

@@ -55,6 +55,8 @@ final class World: @unchecked Sendable {
   private(set) var ends = 0
   /// A fault was planted since the process began.
   var mayFail = false
+  /// The disk was limited since the process began; a store looks only now and then whether it is.
+  var mayBeFull = false
   private(set) var calls = 0
 
   init(_ setup: Setup) {
@@ -114,6 +116,7 @@ final class World: @unchecked Sendable {
         if let found { timeline.begin(from: found) }
         found = nil
         hasLostPower = false
+        mayBeFull = disk.capacity != nil
         return
       }
       // A fault that was planted, or a disk too full to make a store on.
@@ -310,6 +313,7 @@ final class World: @unchecked Sendable {
     case .machine: break
     case .fill:
       let room = step.number(0, 0...100_000)
+      if room > 0 { mayBeFull = true }
       disk.capacity = room == 0 ? nil : disk.used + UInt64(room) << 10
     }
     try rethrow()
