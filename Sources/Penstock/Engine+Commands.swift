@@ -109,7 +109,7 @@ extension Engine {
     if let error = PenstockError.badSettings(change) { return completion(.failure(error)) }
     submit(drains: true, completion) { engine, shared, actions in
       // What has expired must not come back when the retention grows.
-      switch engine.removeExpired(on: queue, &shared) {
+      switch engine.removeExpired(on: queue, keepingDeletes: false, &shared) {
       case .ready: break
       case .wait: return false
       case .full:

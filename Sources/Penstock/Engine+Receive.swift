@@ -178,13 +178,15 @@ extension Engine {
 
   /// Removes messages of a queue whose retention has ended, so that none is delivered.
   ///
-  /// - Returns: ready when all are gone. A few records at most are written in one go, so that nobody
-  ///   waits long for the lock; the scheduler goes on with the rest.
-  func removeExpired(on queue: QueueID, _ shared: inout Shared) -> LogTail.Room {
+  /// - Returns: ready when all are gone. A few records at most are written in one go, so that
+  ///   nobody waits long for the lock; the scheduler goes on with the rest.
+  func removeExpired(
+    on queue: QueueID, keepingDeletes: Bool = true, _ shared: inout Shared
+  ) -> LogTail.Room {
     for _ in 0..<8 {
       guard let entry = shared.state.decideExpire(queue) else { return .ready }
       let room = shared.tail.makeRoom(
-        Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
+        Self.smallRecordSize, keepingReserve: false, keepingDeletes: keepingDeletes)
       guard case .ready = room else { return room }
       _ = append(entry, synced: false, &shared)
     }

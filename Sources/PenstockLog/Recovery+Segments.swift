@@ -105,7 +105,10 @@ extension Recovery {
     guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
       throw refused("a segment is missing before this one: LSN \(expected) was expected")
     }
-    guard header.firstLSN < LogFormat.maximumLSN else { throw refused("its LSN is out of range") }
+    // Behind it there must be room for the segment's own LSNs and for those a recovery leaves out.
+    guard header.firstLSN.advanced(by: 2 * LogFormat.lostLSNs) < LogFormat.maximumLSN else {
+      throw refused("its LSN is out of range")
+    }
     guard header.previous == end.chain else {
       throw refused("the segment does not continue the one before it")
     }
@@ -204,7 +207,10 @@ extension Recovery {
         let length = min(SegmentReader.windowSize, report.droppedBytes - offset)
         let chunk: [UInt8]
         do throws(LogError) { chunk = try reader.bytes(at: start + offset, length) } catch {
-          guard case .system(let error) = error else { break }
+          // A copy that is not whole must not get the name of one.
+          guard case .system(let error) = error else {
+            throw SystemError(call: "pread", path: path(name), errno: 5)
+          }
           throw error
         }
         try chunk.withRaw { (raw) throws(SystemError) in try target.write(raw, at: UInt64(offset)) }
