@@ -105,8 +105,7 @@ extension Recovery {
     guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
       throw refused("a segment is missing before this one: LSN \(expected) was expected")
     }
-    // Behind it there must be room for the segment's own LSNs and for those a recovery leaves out.
-    guard header.firstLSN.advanced(by: 2 * LogFormat.lostLSNs) < LogFormat.maximumLSN else {
+    guard header.firstLSN < LogFormat.endOfFirstLSNs else {
       throw refused("its LSN is out of range")
     }
     guard header.previous == end.chain else {

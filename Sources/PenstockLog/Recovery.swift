@@ -114,6 +114,12 @@ extension SegmentedLog {
     do throws(LogError) {
       let storeFile = try recovery.openStoreFile(createdAt: clock.wallMilliseconds())
       try recovery.replaySegments(of: storeFile, replay)
+      guard recovery.end.lastLSN < LogFormat.endOfFirstLSNs else {
+        throw .corrupted(
+          .init(
+            file: recovery.segmentNames.last ?? "", offset: 0, lsn: recovery.end.lastLSN,
+            reason: "its LSNs are at their end: nothing can be appended"))
+      }
       let log = SegmentedLog(
         directory: directory, storeFile: storeFile, fileSystem: fileSystem,
         segmentSize: options.segmentSize, random: random, lock: lock, recovered: recovery.end)

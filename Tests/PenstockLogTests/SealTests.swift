@@ -103,6 +103,10 @@ import Testing
     let found = try #require(damage(disk))
     #expect(path(found.file) == segment(2))
     #expect(found.offset == UInt64(seal))
+    // One that can be and leaves none for the next segment is refused, not gone on from.
+    forge((1 << 56) - 1)
+    disk.kill()
+    #expect(damage(disk)?.reason == "its LSNs are at their end: nothing can be appended")
     // The forger's work is right: with a last LSN that can be, it is believed.
     forge(4 + 77)
     disk.kill()
