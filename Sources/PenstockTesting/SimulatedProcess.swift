@@ -22,8 +22,9 @@ public final class SimulatedProcess: FileSystem {
     case ignoringErrors
   }
 
-  /// Decides about a call before it is made. Writes, syncs, truncations, renames, removals,
-  /// creations and locks are asked for; reads are not.
+  /// Decides about a call before it is made, and may let time pass on a `SimulatedClock`, as a slow
+  /// disk does. It is asked about writes, syncs, truncations, renames, removals, creations (which
+  /// cannot be left out) and locks, not about reads.
   public typealias Watch = @Sendable (SimulatedProcess, Call) -> Handling
 
   /// The disk behind it.
