@@ -23,10 +23,6 @@ package struct Failure: Error, Sendable, CustomStringConvertible {
 package struct Explorer: Sendable {
   package var canary: Canary?
   package var threads = 2
-  /// Told of the tally now and then.
-  package var progress: (@Sendable (Tally) -> Void)?
-  /// Asked before each history; true ends the exploration.
-  package var isCancelled: (@Sendable () -> Bool)?
 
   package init() {}
 
@@ -43,7 +39,6 @@ package struct Explorer: Sendable {
     let found = Mutex(Found())
     let work: @Sendable () -> Void = {
       while true {
-        if isCancelled?() == true { return }
         let index = next.withLock { next in
           defer { next += 1 }
           return next
@@ -53,14 +48,12 @@ package struct Explorer: Sendable {
         var tally = Tally()
         var violation: Violation?
         do throws(Violation) { try body(index, &tally) } catch { violation = error }
-        let all = found.withLock { found in
+        found.withLock { found in
           found.tally.add(tally)
           if let violation, found.failure.map({ $0.index > index }) ?? true {
             found.failure = (index, violation)
           }
-          return found.tally
         }
-        progress?(all)
       }
     }
     var others: [SystemThread] = []
