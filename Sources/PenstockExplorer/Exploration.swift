@@ -170,7 +170,9 @@ struct Exploration {
     func damage(_ world: World) throws(Violation) {
       let disk = world.disk.copy()
       disk.kill()
-      guard let names = try? disk.list(Setup.directory) else { return }
+      guard let names = try? disk.list(Setup.directory) else {
+        throw Violation(.damageIsRefused, "there is no store to damage")
+      }
       let random = StableRandom(seed: 500)
       for name in names where name.hasSuffix(".seg") || name == "STORE" || name == "HEAD" {
         let path = Setup.directory + "/" + name
@@ -234,6 +236,7 @@ struct Exploration {
 extension TraceHash {
   /// Names and contents of all files of the store.
   mutating func add(_ disk: SimulatedFileSystem) {
+    // Power may have taken the directory itself: then there is nothing to add.
     guard let names = try? disk.list(Setup.directory) else { return }
     for name in names {
       add(name)

@@ -103,13 +103,13 @@ struct Judge {
     let hash = first.store.stateHash
     let broken = first.store.brokenInvariant
     try checks.check(.stateFitsTogether, broken == nil, broken ?? "")
-    let files = snapshot(disk)
+    let files = try snapshot(disk)
     var oldest = OldestChooser()
     disk.crash(choosing: &oldest)
     let second = try open(disk, clock, seed: 200, &checks)
     try checks.check(
       .recoveryIsStable, second.store.stateHash == hash, "a second start finds another state")
-    let later = snapshot(disk)
+    let later = try snapshot(disk)
     try checks.check(
       .recoveryIsStable, later == files,
       "a second start changes \(Self.difference(files, later))")
@@ -125,11 +125,12 @@ struct Judge {
     let copy = SimulatedClock(
       wallMilliseconds: clock.wallMilliseconds(), monotonicNanoseconds: clock.monotonicNanoseconds()
     )
+    let machine: Machine
     do throws(PenstockError) {
-      let machine = try Machine(setup, process, copy, StableRandom(seed: seed))
-      try? checks.check(.legalCrashIsAccepted, true, "")
-      return machine
+      machine = try Machine(setup, process, copy, StableRandom(seed: seed))
     } catch { throw Violation(.legalCrashIsAccepted, "refused: \(error)") }
+    try checks.check(.legalCrashIsAccepted, true, "")
+    return machine
   }
 
   private static func difference(
@@ -140,8 +141,10 @@ struct Judge {
 
   /// Names and contents of all files; of a prepared segment what is behind the header, for the rest
   /// of it is written anew before it is used.
-  private func snapshot(_ disk: SimulatedFileSystem) -> [String: [UInt8]] {
-    let names = (try? disk.list(Setup.directory)) ?? []
+  private func snapshot(_ disk: SimulatedFileSystem) throws(Violation) -> [String: [UInt8]] {
+    guard let names = try? disk.list(Setup.directory) else {
+      throw Violation(.recoveryIsStable, "the store's directory cannot be listed")
+    }
     return Dictionary(
       uniqueKeysWithValues: names.map { name in
         let bytes = disk.contents(of: Setup.directory + "/" + name) ?? []
