@@ -23,6 +23,17 @@ import Testing
       """)
   }
 
+  /// Expiries that could not be logged kept it waiting for ever.
+  @Test func aReceiveOnAFullDiskIsAnswered() throws {
+    try replay(
+      """
+      machine 1 0 0, create 0, settle, create 1, fill 1, settle, send 0 10 4 0, settle, \
+      retain 1 10, receive 0 1 30000, settle, send 1 1 10000 0, receive 1 1 0, settle, delete 23, \
+      settle, delete 26, restart, retain 0 10, restart, send 1 1 4 500, restart, pass 90000, \
+      receive 1 3 1000
+      """)
+  }
+
   @Test func aShortenedSegmentIsNoCleanEnd() throws {
     try replay("machine 0 0 0 0 1, create 0, settle, send 0 1 100, settle, pass 200, settle")
   }
