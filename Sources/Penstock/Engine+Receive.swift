@@ -17,6 +17,12 @@ struct ReadJob: Sendable {
   var completion: Completion<[ReceivedMessage]>
 }
 
+/// What the reader does.
+enum ReaderJob: Sendable {
+  case messages(ReadJob)
+  case draw(State.Draw)
+}
+
 extension Engine {
   /// Receives now, or when something arrives before the wait is over.
   func receive(
@@ -130,7 +136,10 @@ extension Engine {
     let limit = min(waiter.maximumMessages, maximumGroupSize / Self.smallRecordSize)
     var found = shared.state.candidates(waiter.queue, limit: limit)
     if plantedBug == .receivesNewestFirst { found.reverse() }
-    guard !found.isEmpty else { return .nothing }
+    guard !found.isEmpty else {
+      requestDraw(for: waiter.queue, &shared, &actions)
+      return shared.state.hasParked(waiter.queue) ? .noRoom : .nothing
+    }
     let size = found.count * Self.smallRecordSize
     switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
     case .ready: break
@@ -157,6 +166,7 @@ extension Engine {
           receiveCount: Int(lease.receiveCount), firstReceivedAt: lease.firstReceivedAt,
           leaseEndsAt: lease.deadline))
     }
+    requestDraw(for: waiter.queue, &shared, &actions)
     // Nobody may see a message that could still vanish: one that is not durable yet takes its lease
     // with it into the sync it waits for.
     let mustSync =
@@ -170,7 +180,7 @@ extension Engine {
       if let error {
         actions.call(job.completion, .failure(error))
       } else {
-        actions.reads.append(job)
+        actions.reads.append(.messages(job))
       }
     }
     return .served
@@ -197,28 +207,15 @@ extension Engine {
 
   /// Reads the messages of one receive and answers it.
   ///
-  /// A message whose bytes are damaged is not delivered and not lost: it stays in the queue, counts
-  /// as received, is reported, and comes back when its lease ends.
+  /// A message whose bytes are damaged is not delivered: it is set aside and reported. One that
+  /// cannot be read at all stays, and comes back when its lease ends.
   func read(_ job: ReadJob) {
     var messages: [ReceivedMessage] = []
     messages.reserveCapacity(job.items.count)
     var failure: PenstockError?
     for item in job.items {
       do throws(LogError) {
-        let stored = try log.read(item.position) { (payload) throws(LogError) in
-          do throws(RecordError) {
-            let stored = try StoredMessage(payload)
-            guard stored.queue == item.handle.queue else {
-              throw RecordError(description: "a message of another queue stands in its place")
-            }
-            return stored
-          } catch {
-            throw .corrupted(
-              .init(
-                file: "segment \(item.position.segment)", offset: UInt64(item.position.offset),
-                lsn: LSN(item.handle.message), reason: error.description))
-          }
-        }
+        guard let stored = try read(item.position, of: item.handle) else { continue }
         messages.append(
           ReceivedMessage(
             id: stored.id, handle: item.handle, content: stored.content, sentAt: stored.sentAt,
@@ -229,12 +226,46 @@ extension Engine {
           "message with LSN \(item.handle.message) cannot be read and was not delivered: \(error)"
         options.log?(text)
         failure = PenstockError(.unreadableMessage, text)
+        if case .corrupted = error, let resident = look({ $0.resident(item.handle) }) {
+          setAside(resident)
+        }
       }
     }
     if let failure, messages.isEmpty {
       job.completion(.failure(failure))
     } else {
       job.completion(.success(messages))
+    }
+  }
+
+  /// Reads a message, also when it was moved since its place was looked up; nil when it is gone.
+  private func read(
+    _ position: LogPosition, of handle: LeaseHandle
+  ) throws(LogError) -> StoredMessage? {
+    var position = position
+    while true {
+      do throws(LogError) {
+        return try log.read(position) { (payload) throws(LogError) in
+          do throws(RecordError) {
+            let stored = try StoredMessage(payload)
+            guard stored.queue == handle.queue else {
+              throw RecordError(description: "a message of another queue stands in its place")
+            }
+            return stored
+          } catch {
+            throw .corrupted(
+              .init(
+                file: "segment \(position.segment)", offset: UInt64(position.offset),
+                lsn: LSN(handle.message), reason: error.description))
+          }
+        }
+      } catch {
+        // Compaction may have moved it and removed the segment.
+        guard case .system(let cause) = error, cause.isNotFound else { throw error }
+        guard let now = look({ $0.resident(handle) }) else { return nil }
+        guard now.position != position.packed else { throw error }
+        position = LogPosition(packed: now.position)
+      }
     }
   }
 }

@@ -4,10 +4,10 @@ internal import PenstockLog
 internal import PenstockSystem
 internal import Synchronization
 
-/// One of the four threads of a store. Each is a loop around turns, so that a simulation can take
+/// One of the five threads of a store. Each is a loop around turns, so that a simulation can take
 /// the turns itself, in an order of its own: see `StoreDriver`.
 package enum Worker: Int, CaseIterable, Sendable {
-  case writer, reader, scheduler, preparer
+  case writer, reader, scheduler, preparer, keeper
 }
 
 /// What a worker does after a turn.
@@ -32,7 +32,10 @@ extension Engine {
   func start() throws(SystemError) {
     var threads: [SystemThread] = []
     do throws(SystemError) {
-      for (worker, name) in [(Worker.reader, "read"), (.scheduler, "time"), (.preparer, "prep")] {
+      let workers: [(Worker, String)] = [
+        (.reader, "read"), (.scheduler, "time"), (.preparer, "prep"), (.keeper, "keep"),
+      ]
+      for (worker, name) in workers {
         threads.append(try SystemThread(name: "penstock-\(name)") { self.loop(worker) })
       }
       // The writer outlives the others and closes the store.
@@ -53,10 +56,10 @@ extension Engine {
   /// Tells every worker but the writer to end.
   func stopOthers() {
     isStopping.store(true, ordering: .releasing)
-    for bell in [readerBell, schedulerBell, preparerBell] { bell.ring() }
+    for bell in [readerBell, schedulerBell, preparerBell, keeperBell] { bell.ring() }
   }
 
-  private var stopping: Bool { isStopping.load(ordering: .acquiring) }
+  var stopping: Bool { isStopping.load(ordering: .acquiring) }
 
   func bell(of worker: Worker) -> Doorbell {
     switch worker {
@@ -64,6 +67,7 @@ extension Engine {
     case .reader: readerBell
     case .scheduler: schedulerBell
     case .preparer: preparerBell
+    case .keeper: keeperBell
     }
   }
 
@@ -91,6 +95,7 @@ extension Engine {
     case .reader: readerTurn()
     case .scheduler: schedulerTurn()
     case .preparer: preparerTurn()
+    case .keeper: keeperTurn()
     }
   }
 
@@ -132,6 +137,11 @@ extension Engine {
     }
     critical { shared, actions in
       for batch in batches { shared.tail.wrote(batch) }
+      if let segment = batches.last?.segment, segment != shared.writtenSegment {
+        // The one before it is sealed: its checkpoint and its index can be written.
+        shared.writtenSegment = segment
+        actions.ringsKeeper = true
+      }
       releaseAnswers(&shared, &actions)
       retryWaitingForRoom(&shared, &actions)
     }
@@ -168,7 +178,10 @@ extension Engine {
     guard let job = readJobs.withLock({ $0.popFirst() }) else {
       return stopping ? .forGood : .untilRung
     }
-    read(job)
+    switch job {
+    case .messages(let job): read(job)
+    case .draw(let draw): self.draw(draw)
+    }
     return .none
   }
 

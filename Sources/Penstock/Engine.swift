@@ -19,10 +19,11 @@ final class Engine: Sendable {
   /// What runs after the lock is released.
   struct Actions: Sendable {
     var callbacks: [@Sendable () -> Void] = []
-    var reads: [ReadJob] = []
+    var reads: [ReaderJob] = []
     var ringsWriter = false
     var ringsScheduler = false
     var ringsPreparer = false
+    var ringsKeeper = false
 
     mutating func call<T>(_ completion: @escaping Completion<T>, _ result: Result<T, PenstockError>)
     where T: Sendable {
@@ -68,6 +69,22 @@ final class Engine: Sendable {
     /// Those who wait for the end of a failed store, and why it failed.
     var closers: [Completion<Void>] = []
     var failure: PenstockError?
+    /// Queues whose waiting messages are being read.
+    var drawing: Set<QueueID> = []
+    /// Where messages stand that were parked in segments whose index is not written yet.
+    var indexes: [UInt32: SegmentIndex] = [:]
+    /// The segment of the newest record, and of the newest that was written.
+    var segment: UInt32
+    var writtenSegment: UInt32
+    /// The state at the end of a segment, to be written as a checkpoint.
+    var snapshot: Snapshot?
+    /// Bytes and segments since the last one.
+    var loggedSince = 0
+    var segmentsSince = 0
+    /// Segments in which the scrubber found damage.
+    var damagedSegments: Set<UInt32> = []
+    /// The keeper wants to know when less than this lives.
+    var keeperFloor = 0
     /// The file system is far from full, as of the preparer's last look.
     var hasAmpleSpace = false
   }
@@ -87,12 +104,14 @@ final class Engine: Sendable {
   let readerBell = Doorbell()
   let schedulerBell = Doorbell()
   let preparerBell = Doorbell()
-  let readJobs = Mutex<Deque<ReadJob>>(Deque())
+  let keeperBell = Doorbell()
+  let readJobs = Mutex<Deque<ReaderJob>>(Deque())
+  let keeper = Mutex<Keeper>(Keeper())
   let isStopping = Atomic<Bool>(false)
 
   init(
-    state: State, opened: SegmentedLog.Opened, options: StoreOptions,
-    environment: StoreEnvironment, recovery: RecoveryReport
+    state: State, opened: SegmentedLog.Opened, indexes: [UInt32: SegmentIndex],
+    options: StoreOptions, environment: StoreEnvironment, recovery: RecoveryReport
   ) {
     log = opened.log
     self.options = options
@@ -105,8 +124,14 @@ final class Engine: Sendable {
     // Time goes on from the last record, also if the machine's clock was set back meanwhile.
     startWall = max(environment.clock.wallMilliseconds(), state.time.milliseconds)
     startMonotonic = environment.clock.monotonicNanoseconds()
-    shared = Mutex(
-      Shared(state: state, tail: opened.tail, lastSynced: opened.recovery.lastLSN))
+    let newest = opened.log.segments.keys.max() ?? 0
+    var shared = Shared(
+      state: state, tail: opened.tail, lastSynced: opened.recovery.lastLSN, indexes: indexes,
+      segment: newest, writtenSegment: newest)
+    // What was replayed need not be replayed again.
+    shared.loggedSince = Int(clamping: opened.recovery.replayedBytes)
+    shared.segmentsSince = opened.recovery.replayedSegments
+    self.shared = Mutex(shared)
   }
 
   /// The store's time: the wall clock at opening plus what has passed since, so it never goes back.
@@ -157,6 +182,10 @@ final class Engine: Sendable {
     if plantedBug == .forgetsTheWriter { actions.ringsWriter = false }
     actions.ringsPreparer =
       actions.ringsPreparer || (shared.tail.needsSegment && !shared.tail.isShortOfSpace)
+    if shared.state.liveBytes < shared.keeperFloor {
+      shared.keeperFloor = 0
+      actions.ringsKeeper = true
+    }
     let next = shared.nextLook
     if next < shared.scheduledAt {
       shared.scheduledAt = next
@@ -168,6 +197,7 @@ final class Engine: Sendable {
     if actions.ringsWriter { writerBell.ring() }
     if actions.ringsScheduler { schedulerBell.ring() }
     if actions.ringsPreparer { preparerBell.ring() }
+    if actions.ringsKeeper { keeperBell.ring() }
     if !actions.reads.isEmpty {
       readJobs.withLock { jobs in for job in actions.reads { jobs.append(job) } }
       readerBell.ring()
@@ -219,12 +249,25 @@ final class Engine: Sendable {
   func append(
     _ entry: Entry, _ content: MessageContent? = nil, synced: Bool, _ shared: inout Shared
   ) -> LSN {
-    let (lsn, position) = shared.tail.append(payload: entry.payloadSize(content), synced: synced) {
+    append(entry, payload: entry.payloadSize(content), synced: synced, &shared) {
       entry.encode(content, into: $0)
     }
+  }
+
+  /// As above, with the bytes put by `encode`.
+  func append(
+    _ entry: Entry, payload: Int, synced: Bool, _ shared: inout Shared,
+    _ encode: (CommitBuffer) -> Void
+  ) -> LSN {
+    let (lsn, position) = shared.tail.append(payload: payload, synced: synced, encode)
     if synced { shared.lastSynced = lsn }
+    if position.segment != shared.segment { segmentEnded(before: lsn, position.segment, &shared) }
+    let size = LogFormat.recordSize(payload: payload)
+    shared.loggedSince += size
     do throws(RecordError) {
-      try shared.state.apply(entry, lsn: lsn.value, position: position.packed)
+      let parked = try shared.state.apply(
+        entry, lsn: lsn.value, position: position.packed, size: size)
+      if let parked { shared.indexes[parked.segment, default: SegmentIndex()].append(parked) }
     } catch {
       // `decide` and `apply` disagree: a fault of this code. What is in memory is no longer what
       // the log says, so the store must not go on; a reopening reads what was logged.

@@ -23,6 +23,13 @@ public struct StoreOptions: Sendable {
   /// Size of a segment file of the log in bytes: a multiple of 4096 from 64 KiB to 1 GiB. Two such
   /// files are the least disk that a store takes.
   public var segmentSize = 32 << 20
+  /// How many bytes of sealed segments are verified per second in the background; 0 for none.
+  public var scrubBytesPerSecond = 0
+  /// How many bytes of live messages are copied per second, so that segments which are mostly dead
+  /// can be removed. When much more disk is used than is needed, it is not kept to.
+  public var compactionBytesPerSecond = 64 << 20
+  /// Waiting messages of a queue that are kept in memory; those behind them are read ahead of need.
+  package var window = 1024
   /// Most messages that one receive may take.
   public var maximumReceive = 1000
   /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called
@@ -127,6 +134,8 @@ public final class Store: Sendable {
   ) throws(PenstockError) -> Engine {
     let began = environment.clock.monotonicNanoseconds()
     var state = State()
+    var indexes: [UInt32: SegmentIndex] = [:]
+    state.window = options.window
     var logOptions = LogOptions()
     logOptions.segmentSize = options.segmentSize
     logOptions.plantedBug = environment.plantedBug
@@ -134,12 +143,24 @@ public final class Store: Sendable {
     do throws(LogError) {
       opened = try SegmentedLog.open(
         directory: path, options: logOptions, fileSystem: environment.fileSystem,
-        random: environment.random, clock: environment.clock
+        random: environment.random, clock: environment.clock,
+        restore: { body in
+          do throws(RecordError) {
+            state = try State(body)
+            state.window = options.window
+            return nil
+          } catch {
+            return error.description
+          }
+        }
       ) { (place, payload) throws(LogError) in
         do throws(RecordError) {
           var entry = try Entry(payload)
           for _ in 0..<(environment.replaying?(&entry) ?? 1) {
-            try state.apply(entry, lsn: place.lsn.value, position: place.position.packed)
+            let parked = try state.apply(
+              entry, lsn: place.lsn.value, position: place.position.packed,
+              size: LogFormat.recordSize(payload: payload.byteCount))
+            if let parked { indexes[parked.segment, default: SegmentIndex()].append(parked) }
           }
         } catch {
           throw .corrupted(
@@ -151,12 +172,23 @@ public final class Store: Sendable {
     } catch {
       throw PenstockError(error)
     }
+    // What lives in segments before the checkpoint was not read; that they are there can be known.
+    let segments = opened.log.segments
+    for segment in state.residents.keys.sorted() where segments[segment] == nil {
+      let count = state.residents[segment]?.count ?? 0
+      opened.log.close()
+      throw PenstockError(
+        .corrupted,
+        "segment number \(segment) is missing: \(count) messages were in it. `penstock salvage` "
+          + "shows what the others hold")
+    }
     let elapsed = environment.clock.monotonicNanoseconds() &- began
     let report = RecoveryReport(
       opened.recovery, queues: state.queueCount, messages: state.liveCount,
       nanoseconds: elapsed)
     return Engine(
-      state: state, opened: opened, options: options, environment: environment, recovery: report)
+      state: state, opened: opened, indexes: indexes, options: options, environment: environment,
+      recovery: report)
   }
 
   public var path: String { engine.log.directory }

@@ -31,7 +31,7 @@ struct Waiters {
   private var free: [UInt32] = []
   private var lists: [QueueID: (head: UInt32, tail: UInt32)] = [:]
   private var deadlines = IndexedHeap()
-  private var heapPlaces: [UInt32] = []
+  private var heapPlaces = Blocks<UInt32>()
 
   var isEmpty: Bool { deadlines.count == 0 }
   var count: Int { deadlines.count }

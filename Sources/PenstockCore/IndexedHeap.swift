@@ -13,7 +13,7 @@ package struct IndexedHeap: Sendable {
     package var item: UInt32
   }
 
-  package private(set) var nodes: [Node] = []
+  package private(set) var nodes = Blocks<Node>()
 
   /// In `places`: the item is in no heap.
   package static let absent = UInt32.max
@@ -24,18 +24,18 @@ package struct IndexedHeap: Sendable {
   package var count: Int { nodes.count }
 
   /// The item's key; nil when it is not in this heap.
-  package func key(of item: UInt32, _ places: [UInt32]) -> UInt64? {
+  package func key(of item: UInt32, _ places: Blocks<UInt32>) -> UInt64? {
     let place = Int(places[Int(item)])
     return place < nodes.count && nodes[place].item == item ? nodes[place].key : nil
   }
 
-  package mutating func insert(_ item: UInt32, key: UInt64, _ places: inout [UInt32]) {
+  package mutating func insert(_ item: UInt32, key: UInt64, _ places: inout Blocks<UInt32>) {
     nodes.append(Node(key: key, item: item))
     places[Int(item)] = UInt32(nodes.count - 1)
     rise(from: nodes.count - 1, &places)
   }
 
-  package mutating func remove(_ item: UInt32, _ places: inout [UInt32]) {
+  package mutating func remove(_ item: UInt32, _ places: inout Blocks<UInt32>) {
     let place = Int(places[Int(item)])
     guard place < nodes.count, nodes[place].item == item else { return }
     places[Int(item)] = Self.absent
@@ -47,7 +47,7 @@ package struct IndexedHeap: Sendable {
     sink(from: Int(places[Int(last.item)]), &places)
   }
 
-  package mutating func move(_ item: UInt32, key: UInt64, _ places: inout [UInt32]) {
+  package mutating func move(_ item: UInt32, key: UInt64, _ places: inout Blocks<UInt32>) {
     remove(item, &places)
     insert(item, key: key, &places)
   }
@@ -56,7 +56,7 @@ package struct IndexedHeap: Sendable {
     a.key != b.key ? a.key < b.key : a.item < b.item
   }
 
-  private mutating func rise(from start: Int, _ places: inout [UInt32]) {
+  private mutating func rise(from start: Int, _ places: inout Blocks<UInt32>) {
     var place = start
     let node = nodes[place]
     while place > 0 {
@@ -70,7 +70,7 @@ package struct IndexedHeap: Sendable {
     places[Int(node.item)] = UInt32(place)
   }
 
-  private mutating func sink(from start: Int, _ places: inout [UInt32]) {
+  private mutating func sink(from start: Int, _ places: inout Blocks<UInt32>) {
     var place = start
     let node = nodes[place]
     while true {

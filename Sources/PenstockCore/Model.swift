@@ -179,6 +179,8 @@ public struct QueueDescription: Hashable, Sendable {
   /// When the settings last changed; `createdAt` if never.
   public var changedAt: Timestamp
   public var counts: QueueCounts
+  /// Damaged messages that were taken out of the queue.
+  public var setAside: UInt64
 }
 
 /// Names one lease of one message; what a receipt handle carries.

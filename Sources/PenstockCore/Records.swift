@@ -18,17 +18,67 @@ public enum Record: Hashable, Sendable {
   case purged
   /// Retention ended for every message of the queue that nobody holds, up to this LSN.
   case expired(through: UInt64)
+  /// A copy of a message behind which the one before it may go. A parked one names no slot.
+  case moved(Moved)
+  /// Waiting messages of one segment that are taken into memory, in the order of their sends.
+  case drawn(segment: UInt32, [WaitingMessage])
+  /// A message whose bytes are damaged leaves its queue; `slot` is nil for a parked one.
+  case setAside(message: UInt64, slot: UInt32?, size: UInt32)
+  /// Says nothing; frees memory of messages that are gone. Concerns no queue.
+  case cleared
 
   /// A message without what the state machine never looks at.
   public struct Sent: Hashable, Sendable {
     public var id: MessageID
     /// When it becomes visible; nil at once.
     public var visibleAt: Timestamp?
-    public init(id: MessageID, visibleAt: Timestamp?) {
+    /// Behind the part of the queue that is in memory: it waits in its segment alone.
+    public var isParked: Bool
+    public init(id: MessageID, visibleAt: Timestamp?, isParked: Bool = false) {
       self.id = id
       self.visibleAt = visibleAt
+      self.isParked = isParked
     }
   }
+
+  public struct Moved: Hashable, Sendable {
+    public var id: MessageID
+    /// LSN of the send: the message's identity stays.
+    public var message: UInt64
+    public var slot: UInt32?
+    /// Whether the copied record was a copy itself.
+    public var isAgain: Bool
+    /// Whether there is more than the body behind it.
+    public var hasExtras: Bool
+    public init(
+      id: MessageID, message: UInt64, slot: UInt32?, isAgain: Bool = false, hasExtras: Bool = false
+    ) {
+      self.id = id
+      self.message = message
+      self.slot = slot
+      self.isAgain = isAgain
+      self.hasExtras = hasExtras
+    }
+  }
+}
+
+/// Where a waiting message is found; its segment is known from elsewhere.
+public struct WaitingMessage: Hashable, Sendable {
+  /// LSN of the send.
+  public var message: UInt64
+  /// Of the record in its segment file, in bytes.
+  public var offset: UInt32
+  /// Of the record with its header and padding, in bytes.
+  public var size: UInt32
+  /// When it was sent, in whole seconds since 1970, rounded up.
+  public var sentSecond: UInt32
+  public init(message: UInt64, offset: UInt32, size: UInt32, sentSecond: UInt32) {
+    self.message = message
+    self.offset = offset
+    self.size = size
+    self.sentSecond = sentSecond
+  }
+  static let encodedSize = 20
 }
 
 /// A record with the queue it is about and its time.
@@ -62,16 +112,30 @@ extension Entry {
     case deleted = 7
     case purged = 8
     case expired = 9
+    case drawn = 10
+    case setAside = 11
+    case cleared = 12
   }
 
   static let prefixSize = 16
   static let flagDelayed: UInt8 = 1
   static let flagExtras: UInt8 = 2
+  /// A copy: the LSN of the send follows the message's id.
+  static let flagMoved: UInt8 = 4
+  /// A copy of a message in memory: its slot follows.
+  static let flagSlot: UInt8 = 8
+  static let flagParked: UInt8 = 16
+  /// A copy of a copy.
+  static let flagAgain: UInt8 = 32
 
   /// Payload bytes; `content` belongs to a sent message.
   public func payloadSize(_ content: MessageContent? = nil) -> Int {
     switch record {
-    case .logCreated, .queueDeleted, .purged: Self.prefixSize
+    case .logCreated, .queueDeleted, .purged, .cleared: Self.prefixSize
+    // What is copied follows it.
+    case .moved(let moved): Self.prefixSize + 24 + (moved.slot == nil ? 0 : 8)
+    case .drawn(_, let messages): Self.prefixSize + 8 + messages.count * WaitingMessage.encodedSize
+    case .setAside: Self.prefixSize + 16
     case .sent(let sent):
       Self.prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8)
         + (content.map { $0.extrasSize + $0.body.count } ?? 0)
@@ -96,11 +160,13 @@ extension Entry {
     case .logCreated: prefix(.logCreated)
     case .queueDeleted: prefix(.queueDeleted)
     case .purged: prefix(.purged)
+    case .cleared: prefix(.cleared)
     case .sent(let sent):
       let extras = content?.extrasSize ?? 0
       prefix(
         .sent,
-        (sent.visibleAt == nil ? 0 : Self.flagDelayed) | (extras == 0 ? 0 : Self.flagExtras))
+        (sent.visibleAt == nil ? 0 : Self.flagDelayed) | (extras == 0 ? 0 : Self.flagExtras)
+          | (sent.isParked ? Self.flagParked : 0))
       buffer.put(sent.id.high)
       buffer.put(sent.id.low)
       if let visibleAt = sent.visibleAt { buffer.put(visibleAt.milliseconds) }
@@ -133,6 +199,32 @@ extension Entry {
     case .expired(let through):
       prefix(.expired)
       buffer.put(through)
+    case .moved(let moved):
+      let place = moved.slot == nil ? Self.flagParked : Self.flagSlot
+      let content = moved.hasExtras ? Self.flagExtras : 0
+      prefix(.sent, Self.flagMoved | place | content | (moved.isAgain ? Self.flagAgain : 0))
+      buffer.put(moved.id.high)
+      buffer.put(moved.id.low)
+      buffer.put(moved.message)
+      if let slot = moved.slot {
+        buffer.put(slot)
+        buffer.put(UInt32(0))
+      }
+    case .drawn(let segment, let messages):
+      prefix(.drawn)
+      buffer.put(segment)
+      buffer.put(UInt32(messages.count))
+      for message in messages {
+        buffer.put(message.message)
+        buffer.put(message.offset)
+        buffer.put(message.size)
+        buffer.put(message.sentSecond)
+      }
+    case .setAside(let message, let slot, let size):
+      prefix(.setAside)
+      buffer.put(message)
+      buffer.put(slot ?? .max)
+      buffer.put(size)
     }
   }
 
@@ -145,7 +237,7 @@ extension Entry {
         throw RecordError(description: "a record has the unknown kind \(number)")
       }
       let flags = try cursor.u8(span)
-      let known = kind == .sent ? Self.flagDelayed | Self.flagExtras : 0
+      let known: UInt8 = kind == .sent ? 63 : 0
       guard flags & ~known == 0, try cursor.u16(span) == 0 else { throw Self.notZero }
       queue = QueueID(try cursor.u32(span))
       time = Timestamp(milliseconds: try cursor.i64(span))
@@ -171,11 +263,45 @@ extension Entry {
     case .logCreated: return .logCreated
     case .queueDeleted: return .queueDeleted
     case .purged: return .purged
+    case .cleared: return .cleared
     case .sent:
       let id = MessageID(high: try cursor.u64(span), low: try cursor.u64(span))
+      let isParked = flags & flagParked != 0
+      let hasSlot = flags & flagSlot != 0
       let delayed = flags & flagDelayed != 0
-      let visibleAt = delayed ? Timestamp(milliseconds: try cursor.i64(span)) : nil
-      return .sent(.init(id: id, visibleAt: visibleAt))
+      guard flags & flagMoved != 0 else {
+        guard flags & (flagSlot | flagAgain) == 0, !delayed || !isParked else { throw notZero }
+        let visibleAt = delayed ? Timestamp(milliseconds: try cursor.i64(span)) : nil
+        return .sent(.init(id: id, visibleAt: visibleAt, isParked: isParked))
+      }
+      guard !delayed, isParked != hasSlot else { throw notZero }
+      let message = try cursor.u64(span)
+      let slot = hasSlot ? try cursor.u32(span) : nil
+      guard try !hasSlot || cursor.u32(span) == 0 else { throw notZero }
+      return .moved(
+        .init(
+          id: id, message: message, slot: slot, isAgain: flags & flagAgain != 0,
+          hasExtras: flags & flagExtras != 0))
+    case .drawn:
+      let segment = try cursor.u32(span)
+      let count = Int(try cursor.u32(span))
+      guard count == (span.byteCount - cursor.offset) / WaitingMessage.encodedSize else {
+        throw notZero
+      }
+      var messages: [WaitingMessage] = []
+      messages.reserveCapacity(count)
+      for _ in 0..<count {
+        messages.append(
+          WaitingMessage(
+            message: try cursor.u64(span), offset: try cursor.u32(span),
+            size: try cursor.u32(span), sentSecond: try cursor.u32(span)))
+      }
+      return .drawn(segment: segment, messages)
+    case .setAside:
+      let message = try cursor.u64(span)
+      let slot = try cursor.u32(span)
+      return .setAside(
+        message: message, slot: slot == .max ? nil : slot, size: try cursor.u32(span))
     case .queueCreated:
       let settings = try QueueSettings(&cursor, span)
       let name = try cursor.bytes(span.byteCount - cursor.offset, span)
@@ -209,25 +335,67 @@ public struct StoredMessage: Hashable, Sendable {
   public var sentAt: Timestamp
   public var content: MessageContent
 
-  /// Reads the payload of a sent record.
+  /// Reads the payload of a sent record, or of a copy.
   public init(_ span: borrowing RawSpan) throws(RecordError) {
     let entry = try Entry(span)
-    guard case .sent(let sent) = entry.record else {
+    let start: Int
+    switch entry.record {
+    case .sent(let sent):
+      id = sent.id
+      start = Entry.contentOffset(sent)
+    case .moved(let moved):
+      id = moved.id
+      start = entry.payloadSize()
+    default:
       throw RecordError(description: "there is another record where a message should be")
     }
-    id = sent.id
     queue = entry.queue
     sentAt = entry.time
     do {
       var cursor = ByteCursor(1)
       let flags = try cursor.u8(span)
-      cursor.offset = Entry.prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8)
+      cursor.offset = start
       content = MessageContent(body: [])
       if flags & Entry.flagExtras != 0 { try content.decodeExtras(&cursor, span) }
       content.body = try cursor.bytes(span.byteCount - cursor.offset, span)
     } catch {
       throw RecordError(description: "a message's attributes are damaged")
     }
+  }
+}
+
+extension Entry {
+  fileprivate static func contentOffset(_ sent: Record.Sent) -> Int {
+    prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8)
+  }
+
+  /// The record of a copy of the message in `payload`. The payload's bytes from `content` on follow
+  /// it.
+  ///
+  /// - Parameter slot: nil for a message that is parked.
+  public static func copy(
+    of payload: borrowing RawSpan, message: UInt64, slot: UInt32?
+  ) throws(RecordError) -> (entry: Entry, content: Int) {
+    var entry = try Entry(payload)
+    let start: Int
+    var cursor = ByteCursor(1)
+    do throws(BytesTooShort) {
+      let hasExtras = try cursor.u8(payload) & Self.flagExtras != 0
+      switch entry.record {
+      case .sent(let sent):
+        start = contentOffset(sent)
+        entry.record = .moved(
+          .init(id: sent.id, message: message, slot: slot, hasExtras: hasExtras))
+      case .moved(let moved):
+        start = entry.payloadSize()
+        entry.record = .moved(
+          .init(id: moved.id, message: message, slot: slot, isAgain: true, hasExtras: hasExtras))
+      default: throw BytesTooShort()
+      }
+    } catch {
+      throw RecordError(description: "there is another record where a message should be")
+    }
+    return (entry, start)
   }
 }
 

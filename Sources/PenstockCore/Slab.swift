@@ -14,10 +14,10 @@ package struct Slot: Sendable {
     case returned
   }
 
-  /// `LogPosition.packed` of the send record.
-  package var position: UInt64 = 0
-  /// LSN of the send record in the low 56 bits, state in the high 8.
+  /// From the low bits: LSN of the send record 56, state 3, exponent of the size 5.
   private var identity: UInt64 = 0
+  /// From the low bits: offset in eights 27, ordinal of the segment 28, mantissa of the size 9.
+  private var place: UInt64 = 0
   /// Neighbours in the list that the message is in, or `Slab.none`.
   package var next = Slab.none
   package var previous = Slab.none
@@ -28,41 +28,73 @@ package struct Slot: Sendable {
 
   package init() {}
 
+  /// From what a checkpoint holds.
+  package init(words: (identity: UInt64, place: UInt64)) { (identity, place) = words }
+  package var words: (identity: UInt64, place: UInt64) { (identity, place) }
+
   package var message: UInt64 {
     get { identity & 0x00ff_ffff_ffff_ffff }
     set { identity = identity & ~0x00ff_ffff_ffff_ffff | newValue & 0x00ff_ffff_ffff_ffff }
   }
   package var state: State {
-    get { State(rawValue: UInt8(identity >> 56)) ?? .free }
-    set { identity = message | UInt64(newValue.rawValue) << 56 }
+    get { State(rawValue: UInt8(truncatingIfNeeded: identity >> 56) & 7) ?? .free }
+    set { identity = identity & ~(7 << 56) | UInt64(newValue.rawValue) << 56 }
+  }
+
+  /// `LogPosition.packed` of the record that holds the body: segment 32 bits, offset 32 bits.
+  package var position: UInt64 {
+    get { (place >> 27 & Self.segmentMask) << 32 | place << 3 & 0x3fff_fff8 }
+    set {
+      place = place & ~(1 << 55 - 1) | (newValue >> 32 & Self.segmentMask) << 27
+        | (newValue & 0x3fff_fff8) >> 3
+    }
+  }
+  package var segment: UInt32 { UInt32(truncatingIfNeeded: place >> 27 & Self.segmentMask) }
+  static let segmentMask: UInt64 = 1 << 28 - 1
+
+  /// Bytes of that record, rounded up by less than one in 256.
+  package var size: Int {
+    get {
+      let exponent = Int(identity >> 59)
+      let mantissa = Int(place >> 55)
+      return 8 * (exponent == 0 ? mantissa : (mantissa | 512) << (exponent - 1))
+    }
+    set {
+      var mantissa = min((newValue + 7) / 8, 1 << 28 - 1)
+      var exponent = 0
+      if mantissa >= 512 {
+        let shift = Int.bitWidth - mantissa.leadingZeroBitCount - 10
+        mantissa = (mantissa + 1 << shift - 1) >> shift
+        exponent = shift + 1
+        // Rounding up may have needed one more bit.
+        if mantissa == 1024 { (mantissa, exponent) = (512, exponent + 1) }
+        mantissa &= 511
+      }
+      identity = identity & ~(31 << 59) | UInt64(exponent) << 59
+      place = place & (1 << 55 - 1) | UInt64(mantissa) << 55
+    }
   }
 }
 
-/// All messages in memory, in blocks that never move, with a list of free places.
+/// All messages in memory, with a list of free places.
 ///
 /// Places are given out in an order that depends on records alone, so a replay gives every message
 /// the place it had; receipt handles rely on it.
 package struct Slab: Sendable {
   package static let none = UInt32.max
-  static let blockShift: UInt32 = 16
-  static let blockMask: UInt32 = (1 << blockShift) - 1
 
-  private var blocks: [[Slot]] = []
-  private var freeHead = Slab.none
+  private var slots = Blocks<Slot>()
+  private(set) var freeHead = Slab.none
   package private(set) var count = 0
 
   package init() {}
 
   /// Places that were ever given out.
-  package private(set) var capacity = 0
+  package var capacity: Int { slots.count }
 
   package subscript(index: UInt32) -> Slot {
-    @inline(__always) get {
-      blocks[Int(index >> Self.blockShift)][Int(index & Self.blockMask)]
-    }
-    @inline(__always) _modify {
-      yield &blocks[Int(index >> Self.blockShift)][Int(index & Self.blockMask)]
-    }
+    @inline(__always) get { slots[Int(index)] }
+    @inline(__always) _modify { yield &slots[Int(index)] }
   }
 
   /// Whether `index` names a place at all; indexes from outside are asked first.
@@ -71,7 +103,10 @@ package struct Slab: Sendable {
   package mutating func allocate() -> UInt32 {
     count += 1
     let index = freeHead
-    if index == Self.none { return grow() }
+    if index == Self.none {
+      slots.append(Slot())
+      return UInt32(slots.count - 1)
+    }
     freeHead = self[index].next
     self[index] = Slot()
     return index
@@ -84,17 +119,21 @@ package struct Slab: Sendable {
     count -= 1
   }
 
-  /// Gives out a place that nobody had before. A block's memory is reserved whole, so that it never
-  /// moves, and touched as places are given out.
-  private mutating func grow() -> UInt32 {
-    let index = UInt32(capacity)
-    if index & Self.blockMask == 0 {
-      blocks.append([])
-      blocks[blocks.count - 1].reserveCapacity(1 << Int(Self.blockShift))
+  /// Free places, the next to be given out first.
+  package var freePlaces: [UInt32] {
+    var places: [UInt32] = []
+    var index = freeHead
+    while index != Self.none {
+      places.append(index)
+      index = self[index].next
     }
-    blocks[blocks.count - 1].append(Slot())
-    capacity += 1
-    return index
+    return places
+  }
+
+  /// Places from a checkpoint: all in use until `free` is called for those that are not.
+  init(capacity: Int) {
+    for _ in 0..<capacity { slots.append(Slot()) }
+    count = capacity
   }
 }
 
@@ -118,7 +157,7 @@ package struct SlotList: Sendable, Hashable {
   package var head = Slab.none
   package var tail = Slab.none
 
-  package init() {}
+  package init(head: UInt32 = Slab.none) { self.head = head }
 
   package var isEmpty: Bool { head == Slab.none }
 

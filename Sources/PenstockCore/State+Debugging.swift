@@ -22,6 +22,14 @@ extension State {
       for index in messages(queue.ready) { add(index, to: &hash) }
       let active = messages(queue.active).sorted { slab[$0].message < slab[$1].message }
       for index in active { add(index, to: &hash) }
+      for run in queue.runs {
+        for part in [run.first, run.last, run.bytes, UInt64(run.segment), UInt64(run.count)] {
+          hash.add(part)
+        }
+        hash.add(UInt64(run.newestSecond))
+      }
+      hash.add(UInt64(queue.expiredThrough))
+      hash.add(queue.setAside)
     }
     hash.add(UInt64(nextQueue))
     return hash.value
@@ -43,7 +51,7 @@ extension State {
     hash.add(UInt64(activity.receiveCount))
   }
 
-  private func messages(_ list: SlotList) -> [UInt32] {
+  func messages(_ list: SlotList) -> [UInt32] {
     var all: [UInt32] = []
     var index = list.head
     while index != Slab.none {
@@ -56,6 +64,11 @@ extension State {
   /// The first invariant that does not hold, in words; nil when all do.
   package func brokenInvariant() -> String? {
     var inTimers = 0
+    var inSegments: [UInt32: Residents] = [:]
+    for index in 0..<slab.capacity where slab[UInt32(index)].state != .free {
+      inSegments[slab[UInt32(index)].segment, default: Residents()].count += 1
+      inSegments[slab[UInt32(index)].segment, default: Residents()].bytes += slab[UInt32(index)].size
+    }
     for q in places.values {
       let queue = table[q]
       let ready = messages(queue.ready)
@@ -65,7 +78,17 @@ extension State {
         return "the ready list is not in the order of sends"
       }
       var counts = QueueCounts()
-      counts.visible = ready.count
+      counts.visible = ready.count + queue.runs.reduce(0) { $0 + Int($1.count) }
+      if counts.visible != ready.count + queue.parked { return "I7: parked of \(queue.name)" }
+      var last = ready.last.map { slab[$0].message } ?? 0
+      for run in queue.runs {
+        guard run.first > last, run.last >= run.first, run.count > 0 else {
+          return "I7: runs of \(queue.name)"
+        }
+        last = run.last
+        inSegments[run.segment, default: Residents()].count += Int(run.count)
+        inSegments[run.segment, default: Residents()].bytes += Int(run.bytes)
+      }
       for index in active {
         let activity = slab[index].link
         guard Int(activity) < activities.count, activities[Int(activity)].slot == index else {
@@ -91,6 +114,7 @@ extension State {
         if (known ?? .max) > UInt64(clamping: end) { return "I6: \(queue.name)" }
       }
     }
+    if inSegments != residents { return "I8: \(residents), not \(inSegments)" }
     if inTimers > timers.count { return "I4: \(timers.count) timers for \(inTimers) activities" }
     return nil
   }

@@ -31,7 +31,7 @@ extension State {
     guard let q = places[id.value] else { return nil }
     return QueueDescription(
       id: id, name: table[q].name, settings: table[q].settings, createdAt: table[q].createdAt,
-      changedAt: table[q].changedAt, counts: table[q].counts)
+      changedAt: table[q].changedAt, counts: table[q].counts, setAside: table[q].setAside)
   }
 
   public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
@@ -107,8 +107,10 @@ extension State {
     }
     let delay = delay ?? table[q].settings.delay.wholeMilliseconds
     let visibleAt = delay > 0 ? time.adding(delay) : nil
+    let isParked = visibleAt == nil && parksNext(q)
     return Entry(
-      queue: id, time: time, record: .sent(.init(id: messageID, visibleAt: visibleAt)))
+      queue: id, time: time,
+      record: .sent(.init(id: messageID, visibleAt: visibleAt, isParked: isParked)))
   }
 
   /// Up to `limit` visible messages, oldest send first.
@@ -198,6 +200,14 @@ extension State {
       record: .leaseChanged(message: handle.message, slot: handle.slot, deadline: deadline))
   }
 
+  /// The record that takes a damaged message out of its queue; nil when it is gone or moved.
+  public func decideSetAside(_ resident: Resident) -> Entry? {
+    guard let id = owner(of: resident) else { return nil }
+    return Entry(
+      queue: id, time: time,
+      record: .setAside(message: resident.message, slot: resident.slot, size: 0))
+  }
+
   // MARK: Retention
 
   /// The record that removes what has outlived its queue's retention; nil when nothing has.
@@ -214,7 +224,11 @@ extension State {
     var through: UInt64 = 0
     var index = table[q].ready.head
     let returned = table[q].returned.first
-    if let returned, index == Slab.none || returned.key < slab[index].message {
+    if index == Slab.none, let run = table[q].runs.first, returned?.key ?? .max > run.last {
+      if table[q].retentionEnd(sentSecond: run.newestSecond) <= time.milliseconds {
+        through = run.last
+      }
+    } else if let returned, index == Slab.none || returned.key < slab[index].message {
       let slot = activities[Int(returned.item)].slot
       if retentionEnd(slot, table[q]) <= time.milliseconds { through = returned.key }
     } else {

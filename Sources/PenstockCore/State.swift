@@ -15,7 +15,10 @@
 /// - I5: the same records and the same final time give the same state, whatever times were passed
 ///   to `advance` in between.
 /// - I6: `expiries` has each queue with a visible message, at a time not after the first of its
-///   expiries.
+///   expiries; parked messages of one segment expire with the newest of them.
+/// - I7: `runs` of a queue are in the order of their LSNs and do not overlap; what is in `ready` was
+///   sent before what is in them.
+/// - I8: `residents` counts, per segment, the messages of all runs and slots whose bytes are there.
 public struct State: Sendable {
   struct Queue: Sendable {
     var id: QueueID
@@ -31,7 +34,15 @@ public struct State: Sendable {
     var active = SlotList()
     /// Activities that are visible again, least LSN of the send first.
     var returned = IndexedHeap()
+    /// Never received, visible, and behind what is in `ready`: parked in their segments.
+    var runs: [Run] = []
+    /// Messages of all runs.
+    var parked = 0
     var counts = QueueCounts()
+    /// Messages sent up to this second have expired, whatever the retention is now.
+    var expiredThrough: UInt32 = 0
+    /// Damaged messages that were taken out.
+    var setAside: UInt64 = 0
     var visibilityMilliseconds: Int64
     var retentionMilliseconds: Int64
 
@@ -44,6 +55,14 @@ public struct State: Sendable {
       visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
       retentionMilliseconds = settings.retention.wholeMilliseconds
     }
+
+    /// In milliseconds since 1970.
+    func retentionEnd(sentSecond: UInt32) -> Int64 {
+      guard sentSecond > expiredThrough else { return 0 }
+      let (end, overflow) = (Int64(sentSecond) * 1000)
+        .addingReportingOverflow(retentionMilliseconds)
+      return overflow ? .max : end
+    }
   }
 
   /// Queues by place; a place is used again after its queue was deleted.
@@ -54,22 +73,33 @@ public struct State: Sendable {
   private(set) var names: [String: QueueID] = [:]
   /// The same names in ascending order, for listing.
   private(set) var sortedNames: [String] = []
-  private(set) var nextQueue: UInt32 = 1
+  var nextQueue: UInt32 = 1
   var slab = Slab()
-  var activities: [Activity] = []
-  private var freeActivities: [UInt32] = []
+  var activities = Blocks<Activity>()
+  /// The first free activity; each names the next in `slot`.
+  private var freeActivity = Slab.none
   /// Leases and delays by their end.
   private(set) var timers = IndexedHeap()
-  private(set) var timerPlaces: [UInt32] = []
-  private var returnedPlaces: [UInt32] = []
+  private(set) var timerPlaces = Blocks<UInt32>()
+  var returnedPlaces = Blocks<UInt32>()
   /// Chains of messages of purged and deleted queues; freed a few per record.
-  private var dying: [UInt32] = []
-  private var dyingCount = 0
+  var dying: [UInt32] = []
+  public internal(set) var dyingCount = 0
+  /// Messages of all runs of all queues.
+  public internal(set) var parkedCount = 0
+  /// What each segment holds of messages that live, by ordinal.
+  public internal(set) var residents: [UInt32: Residents] = [:]
+  /// Bytes of the records of all messages that live.
+  public internal(set) var liveBytes = 0
   /// Places of queues by a time before which none of their visible messages expires (I6).
   private(set) var expiries = IndexedHeap()
-  private(set) var expiryPlaces: [UInt32] = []
+  private(set) var expiryPlaces = Blocks<UInt32>()
   /// The latest time of any record or advance.
-  public private(set) var time = Timestamp(milliseconds: 0)
+  public internal(set) var time = Timestamp(milliseconds: 0)
+
+  /// How many waiting messages of a queue are kept in memory; those behind them are parked. No part
+  /// of the state: what was decided by it is in the records.
+  public var window = 1024
 
   public init() {}
 
@@ -80,27 +110,42 @@ public struct State: Sendable {
 
   /// Changes the state by one record.
   ///
+  /// - Parameter size: of the record in the log, with its header and padding, in bytes.
+  /// - Returns: what a message that was parked must be found by.
   /// - Throws: when the record does not fit the state. Live this cannot happen; from disk it means
   ///   that acknowledged records are missing or were not written by this code.
   /// - Complexity: O(log active).
+  @discardableResult
   public mutating func apply(
-    _ entry: Entry, lsn: UInt64, position: UInt64
-  ) throws(RecordError) {
-    advance(to: entry.time)
+    _ entry: Entry, lsn: UInt64, position: UInt64, size: Int = 0
+  ) throws(RecordError) -> Parked? {
+    switch entry.record {
+    // A copy tells the time of its message.
+    case .moved: break
+    default: advance(to: entry.time)
+    }
     freeSomeDying()
-    if case .logCreated = entry.record { return }
-    if case .queueCreated(let name, let settings) = entry.record {
-      return try create(entry, name, settings, lsn)
+    switch entry.record {
+    case .logCreated, .cleared: return nil
+    case .queueCreated(let name, let settings):
+      try create(entry, name, settings, lsn)
+      return nil
+    default: break
     }
     guard let q = places[entry.queue.value] else {
       throw RecordError(
         description: "LSN \(lsn) names queue \(entry.queue.value), which does not exist")
     }
     switch entry.record {
-    case .logCreated, .queueCreated: break
+    case .logCreated, .queueCreated, .cleared: break
     case .queueChanged(let settings): change(q, settings, entry.time)
     case .queueDeleted: remove(q)
-    case .sent(let sent): insert(q, sent, lsn, position)
+    case .sent(let sent):
+      if sent.isParked { return try park(q, entry, lsn, position, size) }
+      insert(q, sent, lsn, position, size)
+    case .moved(let moved): return try move(q, entry, moved, lsn, position, size)
+    case .drawn(let segment, let messages): try draw(q, segment, messages, lsn)
+    case .setAside(let message, let slot, let size): try setAside(q, message, slot, size, lsn)
     case .leased(let message, let slot, let deadline):
       try lease(q, slot, message, deadline, entry.time, lsn)
     case .leaseChanged(let message, let slot, let deadline):
@@ -111,6 +156,7 @@ public struct State: Sendable {
     case .purged: purge(q, before: lsn)
     case .expired(let through): expire(q, through)
     }
+    return nil
   }
 
   private mutating func create(
@@ -125,7 +171,13 @@ public struct State: Sendable {
       throw RecordError(description: "LSN \(lsn) creates a queue with the number \(id.value)")
     }
     nextQueue = id.value &+ 1
-    let queue = Queue(id: id, name: name, settings: settings, at: entry.time)
+    add(Queue(id: id, name: name, settings: settings, at: entry.time))
+  }
+
+  /// Gives a queue whose number and name are new a place.
+  mutating func add(_ queue: Queue) {
+    let id = queue.id
+    let name = queue.name
     if let q = freePlaces.popLast() {
       table[q] = queue
       places[id.value] = q
@@ -142,6 +194,12 @@ public struct State: Sendable {
     _ q: Int, _ settings: QueueSettings, _ at: Timestamp
   ) {
     let oldRetention = table[q].retentionMilliseconds
+    // What has expired must not come back when the retention grows, parked messages included.
+    let (end, overflow) = time.milliseconds.subtractingReportingOverflow(oldRetention)
+    if !overflow, end > 0 {
+      let second = UInt32(clamping: end / 1000)
+      table[q].expiredThrough = max(table[q].expiredThrough, second)
+    }
     table[q].settings = settings
     table[q].visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
     table[q].retentionMilliseconds = settings.retention.wholeMilliseconds
@@ -165,6 +223,7 @@ public struct State: Sendable {
   }
 
   private mutating func remove(_ q: Int) {
+    dropRuns(q, through: .max)
     let queue = table[q]
     bury(queue.ready, count: queue.counts.total)
     bury(queue.active, count: 0)
@@ -178,6 +237,7 @@ public struct State: Sendable {
   }
 
   private mutating func purge(_ q: Int, before lsn: UInt64) {
+    dropRuns(q, through: .max)
     bury(table[q].ready, count: table[q].counts.total)
     bury(table[q].active, count: 0)
     table[q].ready = SlotList()
@@ -188,14 +248,15 @@ public struct State: Sendable {
   }
 
   private mutating func insert(
-    _ q: Int, _ sent: Record.Sent, _ lsn: UInt64, _ position: UInt64
+    _ q: Int, _ sent: Record.Sent, _ lsn: UInt64, _ position: UInt64, _ size: Int
   ) {
     let index = slab.allocate()
     slab[index].position = position
     slab[index].message = lsn
+    slab[index].size = size
     // The record's time, or a later one before it: retention relies on sends in the order of time.
-    let seconds = (time.milliseconds.clamped(to: 0...Int64(UInt32.max) * 1000 - 999) + 999) / 1000
-    slab[index].sentSecond = UInt32(truncatingIfNeeded: seconds)
+    slab[index].sentSecond = time.secondRoundedUp
+    reside(slab[index].segment, 1, slab[index].size)
     if let visibleAt = sent.visibleAt, visibleAt > time {
       let activity = allocateActivity(slot: index, queue: table[q].id.value)
       activities[Int(activity)].deadline = visibleAt.milliseconds
@@ -267,6 +328,7 @@ public struct State: Sendable {
   }
 
   private mutating func expire(_ q: Int, _ through: UInt64) {
+    dropRuns(q, through: through)
     while table[q].ready.head != Slab.none, slab[table[q].ready.head].message <= through {
       removeMessage(table[q].ready.head)
     }
@@ -275,7 +337,7 @@ public struct State: Sendable {
     }
   }
 
-  private func check(
+  func check(
     _ q: Int, _ index: UInt32, _ message: UInt64, _ lsn: UInt64
   ) throws(RecordError) {
     guard isLive(q, slot: index, message: message) else {
@@ -321,7 +383,7 @@ public struct State: Sendable {
     timers.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
   }
 
-  private mutating func setTimer(_ activity: UInt32) {
+  mutating func setTimer(_ activity: UInt32) {
     var end = activities[Int(activity)].deadline
     // A lease does not outlive its message's retention.
     if let q = places[activities[Int(activity)].queue] {
@@ -332,15 +394,13 @@ public struct State: Sendable {
 
   /// When the message's retention ends, in milliseconds.
   func retentionEnd(_ index: UInt32, _ queue: borrowing Queue) -> Int64 {
-    let (end, overflow) = (Int64(slab[index].sentSecond) * 1000)
-      .addingReportingOverflow(queue.retentionMilliseconds)
-    return overflow ? .max : end
+    queue.retentionEnd(sentSecond: slab[index].sentSecond)
   }
 
   // MARK: Expiry times
 
   /// Makes sure that `expiries` knows of the queue, in time for its oldest visible message (I6).
-  private mutating func awaitExpiry(_ q: Int) {
+  mutating func awaitExpiry(_ q: Int) {
     guard let time = oldestExpiry(q) else { return }
     let key = UInt64(clamping: time)
     if let known = expiries.key(of: UInt32(q), expiryPlaces), known <= key { return }
@@ -350,7 +410,11 @@ public struct State: Sendable {
   /// When the oldest message that nobody holds expires; nil when there is none.
   func oldestExpiry(_ q: Int) -> Int64? {
     var end: Int64?
-    if !table[q].ready.isEmpty { end = retentionEnd(table[q].ready.head, table[q]) }
+    if !table[q].ready.isEmpty {
+      end = retentionEnd(table[q].ready.head, table[q])
+    } else if let run = table[q].runs.first {
+      end = table[q].retentionEnd(sentSecond: run.newestSecond)
+    }
     if let first = table[q].returned.first {
       end = min(end ?? .max, retentionEnd(activities[Int(first.item)].slot, table[q]))
     }
@@ -382,7 +446,7 @@ public struct State: Sendable {
   }
 
   /// Takes a live message out of every structure and frees its place.
-  private mutating func removeMessage(_ index: UInt32) {
+  mutating func removeMessage(_ index: UInt32) {
     switch slab[index].state {
     case .free: return
     case .ready:
@@ -400,9 +464,14 @@ public struct State: Sendable {
         table[q].counts.visible -= 1
         table[q].returned.remove(activity, &returnedPlaces)
       }
-      freeActivity(activity)
+      free(activity: activity)
     }
-    slab.free(index)
+    free(slot: index)
+  }
+
+  private mutating func free(slot: UInt32) {
+    reside(slab[slot].segment, -1, -slab[slot].size)
+    slab.free(slot)
   }
 
   /// Takes an activity out of its queue's `returned` for the length of a look at what is behind it.
@@ -425,17 +494,19 @@ public struct State: Sendable {
     var left = Self.freedPerRecord
     while left > 0, let index = dying.last {
       let next = slab[index].next
-      if slab[index].state != .ready { freeActivity(slab[index].link) }
-      slab.free(index)
+      if slab[index].state != .ready { free(activity: slab[index].link) }
+      free(slot: index)
       if next == Slab.none { dying.removeLast() } else { dying[dying.count - 1] = next }
       left -= 1
       dyingCount -= 1
     }
   }
 
-  private mutating func allocateActivity(slot: UInt32, queue: UInt32) -> UInt32 {
+  mutating func allocateActivity(slot: UInt32, queue: UInt32) -> UInt32 {
     let fresh = Activity(slot: slot, queue: queue)
-    if let activity = freeActivities.popLast() {
+    let activity = freeActivity
+    guard activity == Slab.none else {
+      freeActivity = activities[Int(activity)].slot
       activities[Int(activity)] = fresh
       return activity
     }
@@ -445,10 +516,11 @@ public struct State: Sendable {
     return UInt32(activities.count - 1)
   }
 
-  private mutating func freeActivity(_ activity: UInt32) {
+  private mutating func free(activity: UInt32) {
     timers.remove(activity, &timerPlaces)
     returnedPlaces[Int(activity)] = IndexedHeap.absent
-    freeActivities.append(activity)
+    activities[Int(activity)].slot = freeActivity
+    freeActivity = activity
   }
 
   private func namePlace(_ name: String) -> Int {
@@ -464,10 +536,19 @@ public struct State: Sendable {
   public var queueCount: Int { places.count }
 
   /// Messages of all queues.
-  public var liveCount: Int { slab.count - dyingCount }
+  public var liveCount: Int { slab.count - dyingCount + parkedCount }
 
-  /// Messages in memory, dying ones included.
+  /// Messages in memory, those included that wait to be freed.
   public var messageCount: Int { slab.count }
+}
+
+extension Timestamp {
+  /// Whole seconds since 1970, held at the ends of the range.
+  var secondRoundedUp: UInt32 {
+    UInt32(
+      truncatingIfNeeded: (milliseconds.clamped(to: 0...Int64(UInt32.max) * 1000 - 999) + 999)
+        / 1000)
+  }
 }
 
 extension Comparable {

@@ -31,9 +31,9 @@ public struct LogPosition: Hashable, Sendable {
 }
 
 public enum LogFormat {
-  /// What is written. Version 1 is read, too: see `Docs/format.md` for what differs.
-  public static let version: UInt8 = 2
-  static func isKnown(version: UInt32) -> Bool { version == 1 || version == 2 }
+  /// What is written. Older versions are read, too: see `Docs/format.md` for what differs.
+  public static let version: UInt8 = 3
+  static func isKnown(version: UInt32) -> Bool { (1...3).contains(version) }
   /// The unit that a device is assumed to tear: no write touches a sector that holds bytes an
   /// earlier sync made durable.
   public static let sectorSize = 4096
@@ -53,6 +53,8 @@ public enum LogFormat {
   /// seal may have given out some that no disk knows of, and leases carry them. Far more than fit
   /// between two syncs.
   public static let lostLSNs = 1 << 28
+  /// Segments have lower ordinals; state keeps them in 28 bits.
+  static let endOfOrdinals: UInt32 = 1 << 28
   /// Larger ones are damage. State keeps LSNs in 56 bits; that is 2^28 recoveries.
   static let maximumLSN = LSN(1 << 56)
   /// No segment begins here or behind: its own LSNs and those a recovery leaves out must fit.
@@ -67,6 +69,8 @@ public enum LogFormat {
   static let frameMagic: UInt32 = 0x4d52_4650  // "PFRM"
   static let segmentMagic: UInt64 = 0x4745_534b_4353_4e50  // "PNSCKSEG"
   static let storeMagic: UInt64 = 0x524f_5453_4b53_4e50  // "PNSKSTOR"
+  static let checkpointMagic: UInt64 = 0x5450_4b43_4b53_4e50  // "PNSKCKPT"
+  static let indexMagic: UInt64 = 0x5844_4e49_4b53_4e50  // "PNSKINDX"
   static let headMagic: UInt64 = 0x4441_4548_4b53_4e50  // "PNSKHEAD"
 }
 
@@ -401,15 +405,27 @@ public enum StoreFileName {
   /// The same, not complete.
   public static let partialSuffix = ".partial"
   public static let evidenceMark = ".torn-"
+  public static let damagedMark = ".damaged-"
+  public static let checkpointSuffix = ".checkpoint"
+  public static let indexSuffix = ".index"
+  /// Behind the name of a checkpoint that cannot be used.
+  public static let damagedSuffix = ".damaged"
 
   public static func segment(_ first: LSN) -> String { StoreID.hex(first.value) + segmentSuffix }
 
+  public static func checkpoint(_ lsn: LSN) -> String {
+    StoreID.hex(lsn.value) + checkpointSuffix
+  }
+  public static func index(_ first: LSN) -> String { StoreID.hex(first.value) + indexSuffix }
+
   enum Kind {
     case segment
+    case checkpoint
+    case index
     case prepared
     /// Half made; of no use after a crash.
     case partial
-    /// The lock, the store file, evidence, and what file systems put there.
+    /// The lock, the store file, `HEAD`, evidence, and what file systems put there.
     case other
     case unknown
   }
@@ -418,12 +434,15 @@ public enum StoreFileName {
   /// file is never taken for a leftover.
   static func kind(of name: String) -> Kind {
     if firstLSN(of: name) != nil { return .segment }
+    if isNumbered(name, checkpointSuffix) { return .checkpoint }
+    if isNumbered(name, indexSuffix) { return .index }
     if isNumbered(name, preparedSuffix) { return .prepared }
     if isNumbered(name, partialSuffix) || name == newStore { return .partial }
     if [lock, store, head, "lost+found"].contains(name) { return .other }
+    if isNumbered(name, checkpointSuffix + damagedSuffix) { return .other }
     let segment = 16 + segmentSuffix.utf8.count
     let isEvidence =
-      name.dropFirst(segment).hasPrefix(evidenceMark)
+      [evidenceMark, damagedMark].contains { name.dropFirst(segment).hasPrefix($0) }
       && firstLSN(of: String(name.prefix(segment))) != nil
     return isEvidence ? .other : .unknown
   }

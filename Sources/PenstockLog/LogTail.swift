@@ -243,6 +243,14 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     isShortOfSpace = false
   }
 
+  /// Counts a prepared segment less, whose space is needed for something else; false when none is
+  /// left over.
+  public mutating func giveUpPrepared() -> Bool {
+    guard preparedAhead > 1 else { return false }
+    preparedAhead -= 1
+    return true
+  }
+
   private mutating func newBatch() -> Batch {
     let buffer = spare.popLast() ?? CommitBuffer(capacity: 128 << 10)
     buffer.putZeros(LogFormat.frameHeaderSize)

@@ -4,24 +4,102 @@ internal import PenstockSystem
 // Reading the segments: the decision table of `Docs/format.md`, row by row.
 
 extension Recovery {
-  /// Reads every segment in order and hands each record to `replay`.
+  /// Reads every segment behind the checkpoint in order and hands each record to `replay`.
   mutating func replaySegments(
     of store: StoreFile,
     _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
-    for (index, name) in segmentNames.enumerated() {
+    let first = end.lastLSN.advanced(by: 1)
+    for name in segmentNames {
+      let isNewest = name == segmentNames.last
       let file: any File
       let reader: SegmentReader
       do throws(SystemError) {
-        let isNewest = index == segmentNames.count - 1
         file = try fileSystem.open(path(name), isNewest ? .readWrite : .readOnly)
         // Bytes that only the page cache holds must not be acted on (L3).
         if isNewest { try file.sync() }
         reader = SegmentReader(file, size: Int(clamping: try file.size()))
       } catch { throw .system(error) }
-      try replaySegment(
-        name, file, reader, store: store, isNewest: index == segmentNames.count - 1, replay)
+      if StoreFileName.firstLSN(of: name).map({ $0 < first }) ?? false, report.checkpoint != nil {
+        try surveySegment(name, reader, store: store.store)
+      } else {
+        try replaySegment(name, file, reader, store: store, isNewest: isNewest, replay)
+      }
       do throws(SystemError) { try file.close() } catch { throw .system(error) }
+    }
+    guard end.nextOrdinal < LogFormat.endOfOrdinals, end.lastLSN >= first || first == LSN(1) else {
+      throw .corrupted(
+        .init(
+          file: StoreFileName.segment(first), offset: 0, lsn: first,
+          reason: "the segment that the checkpoint goes on with is missing"))
+    }
+    try removeStaleIndexes()
+  }
+
+  /// Takes up a segment before the checkpoint. It holds bodies alone, which are verified when they
+  /// are read; some of these segments may have been removed.
+  private mutating func surveySegment(
+    _ name: String, _ reader: SegmentReader, store: StoreID
+  ) throws(LogError) {
+    let header = try readHeader(name, reader, store: store)
+    guard header.ordinal < end.nextOrdinal, end.segments[header.ordinal] == nil else {
+      throw .corrupted(
+        .init(
+          file: name, offset: 0, lsn: header.firstLSN,
+          reason: "the segment's place in the log is another's"))
+    }
+    end.segments[header.ordinal] = SegmentInfo(
+      firstLSN: header.firstLSN, previous: header.previous, bytes: UInt64(reader.size))
+    report.segments += 1
+    report.bytes += UInt64(reader.size)
+  }
+
+  /// Indexes of segments that were removed; a crash left them.
+  private func removeStaleIndexes() throws(LogError) {
+    let needed = Set(end.segments.values.map { StoreFileName.index($0.firstLSN) })
+    do throws(SystemError) {
+      for name in indexNames where !needed.contains(name) { try fileSystem.remove(path(name)) }
+    } catch { throw .system(error) }
+  }
+
+  // MARK: Checkpoints
+
+  /// Takes the newest checkpoint that can be used, and verifies the one before it.
+  ///
+  /// One that is damaged is renamed, so that it is no candidate again and stays as evidence. None
+  /// is needed to know what was acknowledged as long as every segment is there.
+  mutating func restoreCheckpoint(
+    of store: StoreFile, _ restore: (RawSpan) -> String?
+  ) throws(LogError) {
+    for name in checkpointNames.reversed() {
+      do throws(SystemError) {
+        guard end.checkpoints.count < 2 else {
+          try fileSystem.remove(path(name))
+          continue
+        }
+        let checkpoint = try Checkpoint.read(path(name), fileSystem)
+        guard let checkpoint, checkpoint.header.store == store.store,
+          StoreFileName.checkpoint(checkpoint.header.lsn) == name,
+          end.checkpoints.isEmpty ? checkpoint.body.withRaw({ restore($0) }) == nil : true
+        else {
+          let aside = name + StoreFileName.damagedSuffix
+          try fileSystem.rename(path(name), to: path(aside))
+          report.damagedCheckpoints.append(aside)
+          continue
+        }
+        let header = checkpoint.header
+        if end.checkpoints.isEmpty {
+          report.checkpoint = header.lsn
+          report.lastLSN = header.lsn
+          end.lastLSN = LSN(header.firstLSN.value - 1)
+          end.nextOrdinal = header.ordinal
+          end.chain = header.previous
+        }
+        end.checkpoints.insert(
+          KeptCheckpoint(
+            lsn: header.lsn, ordinal: header.ordinal,
+            bytes: UInt64(checkpoint.body.count + CheckpointHeader.size)), at: 0)
+      } catch { throw .system(error) }
     }
   }
 
@@ -30,11 +108,21 @@ extension Recovery {
     isNewest: Bool, _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
     let header = try readHeader(name, reader, store: store.store)
-    let expectedFirst = end.firstLSNs.isEmpty ? LSN(1) : end.lastLSN.advanced(by: 1)
+    let expected = end.lastLSN.advanced(by: 1)
+    guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
+      throw refused(
+        name, expected == LSN(1) && !checkpointsMissing.isEmpty
+          ? checkpointsMissing
+          : "a segment is missing before this one: LSN \(expected) was expected")
+    }
+    guard header.previous == end.chain else {
+      throw refused(name, "the segment does not continue the one before it")
+    }
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: header.ordinal, chain: header.checksum,
-      nextLSN: expectedFirst, trusts: isNewest && plantedBug == .trustsTheTail)
-    end.firstLSNs.append(header.firstLSN)
+      nextLSN: expected, trusts: isNewest && plantedBug == .trustsTheTail)
+    end.segments[header.ordinal] = SegmentInfo(
+      firstLSN: header.firstLSN, previous: header.previous, bytes: UInt64(reader.size))
     end.nextOrdinal = header.ordinal &+ 1
     report.segments += 1
     let fault = try scan.step(reader, replay)
@@ -73,7 +161,10 @@ extension Recovery {
       } catch { throw .system(error) }
     }
     if scan.isSealed, isNewest { report.end = wasCreated ? .created : .sealed }
+    if scan.isSealed { end.segments[header.ordinal]?.bytes = UInt64(scan.offset) }
     report.records += scan.records
+    report.replayedSegments += 1
+    report.replayedBytes += UInt64(scan.offset)
     report.bytes += UInt64(reader.size)
     end.chain = scan.chain
     if scan.records > 0 { report.lastLSN = LSN(scan.nextLSN.value - 1) }
@@ -83,10 +174,6 @@ extension Recovery {
   private func readHeader(
     _ name: String, _ reader: SegmentReader, store: StoreID
   ) throws(LogError) -> SegmentHeader {
-    func refused(_ reason: String) -> LogError {
-      let lsn = StoreFileName.firstLSN(of: name)
-      return .corrupted(.init(file: name, offset: 0, lsn: lsn, reason: reason))
-    }
     try reader.load(at: 0, LogFormat.segmentHeaderSize)
     let header: SegmentHeader
     do throws(SegmentHeader.Failure) {
@@ -94,27 +181,32 @@ extension Recovery {
     } catch {
       switch error {
       case .version(let version): throw .unsupportedVersion(file: path(name), version: version)
-      case .damaged: throw refused("the segment header is damaged")
+      case .damaged: throw refused(name, "the segment header is damaged")
       }
     }
-    let expected = end.firstLSNs.isEmpty ? LSN(1) : end.lastLSN.advanced(by: 1)
-    guard header.store == store else { throw refused("the segment belongs to another store") }
+    guard header.store == store else { throw refused(name, "the segment belongs to another store") }
     guard StoreFileName.firstLSN(of: name) == header.firstLSN else {
-      throw refused("the segment's name and header disagree")
-    }
-    guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
-      throw refused("a segment is missing before this one: LSN \(expected) was expected")
+      throw refused(name, "the segment's name and header disagree")
     }
     guard header.firstLSN < LogFormat.endOfFirstLSNs else {
-      throw refused("its LSN is out of range")
-    }
-    guard header.previous == end.chain else {
-      throw refused("the segment does not continue the one before it")
+      throw refused(name, "its LSN is out of range")
     }
     guard reader.size <= LogFormat.maximumSegmentSize else {
-      throw refused("the file is too large")
+      throw refused(name, "the file is too large")
     }
     return header
+  }
+
+  private func refused(_ name: String, _ reason: String) -> LogError {
+    .corrupted(.init(file: name, offset: 0, lsn: StoreFileName.firstLSN(of: name), reason: reason))
+  }
+
+  /// Why the log cannot begin with its first record, when checkpoints there were.
+  private var checkpointsMissing: String {
+    report.damagedCheckpoints.isEmpty && checkpointNames.isEmpty
+      ? ""
+      : "the log's beginning is behind checkpoints, and none of them can be read; "
+        + "`penstock salvage` shows what the segments hold"
   }
 
   /// Decides what the first bad frame of the newest segment means, and ends the segment there.

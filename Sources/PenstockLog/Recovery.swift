@@ -18,8 +18,16 @@ public struct LogRecovery: Sendable {
   }
 
   public var end = End.created
+  /// The checkpoint that replay went on from; nil when it began with the first record.
+  public var checkpoint: LSN?
+  /// Checkpoints that were damaged and were set aside, by their new names.
+  public var damagedCheckpoints: [String] = []
   public var segments = 0
+  /// Records behind the checkpoint.
   public var records: UInt64 = 0
+  /// Segments behind the checkpoint, and their bytes.
+  public var replayedSegments = 0
+  public var replayedBytes: UInt64 = 0
   /// Bytes of all segments.
   public var bytes: UInt64 = 0
   /// LSN of the last record.
@@ -40,8 +48,8 @@ struct RecoveredEnd {
   /// The last LSN that may have been given out; the next one follows.
   var lastLSN = LSN(0)
   var nextOrdinal: UInt32 = 0
-  var firstOrdinal: UInt32 = 0
-  var firstLSNs: [LSN] = []
+  var segments: [UInt32: SegmentInfo] = [:]
+  var checkpoints: [KeptCheckpoint] = []
   var prepared: [String] = []
   var head: (any File)?
   /// The slot of `HEAD` to write next: not the newest.
@@ -79,16 +87,20 @@ extension SegmentedLog {
     public var recovery: LogRecovery
   }
 
-  /// Opens or creates the log in `directory` and reads every record, oldest first.
+  /// Opens or creates the log in `directory` and reads every record behind the newest checkpoint
+  /// that can be used, oldest first.
   ///
-  /// - Parameter replay: takes each record's payload; an error from it ends the opening.
+  /// - Parameters:
+  ///   - restore: takes the state in a checkpoint, or says why it is none. Without it checkpoints
+  ///     are not used, and a log whose beginning was removed is refused.
+  ///   - replay: takes each record's payload; an error from it ends the opening.
   /// - Durability: on return everything that was replayed is durable.
   /// - Throws: see `LogError`. After an error nothing that was acknowledged has been changed.
-  /// - Complexity: reads all segments.
+  /// - Complexity: reads the segments behind the checkpoint, and the headers of those before it.
   /// - Source: storage-lessons L3, L4, L7, L8; the table is in `Docs/format.md`.
   public static func open(
     directory: String, options: LogOptions = LogOptions(), fileSystem: any FileSystem,
-    random: any RandomSource, clock: any SystemClock,
+    random: any RandomSource, clock: any SystemClock, restore: ((RawSpan) -> String?)? = nil,
     replay: (Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) -> Opened {
     try options.validated()
@@ -113,6 +125,7 @@ extension SegmentedLog {
       segmentSize: options.segmentSize, plantedBug: options.plantedBug)
     do throws(LogError) {
       let storeFile = try recovery.openStoreFile(createdAt: clock.wallMilliseconds())
+      if let restore { try recovery.restoreCheckpoint(of: storeFile, restore) }
       try recovery.replaySegments(of: storeFile, replay)
       guard recovery.end.lastLSN < LogFormat.endOfFirstLSNs else {
         throw .corrupted(
@@ -152,6 +165,8 @@ struct Recovery {
   private(set) var segmentNames: [String] = []
   private(set) var wasCreated = false
   private var leftovers: [String] = []
+  private(set) var checkpointNames: [String] = []
+  private(set) var indexNames: [String] = []
 
   init(
     directory: String, fileSystem: any FileSystem, random: any RandomSource, segmentSize: Int,
@@ -183,6 +198,8 @@ struct Recovery {
       for name in try fileSystem.list(directory) {
         switch StoreFileName.kind(of: name) {
         case .segment: segmentNames.append(name)
+        case .checkpoint: checkpointNames.append(name)
+        case .index: indexNames.append(name)
         case .prepared where try fileSystem.status(path(name))?.size == UInt64(segmentSize):
           end.prepared.append(name)
         case .prepared, .partial: leftovers.append(name)
@@ -289,6 +306,12 @@ struct Recovery {
             file: name, offset: 0, lsn: nil,
             reason: "the directory holds segments in use, but the file STORE is missing"))
       }
+    }
+    if let name = checkpointNames.first {
+      throw .corrupted(
+        .init(
+          file: name, offset: 0, lsn: nil,
+          reason: "the directory holds a checkpoint, but the file STORE is missing"))
     }
     if let begun = try headWithoutStore()?.ordinal, begun > 0 {
       throw .corrupted(

@@ -16,7 +16,7 @@ public final class SegmentedLog: Sendable {
   let segmentSize: Int
   let random: any RandomSource
   private let writer: Mutex<Writer>
-  private let catalog: Mutex<Catalog>
+  let catalog: Mutex<Catalog>
   private let lock: any FileLock
 
   private struct Writer {
@@ -40,14 +40,28 @@ public final class SegmentedLog: Sendable {
     let scratch = CommitBuffer(capacity: 2 * LogFormat.segmentHeaderSize)
   }
 
-  private struct Catalog {
-    /// First LSN of each segment, by ordinal from `firstOrdinal` on.
-    var firstLSNs: [LSN]
-    var firstOrdinal: UInt32
+  struct Catalog {
+    var segments: [UInt32: SegmentInfo]
+    /// Valid checkpoints, oldest first; two at most.
+    var checkpoints: [KeptCheckpoint]
     /// Files open for reading; at most `openFileLimit`.
     var files: [UInt32: any File] = [:]
+    var indexes: [UInt32: SegmentIndexFile] = [:]
     var prepared: Deque<String> = Deque()
-    var preparedNames: UInt64 = 0
+    private var numbers: UInt64
+
+    init(_ recovered: RecoveredEnd, numbers: UInt64) {
+      segments = recovered.segments
+      checkpoints = recovered.checkpoints
+      self.numbers = numbers
+      for name in recovered.prepared { prepared.append(name) }
+    }
+
+    /// For the name of a file that is being made.
+    mutating func nextNumber() -> UInt64 {
+      numbers &+= 1
+      return numbers
+    }
   }
 
   static let openFileLimit = 64
@@ -68,10 +82,7 @@ public final class SegmentedLog: Sendable {
         file: nil, segment: recovered.nextOrdinal &- 1, chain: recovered.chain,
         lastLSN: recovered.lastLSN, alignedLSN: recovered.lastLSN,
         durableLSN: recovered.lastLSN, head: recovered.head, headSlot: recovered.headSlot))
-    var catalog = Catalog(firstLSNs: recovered.firstLSNs, firstOrdinal: recovered.firstOrdinal)
-    for name in recovered.prepared { catalog.prepared.append(name) }
-    catalog.preparedNames = random.next()
-    self.catalog = Mutex(catalog)
+    catalog = Mutex(Catalog(recovered, numbers: random.next()))
   }
 
   public var preparedCount: Int { catalog.withLock { $0.prepared.count } }
@@ -142,7 +153,11 @@ public final class SegmentedLog: Sendable {
       records: writer.records, previous: writer.chain, scratch: writer.scratch)
     try file.close()
     writer.file = nil
+    let size = UInt64(roundUp(writer.end + Self.sealLength, to: LogFormat.sectorSize))
+    catalog.withLock { $0.segments[writer.segment]?.bytes = size }
   }
+
+  private static let sealLength = LogFormat.frameHeaderSize + 24
 
   /// Writes a seal frame at `end`, syncs, cuts the file behind it and syncs. Returns the chain
   /// value.
@@ -155,7 +170,7 @@ public final class SegmentedLog: Sendable {
     _ file: any File, at end: Int, salt: UInt64, lastLSN: LSN, givenOut: LSN, records: UInt64,
     previous: UInt32, scratch: CommitBuffer
   ) throws(SystemError) -> UInt32 {
-    let length = LogFormat.frameHeaderSize + 24
+    let length = sealLength
     let size = roundUp(end + length, to: LogFormat.sectorSize)
     scratch.removeAll()
     scratch.putZeros(LogFormat.frameHeaderSize)
@@ -189,6 +204,7 @@ public final class SegmentedLog: Sendable {
     let file = try fileSystem.open(path(source), .readWrite)
     writer.salt = random.next()
     writer.scratch.removeAll()
+    let previous = writer.chain
     let header = SegmentHeader(
       store: storeFile.store, salt: writer.salt, firstLSN: batch.firstLSN, ordinal: batch.segment,
       previous: writer.chain, capacity: UInt32(segmentSize))
@@ -206,10 +222,9 @@ public final class SegmentedLog: Sendable {
     writer.segment = batch.segment
     writer.end = LogFormat.segmentHeaderSize
     writer.records = 0
-    catalog.withLock {
-      if $0.firstLSNs.isEmpty { $0.firstOrdinal = batch.segment }
-      $0.firstLSNs.append(batch.firstLSN)
-    }
+    let info = SegmentInfo(
+      firstLSN: batch.firstLSN, previous: previous, bytes: UInt64(segmentSize))
+    catalog.withLock { $0.segments[batch.segment] = info }
   }
 
   /// Writes a slot of `HEAD` and makes it durable.
@@ -241,10 +256,7 @@ public final class SegmentedLog: Sendable {
   /// - Parameter isCancelled: asked between chunks; when true the file is removed and false
   ///   returned.
   public func prepareSegment(isCancelled: () -> Bool) throws(SystemError) -> Bool {
-    let number = catalog.withLock {
-      $0.preparedNames &+= 1
-      return $0.preparedNames
-    }
+    let number = catalog.withLock { $0.nextNumber() }
     let name = StoreID.hex(number)
     let partial = path(name + StoreFileName.partialSuffix)
     let file = try fileSystem.open(partial, .create)
@@ -344,14 +356,13 @@ public final class SegmentedLog: Sendable {
     do throws(SystemError) { return try file.size() } catch { throw .system(error) }
   }
 
-  private func file(_ segment: UInt32) throws(LogError) -> (any File, String) {
+  func file(_ segment: UInt32) throws(LogError) -> (any File, String) {
     do throws(SystemError) {
       return try catalog.withLock { (catalog) throws(SystemError) in
-        let index = Int(segment) - Int(catalog.firstOrdinal)
-        guard catalog.firstLSNs.indices.contains(index) else {
+        guard let info = catalog.segments[segment] else {
           throw SystemError(call: "open", path: "segment \(segment)", errno: 2)
         }
-        let name = StoreFileName.segment(catalog.firstLSNs[index])
+        let name = StoreFileName.segment(info.firstLSN)
         if let file = catalog.files[segment] { return (file, name) }
         let file = try fileSystem.open(path(name), .readOnly)
         if catalog.files.count >= Self.openFileLimit, let oldest = catalog.files.keys.min() {
@@ -367,9 +378,12 @@ public final class SegmentedLog: Sendable {
 
   /// Ends use of the directory. The log must be sealed or failed.
   public func close() {
-    catalog.withLock { $0.files.removeAll() }
+    catalog.withLock {
+      $0.files.removeAll()
+      $0.indexes.removeAll()
+    }
     lock.release()
   }
 
-  private func path(_ name: String) -> String { directory + "/" + name }
+  func path(_ name: String) -> String { directory + "/" + name }
 }

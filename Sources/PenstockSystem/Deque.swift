@@ -28,6 +28,16 @@ public struct Deque<Element> {
     return element
   }
 
+  public mutating func popLast() -> Element? {
+    guard head < elements.count else { return nil }
+    let element = elements.removeLast()
+    if head == elements.count {
+      elements.removeAll()
+      head = 0
+    }
+    return element
+  }
+
   /// Takes everything out, in order.
   public mutating func removeAll() -> [Element] {
     let all = elements[head...].compactMap { $0 }

@@ -9,7 +9,7 @@ import Testing
     let random = StableRandom(seed: UInt64(seed))
     let items = 1 + random.below(60)
     var heap = IndexedHeap()
-    var places = [UInt32](repeating: IndexedHeap.absent, count: items)
+    var places = absentPlaces(items)
     var keys: [UInt32: UInt64] = [:]
     for _ in 0..<600 {
       let item = UInt32(random.below(items))
@@ -30,7 +30,7 @@ import Testing
       #expect(heap.first?.item == least?.key)
       #expect(heap.first?.key == least?.value)
       #expect(heap.count == keys.count)
-      for item in places.indices {
+      for item in 0..<places.count {
         let place = places[item]
         if keys[UInt32(item)] == nil {
           #expect(place == IndexedHeap.absent)
@@ -50,11 +50,17 @@ import Testing
 
   @Test func removingWhatIsNotThereChangesNothing() {
     var heap = IndexedHeap()
-    var places = [UInt32](repeating: IndexedHeap.absent, count: 2)
+    var places = absentPlaces(2)
     heap.remove(0, &places)
     heap.insert(1, key: 5, &places)
     heap.remove(0, &places)
     #expect(heap.count == 1)
     #expect(heap.first?.item == 1)
   }
+}
+
+private func absentPlaces(_ count: Int) -> Blocks<UInt32> {
+  var places = Blocks<UInt32>()
+  for _ in 0..<count { places.append(IndexedHeap.absent) }
+  return places
 }

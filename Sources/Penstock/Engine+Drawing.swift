@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+internal import Synchronization
+
+// Waiting messages come from their segments into memory ahead of need. The reader finds where they
+// stand, a record says that they were drawn: so every start gives them the slots they had.
+
+extension Engine {
+  /// Lets the reader fetch waiting messages when few are left in memory.
+  func requestDraw(
+    for queue: QueueID, _ shared: inout Shared, _ actions: inout Actions
+  ) {
+    guard !shared.drawing.contains(queue),
+      let draw = shared.state.decideDraw(queue)
+    else { return }
+    shared.drawing.insert(queue)
+    actions.reads.append(.draw(draw))
+  }
+
+  /// Finds where the messages of a draw stand and takes them into memory.
+  func draw(_ draw: State.Draw) {
+    var found: [WaitingMessage] = []
+    var failure: PenstockError?
+    do throws(LogError) {
+      found = try waiting(draw)
+      if found.isEmpty {
+        failure = PenstockError(
+          .corrupted,
+          "segment number \(draw.segment) does not hold the messages that wait there, from LSN "
+            + "\(draw.first) to \(draw.last)")
+      }
+    } catch {
+      failure = PenstockError(error)
+    }
+    let messages = found
+    critical { shared, actions in
+      guard let failure else {
+        let attempt: Attempt = { engine, shared, actions in
+          engine.finish(draw, messages, &shared, &actions)
+        }
+        if !attempt(self, &shared, &actions) { shared.drainsWaitingForRoom.append(attempt) }
+        return
+      }
+      shared.drawing.remove(draw.queue)
+      // The run may be another by now: then the failure says nothing.
+      guard shared.state.decideDraw(draw.queue) == draw else {
+        requestDraw(for: draw.queue, &shared, &actions)
+        return
+      }
+      options.log?(failure.description)
+      answerAll(on: draw.queue, with: failure, &shared, &actions)
+    }
+  }
+
+  private func answerAll(
+    on queue: QueueID, with error: PenstockError, _ shared: inout Shared, _ actions: inout Actions
+  ) {
+    for waiter in shared.waiters.removeAll(on: queue) {
+      actions.call(waiter.completion, .failure(error))
+    }
+  }
+
+  /// Logs a draw and serves those who waited for it; false when there is no room yet.
+  private func finish(
+    _ draw: State.Draw, _ messages: [WaitingMessage], _ shared: inout Shared,
+    _ actions: inout Actions
+  ) -> Bool {
+    if shared.refusal == nil, let entry = shared.state.decideDrawn(draw, messages) {
+      let size = LogFormat.recordSize(payload: entry.payloadSize())
+      switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
+      case .ready: _ = append(entry, synced: false, &shared)
+      case .wait: return false
+      case .full:
+        shared.drawing.remove(draw.queue)
+        answerAll(on: draw.queue, with: .full, &shared, &actions)
+        return true
+      }
+    }
+    shared.drawing.remove(draw.queue)
+    if shared.refusal == nil { requestDraw(for: draw.queue, &shared, &actions) }
+    retryReceives(&shared, &actions)
+    return true
+  }
+
+  // MARK: Indexes
+
+  /// Where waiting messages stand: from memory, from the segment's index, or from the segment.
+  func waiting(_ draw: State.Draw) throws(LogError) -> [WaitingMessage] {
+    func inMemory() -> [SegmentIndex.Entry]? {
+      shared.withLock { shared in
+        shared.indexes[draw.segment]?.entries(
+          queue: draw.queue.value, from: draw.first, through: draw.last, limit: draw.limit)
+      }
+    }
+    var entries = inMemory()
+    if entries == nil {
+      do throws(SystemError) {
+        entries = try log.waiting(
+          in: draw.segment, queue: draw.queue.value, from: draw.first, through: draw.last,
+          limit: draw.limit)
+      } catch {
+        guard error.call == "pread" else { throw .system(error) }
+      }
+    }
+    if entries == nil {
+      let index = try makeIndex(of: draw.segment)
+      // The keeper writes it.
+      shared.withLock { $0.indexes[draw.segment] = index }
+      keeperBell.ring()
+      entries = inMemory()
+    }
+    return (entries ?? []).map {
+      WaitingMessage(
+        message: $0.message, offset: $0.offset, size: $0.size, sentSecond: $0.sentSecond)
+    }
+  }
+
+  private func makeIndex(of segment: UInt32) throws(LogError) -> SegmentIndex {
+    var index = SegmentIndex()
+    try log.scan(segment) { (place, payload) throws(LogError) in
+      do throws(RecordError) {
+        let entry = try Entry(payload)
+        let parked = entry.parked(
+          lsn: place.lsn.value, position: place.position.packed,
+          size: LogFormat.recordSize(payload: payload.byteCount))
+        if let parked { index.append(parked) }
+      } catch {
+        throw .corrupted(
+          .init(
+            file: "segment \(segment)", offset: UInt64(place.position.offset), lsn: place.lsn,
+            reason: error.description))
+      }
+    }
+    return index
+  }
+}
+
+extension SegmentIndex {
+  mutating func append(_ parked: State.Parked) {
+    append(
+      Entry(
+        message: parked.message.message, offset: parked.message.offset, size: parked.message.size,
+        sentSecond: parked.message.sentSecond), queue: parked.queue.value, isCopy: parked.isCopy)
+  }
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+internal import Synchronization
+
+// The keeper: the thread that keeps disk use, memory and the next start small. It writes indexes of
+// sealed segments and checkpoints, removes segments in which nothing lives, moves what lives in
+// mostly dead ones (`Engine+Compaction.swift`), and reads sealed ones for damage.
+
+/// The state at the end of a segment. A copy: the store goes on while it is written.
+struct Snapshot: Sendable {
+  var state: State
+  /// Every record up to this one is in it.
+  var lsn: LSN
+  /// The segment that begins behind it.
+  var ordinal: UInt32
+}
+
+/// What the keeper has under way. Its own thread alone uses it.
+struct Keeper: Sendable {
+  var compaction: Compaction?
+  /// Segments that cannot be compacted: they were read in vain.
+  var unreadable: Set<UInt32> = []
+  /// Dead segments, and the record that must be durable before they are removed.
+  var removal: (segments: [UInt32], lsn: LSN)?
+  /// Bytes of the newest checkpoint.
+  var scrubbed: UInt32?
+  var isShortOfSpace = false
+}
+
+extension Engine {
+  /// How long to wait before something is tried again that had no room or failed.
+  static let keeperRetry: UInt64 = 1_000_000_000
+
+  /// Notes the end of a segment, before the first record of the next one is applied.
+  func segmentEnded(before lsn: LSN, _ next: UInt32, _ shared: inout Shared) {
+    shared.segment = next
+    shared.segmentsSince += 1
+    let newest = log.checkpoints.last
+    // A large state is written less often, so that it costs no more than a quarter of the log.
+    let isDue =
+      shared.loggedSince >= max(options.segmentSize / 2, 4 * Int(newest?.bytes ?? 0))
+      || shared.segmentsSince >= 8 || shared.tail.isShortOfSpace
+    guard isDue, shared.snapshot == nil, lsn > LSN(2) else { return }
+    shared.snapshot = Snapshot(state: shared.state, lsn: LSN(lsn.value - 1), ordinal: next)
+    shared.loggedSince = 0
+    shared.segmentsSince = 0
+  }
+
+  func keeperTurn() -> Rest {
+    if stopping { return .forGood }
+    guard shared.withLock({ if case .running = $0.phase { true } else { false } }) else {
+      return .untilRung
+    }
+    do throws(SystemError) {
+      return try keeper.withLock { (keeper) throws(SystemError) in try keep(&keeper) }
+    } catch {
+      guard error.isOutOfSpace || !["pwrite", "fsync", "fdatasync"].contains(error.call) else {
+        fail("keeping the log", error)
+        return .untilRung
+      }
+      options.log?("keeping the log small has to wait: \(error)")
+      return .atMost(nanoseconds: Self.keeperRetry)
+    }
+  }
+
+  private func keep(_ keeper: inout Keeper) throws(SystemError) -> Rest {
+    if try writeIndexes() { return .none }
+    if try writeCheckpoint() { return .none }
+    if try removeDead(&keeper) { return .none }
+    if let rest = try compact(&keeper) { return rest }
+    return scrub(&keeper)
+  }
+
+  // MARK: Checkpoints
+
+  /// Writes the index of one sealed segment; false when all are written.
+  private func writeIndexes() throws(SystemError) -> Bool {
+    let next = shared.withLock { shared in
+      shared.indexes.keys.filter { $0 < shared.writtenSegment }.min()
+        .flatMap { ordinal in shared.indexes[ordinal].map { (ordinal, $0) } }
+    }
+    guard let (ordinal, index) = next else { return false }
+    do throws(SystemError) { try log.writeIndex(index, of: ordinal) } catch {
+      // It can be made again from the segment, and memory must not grow.
+      guard error.isOutOfSpace else { throw error }
+    }
+    shared.withLock { shared in shared.indexes[ordinal] = nil }
+    return true
+  }
+
+  /// Writes the checkpoint that is due; false when none is.
+  private func writeCheckpoint() throws(SystemError) -> Bool {
+    guard let snapshot = shared.withLock({ $0.snapshot }), log.hasBegun(snapshot.ordinal) else {
+      return false
+    }
+    do throws(SystemError) {
+      try write(snapshot)
+    } catch {
+      guard error.isOutOfSpace else { throw error }
+      // Without it nothing could be removed, so room is made: the older checkpoint goes, then a
+      // segment that was prepared.
+      if try !log.removeOlderCheckpoint() {
+        guard shared.withLock({ $0.tail.giveUpPrepared() }) else { throw error }
+        try log.removePrepared()
+      }
+      return true
+    }
+    shared.withLock { $0.snapshot = nil }
+    return true
+  }
+
+  private func write(_ snapshot: Snapshot) throws(SystemError) {
+    try log.writeCheckpoint(lsn: snapshot.lsn, ordinal: snapshot.ordinal) {
+      (buffer, flush) throws(SystemError) in try snapshot.state.encode(buffer, flush: flush)
+    }
+  }
+
+  // MARK: Removing
+
+  /// Removes segments in which nothing lives; false when there are none.
+  ///
+  /// Crash steps: (1) the records that emptied a segment are durable; (2) its name goes. A crash
+  /// before (2) leaves an empty segment, which is removed later. Both kept checkpoints lie behind
+  /// it, so no replay needs it.
+  private func removeDead(_ keeper: inout Keeper) throws(SystemError) -> Bool {
+    if let removal = keeper.removal {
+      guard shared.withLock({ $0.tail.durableLSN >= removal.lsn }) else { return false }
+      keeper.removal = nil
+      for segment in removal.segments { try log.removeSegment(segment) }
+      if !removal.segments.isEmpty { preparerBell.ring() }
+      return true
+    }
+    let horizon = log.horizon
+    let old = log.segments.keys.filter { $0 < horizon }
+    guard !old.isEmpty else { return false }
+    var lsn: LSN?
+    var dead: [UInt32] = []
+    critical { shared, actions in
+      dead = old.filter { shared.state.residents[$0] == nil }.sorted()
+      guard !dead.isEmpty, shared.refusal == nil else { return }
+      lsn = appendCleared(&shared, &actions)
+    }
+    guard let lsn else { return false }
+    keeper.removal = (dead, lsn)
+    return true
+  }
+
+  /// Logs a record that says nothing, for its sync; the keeper is rung when it is durable.
+  private func appendCleared(_ shared: inout Shared, _ actions: inout Actions) -> LSN? {
+    let entry = Entry(queue: QueueID(0), time: shared.state.time, record: .cleared)
+    guard
+      case .ready = shared.tail.makeRoom(
+        Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
+    else { return nil }
+    let lsn = append(entry, synced: true, &shared)
+    answer(after: lsn, synced: true, &shared, &actions) { _, actions in
+      actions.ringsKeeper = true
+    }
+    return lsn
+  }
+
+  /// Frees memory of messages that were purged, when no other records do; false when there is none.
+  func clearDying() -> Bool {
+    var isDone = true
+    critical { shared, actions in
+      for _ in 0..<64 where shared.state.dyingCount > 0 && shared.refusal == nil {
+        let entry = Entry(queue: QueueID(0), time: shared.state.time, record: .cleared)
+        guard
+          case .ready = shared.tail.makeRoom(
+            Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
+        else { return }
+        _ = append(entry, synced: false, &shared)
+        isDone = false
+      }
+    }
+    return !isDone
+  }
+
+  // MARK: Scrubbing
+
+  /// Verifies one sealed segment after another, at the pace that was asked for.
+  private func scrub(_ keeper: inout Keeper) -> Rest {
+    guard options.scrubBytesPerSecond > 0 else { return .untilRung }
+    let sealed = log.segments.filter { $0.key < shared.withLock { $0.writtenSegment } }
+    let next =
+      sealed.keys.filter { $0 > keeper.scrubbed ?? 0 || keeper.scrubbed == nil }.min()
+      ?? sealed.keys.min()
+    guard let next, let info = sealed[next] else { return .untilRung }
+    keeper.scrubbed = next
+    verify(next)
+    let seconds = Double(info.bytes) / Double(options.scrubBytesPerSecond)
+    return .atMost(nanoseconds: UInt64(min(seconds, 86_400) * 1e9))
+  }
+
+  /// Reads a sealed segment and reports what is damaged in it. Repairs nothing.
+  private func verify(_ segment: UInt32) {
+    do throws(LogError) { try log.scan(segment) { _, _ in } } catch {
+      guard log.hasBegun(segment) else { return }
+      let isNews = shared.withLock { $0.damagedSegments.insert(segment).inserted }
+      if isNews { options.log?("the scrubber found damage: \(error)") }
+    }
+  }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+public import PenstockSystem
+
+// The state as bytes. `Docs/format.md` has the layout. Lists are written in order, slots by number,
+// so that a state that was read gives out the same slots as the one that was written; everything
+// that follows from that (heaps, counts, what lives where) is built anew.
+
+extension State {
+  /// Writes the state in pieces.
+  ///
+  /// - Parameter flush: takes what `buffer` holds, about a megabyte at a time, and empties it.
+  /// - Complexity: O(queues + messages in memory + runs).
+  public func encode<Failure: Error>(
+    _ buffer: CommitBuffer, flush: (CommitBuffer) throws(Failure) -> Void
+  ) throws(Failure) {
+    buffer.put(time.milliseconds)
+    buffer.put(nextQueue)
+    buffer.put(UInt32(slab.capacity))
+    let free = slab.freePlaces
+    buffer.put(UInt32(free.count))
+    buffer.put(UInt32(dyingCount))
+    for (index, place) in free.enumerated() {
+      buffer.put(place)
+      if index & 0xffff == 0xffff { try flush(buffer) }
+    }
+    // In the order in which they will be freed.
+    for head in dying.reversed() {
+      for index in messages(SlotList(head: head)) { encode(slot: index, buffer) }
+      try flush(buffer)
+    }
+    buffer.put(UInt32(places.count))
+    for id in places.keys.sorted() {
+      guard let q = places[id] else { continue }
+      let queue = table[q]
+      buffer.put(id)
+      buffer.put(UInt32(queue.name.utf8.count))
+      buffer.put(Array(queue.name.utf8))
+      queue.settings.encode(into: buffer)
+      buffer.put(queue.createdAt.milliseconds)
+      buffer.put(queue.changedAt.milliseconds)
+      buffer.put(queue.purgedBefore)
+      buffer.put(queue.setAside)
+      buffer.put(queue.expiredThrough)
+      buffer.put(UInt32(queue.runs.count))
+      for (index, run) in queue.runs.enumerated() {
+        buffer.put(run.segment)
+        buffer.put(run.count)
+        buffer.put(run.first)
+        buffer.put(run.last)
+        buffer.put(run.bytes)
+        buffer.put(run.oldestSecond)
+        buffer.put(run.newestSecond)
+        if index & 0xfff == 0xfff { try flush(buffer) }
+      }
+      try encode(queue.ready, buffer, flush)
+      try encode(queue.active, buffer, flush)
+      if buffer.count > 1 << 20 { try flush(buffer) }
+    }
+    try flush(buffer)
+  }
+
+  private func encode<Failure: Error>(
+    _ list: SlotList, _ buffer: CommitBuffer, _ flush: (CommitBuffer) throws(Failure) -> Void
+  ) throws(Failure) {
+    var index = list.head
+    while index != Slab.none {
+      encode(slot: index, buffer)
+      if slab[index].state != .ready {
+        let activity = activities[Int(slab[index].link)]
+        buffer.put(activity.deadline)
+        buffer.put(activity.leasedAt)
+        buffer.put(activity.firstReceivedAt)
+        buffer.put(activity.token)
+        buffer.put(activity.receiveCount)
+      }
+      if buffer.count > 1 << 20 { try flush(buffer) }
+      index = slab[index].next
+    }
+    buffer.put(Slab.none)
+  }
+
+  private func encode(slot index: UInt32, _ buffer: CommitBuffer) {
+    let slot = slab[index]
+    buffer.put(index)
+    buffer.put(slot.words.identity)
+    buffer.put(slot.words.place)
+    buffer.put(slot.sentSecond)
+  }
+
+  // MARK: Reading
+
+  /// Reads what `encode` wrote.
+  ///
+  /// - Throws: when the bytes are no state. They are taken for hostile.
+  public init(_ span: borrowing RawSpan) throws(RecordError) {
+    self.init()
+    do {
+      var cursor = ByteCursor()
+      try decode(&cursor, span)
+      guard cursor.offset == span.byteCount else { throw BytesTooShort() }
+    } catch let error as RecordError {
+      throw error
+    } catch {
+      throw RecordError(description: "a checkpoint is shorter or longer than its parts")
+    }
+  }
+
+  private mutating func decode(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws {
+    let time = Timestamp(milliseconds: try cursor.i64(span))
+    nextQueue = try cursor.u32(span)
+    let capacity = Int(try cursor.u32(span))
+    let freeCount = Int(try cursor.u32(span))
+    let dyingCount = Int(try cursor.u32(span))
+    // Every slot takes four bytes or more, so this bounds what is allocated.
+    guard capacity <= span.byteCount / 4, freeCount + dyingCount <= capacity else {
+      throw BytesTooShort()
+    }
+    slab = Slab(capacity: capacity)
+    var isTaken = [Bool](repeating: false, count: capacity)
+    func take(_ index: UInt32) throws(RecordError) {
+      guard Int(index) < capacity, !isTaken[Int(index)] else {
+        throw RecordError(description: "a checkpoint names slot \(index) twice or out of range")
+      }
+      isTaken[Int(index)] = true
+    }
+    var free: [UInt32] = []
+    free.reserveCapacity(freeCount)
+    for _ in 0..<freeCount {
+      free.append(try cursor.u32(span))
+      try take(free[free.count - 1])
+    }
+    for index in free.reversed() { slab.free(index) }
+    var chain = SlotList()
+    for _ in 0..<dyingCount {
+      let index = try cursor.u32(span)
+      try take(index)
+      try decode(slot: index, &cursor, span)
+      // Its activity is gone: it is freed as one that has none.
+      slab[index].state = .ready
+      chain.append(index, &slab)
+    }
+    if !chain.isEmpty { dying = [chain.head] }
+    self.dyingCount = dyingCount
+    for _ in 0..<Int(try cursor.u32(span)) {
+      try decodeQueue(&cursor, span, take)
+    }
+    guard isTaken.allSatisfy({ $0 }) else {
+      throw RecordError(description: "a checkpoint leaves slots out")
+    }
+    advance(to: time)
+  }
+
+  private mutating func decodeQueue(
+    _ cursor: inout ByteCursor, _ span: borrowing RawSpan,
+    _ take: (UInt32) throws(RecordError) -> Void
+  ) throws {
+    let id = try cursor.u32(span)
+    let length = Int(try cursor.u32(span))
+    guard let name = String(validating: try cursor.bytes(length, span), as: UTF8.self),
+      id > 0, id < nextQueue, places[id] == nil, names[name] == nil
+    else { throw RecordError(description: "a checkpoint names a queue twice or wrongly") }
+    let settings = try QueueSettings(&cursor, span)
+    var queue = Queue(
+      id: QueueID(id), name: name, settings: settings,
+      at: Timestamp(milliseconds: try cursor.i64(span)))
+    queue.changedAt = Timestamp(milliseconds: try cursor.i64(span))
+    queue.purgedBefore = try cursor.u64(span)
+    queue.setAside = try cursor.u64(span)
+    queue.expiredThrough = try cursor.u32(span)
+    let runCount = Int(try cursor.u32(span))
+    var last: UInt64 = 0
+    for _ in 0..<runCount {
+      let run = Run(
+        segment: try cursor.u32(span), count: try cursor.u32(span), first: try cursor.u64(span),
+        last: try cursor.u64(span), bytes: try cursor.u64(span),
+        oldestSecond: try cursor.u32(span), newestSecond: try cursor.u32(span))
+      guard run.first > last, run.last >= run.first, run.count > 0, run.bytes < 1 << 31 else {
+        throw RecordError(description: "a checkpoint's runs are out of order")
+      }
+      last = run.last
+      queue.runs.append(run)
+      queue.parked += Int(run.count)
+      reside(run.segment, Int(run.count), Int(run.bytes))
+    }
+    parkedCount += queue.parked
+    queue.counts.visible = queue.parked
+    add(queue)
+    guard let q = places[id] else { return }
+    for isActive in [false, true] {
+      while true {
+        let index = try cursor.u32(span)
+        if index == Slab.none { break }
+        try take(index)
+        try decode(slot: index, &cursor, span)
+        switch (slab[index].state, isActive) {
+        case (.ready, false):
+          slab[index].link = id
+          table[q].ready.append(index, &slab)
+          table[q].counts.visible += 1
+        case (.delayed, true), (.leased, true), (.returned, true):
+          try decodeActive(index, q, &cursor, span)
+        default: throw RecordError(description: "a checkpoint has slot \(index) in a wrong list")
+        }
+      }
+    }
+    awaitExpiry(q)
+  }
+
+  private mutating func decodeActive(
+    _ index: UInt32, _ q: Int, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+  ) throws {
+    let activity = allocateActivity(slot: index, queue: table[q].id.value)
+    activities[Int(activity)].deadline = try cursor.i64(span)
+    activities[Int(activity)].leasedAt = try cursor.i64(span)
+    activities[Int(activity)].firstReceivedAt = try cursor.i64(span)
+    activities[Int(activity)].token = try cursor.u64(span)
+    activities[Int(activity)].receiveCount = try cursor.u32(span)
+    slab[index].link = activity
+    table[q].active.append(index, &slab)
+    switch slab[index].state {
+    case .returned:
+      table[q].returned.insert(activity, key: slab[index].message, &returnedPlaces)
+      table[q].counts.visible += 1
+      return
+    case .leased: table[q].counts.leased += 1
+    default: table[q].counts.delayed += 1
+    }
+    setTimer(activity)
+  }
+
+  private mutating func decode(
+    slot index: UInt32, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+  ) throws {
+    slab[index] = Slot(words: (try cursor.u64(span), try cursor.u64(span)))
+    slab[index].sentSecond = try cursor.u32(span)
+    guard slab[index].state != .free else {
+      throw RecordError(description: "a checkpoint has a free slot \(index) in a list")
+    }
+    reside(slab[index].segment, 1, slab[index].size)
+  }
+}

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Waiting messages that are not in memory. Of those behind a queue's head the state knows how many
+// there are in each segment, and no more; they are drawn into memory ahead of need. So memory,
+// checkpoints and starts do not grow with the backlog.
+
+extension State {
+  /// Waiting messages of one queue that stand in one segment and follow each other in the queue.
+  struct Run: Hashable, Sendable {
+    var segment: UInt32
+    var count: UInt32
+    /// LSNs of the sends of all of them lie between these; other segments may hold some that lie
+    /// there, too, but not of this queue's runs.
+    var first: UInt64
+    var last: UInt64
+    var bytes: UInt64
+    var oldestSecond: UInt32
+    var newestSecond: UInt32
+  }
+
+  /// Messages that live, and the bytes of their records.
+  public struct Residents: Hashable, Sendable {
+    public var count = 0
+    public var bytes = 0
+  }
+
+  /// A message that was parked by a record.
+  public struct Parked: Hashable, Sendable {
+    public var queue: QueueID
+    /// `LogPosition.packed`'s segment.
+    public var segment: UInt32
+    public var isCopy: Bool
+    public var message: WaitingMessage
+  }
+
+  /// What to read so that a queue has messages in memory.
+  public struct Draw: Hashable, Sendable {
+    public var queue: QueueID
+    public var segment: UInt32
+    /// LSNs of the sends.
+    public var first: UInt64
+    public var last: UInt64
+    public var limit: Int
+  }
+
+  mutating func reside(_ segment: UInt32, _ count: Int, _ bytes: Int) {
+    var here = residents[segment] ?? Residents()
+    here.count += count
+    here.bytes += bytes
+    residents[segment] = here.count == 0 ? nil : here
+    liveBytes += bytes
+  }
+
+  // MARK: Apply
+
+  mutating func park(
+    _ q: Int, _ entry: Entry, _ lsn: UInt64, _ position: UInt64, _ size: Int
+  ) throws(RecordError) -> Parked {
+    guard table[q].runs.last.map({ $0.last < lsn }) ?? true,
+      let parked = entry.parked(lsn: lsn, position: position, size: size)
+    else { throw RecordError(description: "LSN \(lsn) is parked behind a later message") }
+    extend(q, at: table[q].runs.count, parked, size)
+    table[q].counts.visible += 1
+    if table[q].ready.isEmpty { awaitExpiry(q) }
+    return parked
+  }
+
+  /// Counts a message into the run before place `index`, or into a new one there.
+  private mutating func extend(
+    _ q: Int, at index: Int, _ parked: Parked, _ size: Int
+  ) {
+    let segment = parked.segment
+    let message = parked.message.message
+    let second = parked.message.sentSecond
+    if index > 0, table[q].runs[index - 1].segment == segment {
+      table[q].runs[index - 1].count += 1
+      table[q].runs[index - 1].last = message
+      table[q].runs[index - 1].bytes += UInt64(size)
+      let newest = table[q].runs[index - 1].newestSecond
+      table[q].runs[index - 1].newestSecond = max(newest, second)
+    } else {
+      let run = Run(
+        segment: segment, count: 1, first: message, last: message, bytes: UInt64(size),
+        oldestSecond: second, newestSecond: second)
+      table[q].runs.insert(run, at: index)
+    }
+    table[q].parked += 1
+    parkedCount += 1
+    reside(segment, 1, size)
+  }
+
+  /// Takes the first message out of a run; it must be `message`, as far as the state can tell.
+  private mutating func shorten(
+    _ q: Int, at index: Int, _ message: UInt64, _ size: Int, _ lsn: UInt64
+  ) throws(RecordError) {
+    guard table[q].runs.indices.contains(index) else {
+      throw RecordError(description: "LSN \(lsn) names message \(message), which is not parked")
+    }
+    let run = table[q].runs[index]
+    guard message >= run.first, message <= run.last, UInt64(size) <= run.bytes,
+      run.count > 1 || UInt64(size) == run.bytes
+    else {
+      throw RecordError(description: "LSN \(lsn) takes message \(message) out of another's run")
+    }
+    if run.count == 1 {
+      table[q].runs.remove(at: index)
+    } else {
+      table[q].runs[index].first = message + 1
+      table[q].runs[index].count -= 1
+      table[q].runs[index].bytes -= UInt64(size)
+    }
+    table[q].parked -= 1
+    parkedCount -= 1
+    reside(run.segment, -1, -size)
+  }
+
+  mutating func draw(
+    _ q: Int, _ segment: UInt32, _ messages: [WaitingMessage], _ lsn: UInt64
+  ) throws(RecordError) {
+    for message in messages {
+      guard table[q].runs.first?.segment == segment else {
+        throw RecordError(description: "LSN \(lsn) draws from segment \(segment), which has none")
+      }
+      try shorten(q, at: 0, message.message, Int(message.size), lsn)
+      let index = slab.allocate()
+      slab[index].position = UInt64(segment) << 32 | UInt64(message.offset)
+      slab[index].message = message.message
+      slab[index].size = Int(message.size)
+      slab[index].sentSecond = message.sentSecond
+      slab[index].state = .ready
+      slab[index].link = table[q].id.value
+      table[q].ready.append(index, &slab)
+      reside(segment, 1, slab[index].size)
+    }
+    if let last = messages.last, table[q].runs.first?.segment == segment {
+      table[q].runs[0].oldestSecond = max(table[q].runs[0].oldestSecond, last.sentSecond)
+    }
+    awaitExpiry(q)
+  }
+
+  /// Gives a message another place in the log.
+  mutating func move(
+    _ q: Int, _ entry: Entry, _ moved: Record.Moved, _ lsn: UInt64, _ position: UInt64, _ size: Int
+  ) throws(RecordError) -> Parked? {
+    let segment = UInt32(truncatingIfNeeded: position >> 32)
+    if let slot = moved.slot {
+      try check(q, slot, moved.message, lsn)
+      reside(slab[slot].segment, -1, -slab[slot].size)
+      slab[slot].position = position
+      slab[slot].size = size
+      reside(segment, 1, slab[slot].size)
+      return nil
+    }
+    let index = runIndex(q, moved.message)
+    guard let parked = entry.parked(lsn: lsn, position: position, size: size) else { return nil }
+    try shorten(q, at: index, moved.message, size - (moved.isAgain ? 0 : 8), lsn)
+    // Its new place in the order is where it was: before what is left of its run.
+    extend(q, at: index, parked, size)
+    return parked
+  }
+
+  mutating func setAside(
+    _ q: Int, _ message: UInt64, _ slot: UInt32?, _ size: UInt32, _ lsn: UInt64
+  ) throws(RecordError) {
+    if let slot {
+      try check(q, slot, message, lsn)
+      removeMessage(slot)
+    } else {
+      try shorten(q, at: runIndex(q, message), message, Int(size), lsn)
+      table[q].counts.visible -= 1
+    }
+    table[q].setAside += 1
+  }
+
+  /// Forgets the runs that end at or before an LSN.
+  mutating func dropRuns(_ q: Int, through: UInt64) {
+    let count = table[q].runs.firstIndex { $0.last > through } ?? table[q].runs.count
+    guard count > 0 else { return }
+    for run in table[q].runs[..<count] {
+      table[q].parked -= Int(run.count)
+      table[q].counts.visible -= Int(run.count)
+      parkedCount -= Int(run.count)
+      reside(run.segment, -Int(run.count), -Int(run.bytes))
+    }
+    table[q].runs.removeSubrange(..<count)
+  }
+
+  /// The first run that ends at or behind an LSN.
+  private func runIndex(_ q: Int, _ message: UInt64) -> Int {
+    var low = 0
+    var high = table[q].runs.count
+    while low < high {
+      let middle = (low + high) / 2
+      if table[q].runs[middle].last < message { low = middle + 1 } else { high = middle }
+    }
+    return low
+  }
+
+  // MARK: Decide
+
+  /// Whether a new message of the queue is to be parked: when others are, or enough are in memory.
+  func parksNext(_ q: Int) -> Bool {
+    !table[q].runs.isEmpty || table[q].readyCount >= window
+  }
+
+  /// What to read next, when few messages of the queue are in memory and others wait.
+  public func decideDraw(_ id: QueueID) -> Draw? {
+    guard let q = places[id.value], let run = table[q].runs.first,
+      table[q].readyCount <= window / 2
+    else { return nil }
+    return Draw(
+      queue: id, segment: run.segment, first: run.first, last: run.last,
+      limit: min(max(1, window / 2), Int(run.count)))
+  }
+
+  /// The record that draws what was read for a `Draw`; nil when the queue's runs are others by now.
+  ///
+  /// - Parameter messages: in the order of their sends; as many as the segment's index has from
+  ///   `first` on.
+  public func decideDrawn(_ draw: Draw, _ messages: [WaitingMessage]) -> Entry? {
+    guard let q = places[draw.queue.value], let run = table[q].runs.first,
+      run.segment == draw.segment
+    else { return nil }
+    let found = messages.filter { $0.message >= run.first && $0.message <= run.last }
+      .prefix(Int(run.count))
+    guard !found.isEmpty else { return nil }
+    return Entry(queue: draw.queue, time: time, record: .drawn(segment: draw.segment, Array(found)))
+  }
+
+  /// Whether messages wait that are not in memory.
+  public func hasParked(_ id: QueueID) -> Bool {
+    places[id.value].map { !table[$0].runs.isEmpty } ?? false
+  }
+
+  // MARK: Compaction
+
+  /// What a queue has parked in a segment, in order.
+  public func parked(in segment: UInt32) -> [Draw] {
+    places.keys.sorted().flatMap { id -> [Draw] in
+      guard let q = places[id] else { return [] }
+      return table[q].runs.filter { $0.segment == segment }.map {
+        Draw(
+          queue: QueueID(id), segment: segment, first: $0.first, last: $0.last,
+          limit: Int($0.count))
+      }
+    }
+  }
+
+  /// The place of a message in memory whose bytes are in a segment.
+  public struct Resident: Hashable, Sendable {
+    public var slot: UInt32
+    public var message: UInt64
+    public var position: UInt64
+    /// Of the record, in bytes; no less than it has.
+    public var size: Int
+    public init(slot: UInt32, message: UInt64, position: UInt64, size: Int) {
+      self.slot = slot
+      self.message = message
+      self.position = position
+      self.size = size
+    }
+  }
+
+  /// Messages in memory whose bytes are in a segment, from a range of slots.
+  public func residents(of segment: UInt32, slots: Range<Int>) -> [Resident] {
+    var found: [Resident] = []
+    for index in slots.clamped(to: 0..<slab.capacity) {
+      let slot = slab[UInt32(index)]
+      if slot.state != .free, slot.segment == segment {
+        found.append(
+          Resident(
+            slot: UInt32(index), message: slot.message, position: slot.position, size: slot.size))
+      }
+    }
+    return found
+  }
+
+  /// Where the bytes of a leased message are now; nil when it is gone.
+  public func resident(_ handle: LeaseHandle) -> Resident? {
+    guard let q = places[handle.queue.value],
+      isLive(q, slot: handle.slot, message: handle.message)
+    else { return nil }
+    let slot = slab[handle.slot]
+    return Resident(
+      slot: handle.slot, message: handle.message, position: slot.position, size: slot.size)
+  }
+
+  public var slotCount: Int { slab.capacity }
+
+  /// Whether a message in memory still has its bytes in this place, and its queue.
+  public func owner(of resident: Resident) -> QueueID? {
+    guard slab.contains(resident.slot), slab[resident.slot].state != .free,
+      slab[resident.slot].message == resident.message,
+      slab[resident.slot].position == resident.position
+    else { return nil }
+    let slot = slab[resident.slot]
+    let id = slot.state == .ready ? slot.link : activities[Int(slot.link)].queue
+    guard let q = places[id], isLive(q, slot: resident.slot, message: resident.message) else {
+      return nil
+    }
+    return table[q].id
+  }
+
+  /// Whether a message is the first of its queue's run in a segment.
+  public func isFirstParked(_ message: UInt64, _ id: QueueID, in segment: UInt32) -> Bool {
+    guard let q = places[id.value] else { return false }
+    let index = runIndex(q, message)
+    guard table[q].runs.indices.contains(index) else { return false }
+    return table[q].runs[index].segment == segment && table[q].runs[index].first <= message
+  }
+}
+
+extension Entry {
+  /// What a parked message must be found by; nil for a record that parks none.
+  public func parked(lsn: UInt64, position: UInt64, size: Int) -> State.Parked? {
+    let message: UInt64
+    let isCopy: Bool
+    switch record {
+    case .sent(let sent) where sent.isParked: (message, isCopy) = (lsn, false)
+    case .moved(let moved) where moved.slot == nil: (message, isCopy) = (moved.message, true)
+    default: return nil
+    }
+    return State.Parked(
+      queue: queue, segment: UInt32(truncatingIfNeeded: position >> 32), isCopy: isCopy,
+      message: WaitingMessage(
+        message: message, offset: UInt32(truncatingIfNeeded: position),
+        size: UInt32(clamping: size), sentSecond: time.secondRoundedUp))
+  }
+}
+
+extension State.Queue {
+  /// Messages in `ready`.
+  var readyCount: Int { counts.visible - returned.count - parked }
+}
