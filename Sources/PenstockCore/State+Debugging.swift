@@ -67,7 +67,8 @@ extension State {
     var inSegments: [UInt32: Residents] = [:]
     for index in 0..<slab.capacity where slab[UInt32(index)].state != .free {
       inSegments[slab[UInt32(index)].segment, default: Residents()].count += 1
-      inSegments[slab[UInt32(index)].segment, default: Residents()].bytes += slab[UInt32(index)].size
+      let slot = slab[UInt32(index)]
+      inSegments[slot.segment, default: Residents()].bytes += slot.size
     }
     for q in places.values {
       let queue = table[q]

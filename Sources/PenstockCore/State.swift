@@ -16,8 +16,8 @@
 ///   to `advance` in between.
 /// - I6: `expiries` has each queue with a visible message, at a time not after the first of its
 ///   expiries; parked messages of one segment expire with the newest of them.
-/// - I7: `runs` of a queue are in the order of their LSNs and do not overlap; what is in `ready` was
-///   sent before what is in them.
+/// - I7: `runs` of a queue are in the order of their LSNs and do not overlap; what is in `ready`
+///   was sent before what is in them.
 /// - I8: `residents` counts, per segment, the messages of all runs and slots whose bytes are there.
 public struct State: Sendable {
   struct Queue: Sendable {
@@ -194,17 +194,17 @@ public struct State: Sendable {
     _ q: Int, _ settings: QueueSettings, _ at: Timestamp
   ) {
     let oldRetention = table[q].retentionMilliseconds
-    // What has expired must not come back when the retention grows, parked messages included.
-    let (end, overflow) = time.milliseconds.subtractingReportingOverflow(oldRetention)
-    if !overflow, end > 0 {
-      let second = UInt32(clamping: end / 1000)
-      table[q].expiredThrough = max(table[q].expiredThrough, second)
-    }
     table[q].settings = settings
     table[q].visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
     table[q].retentionMilliseconds = settings.retention.wholeMilliseconds
     table[q].changedAt = at
-    if table[q].retentionMilliseconds != oldRetention { moveRetention(q) }
+    guard table[q].retentionMilliseconds != oldRetention else { return }
+    // What has expired must not come back when the retention grows, parked messages included.
+    let (end, overflow) = time.milliseconds.subtractingReportingOverflow(oldRetention)
+    if !overflow, end > 0 {
+      table[q].expiredThrough = max(table[q].expiredThrough, UInt32(clamping: end / 1000))
+    }
+    moveRetention(q)
   }
 
   /// Follows a new retention: leases and delays end with it at the latest, expiries come when due.

@@ -42,7 +42,7 @@ enum Swarm {
     case .hide: return Step(.hide, random.below(50), one([0, 700, 20_000, 400_000]))
     case .retain: return Step(.retain, queue, one([10, 60, 345_600]))
     case .pass: return Step(.pass, one([1, 100, 150, 1000, 31_000, 90_000]))
-    case .turn: return Step(.turn, random.below(4))
+    case .turn: return Step(.turn, random.below(5))
     case .during: return Step(.during, 1 + random.below(6), 1 + random.below(4))
     case .crash:
       return Step(

@@ -5,11 +5,11 @@ package import PenstockSystem
 /// messages into memory. It follows from the segment's records, so it can be made anew at any time.
 ///
 /// **Layout** of the file: magic 0/8, version 8/4, ordinal 12/4, storeHigh 16/8, storeLow 24/8,
-/// strips 32/4, blocks 36/4, checksum of all up to the blocks' bytes 40/4, zero 44/4. Strips
-/// follow: queue 0/4, blocks 4/4. Then the blocks, in the order of the strips: first LSN 0/8, last
-/// LSN 8/8, count 16/4, bytes 20/4, checksum of the bytes 24/4, zero 28/4. Then the blocks' bytes:
-/// per entry the differences to the one before it, as variable-length numbers: LSN, offset in
-/// eights, size in eights, second (zigzag); the first is counted from zeros.
+/// strips 32/4, blocks 36/4, checksum of all but the blocks' bytes 40/4, zero 44/4. Strips follow:
+/// queue 0/4, blocks 4/4. Then the blocks, in the order of the strips: first LSN 0/8, last LSN 8/8,
+/// count 16/4, bytes 20/4, checksum of the bytes 24/4, zero 28/4. Then the blocks' bytes: per entry
+/// the differences to the one before it, as variable-length numbers: LSN, offset in eights, size in
+/// eights (the size itself), second (zigzag); the first is counted from zeros.
 ///
 /// A queue has one strip for messages that were sent here, and one for each ascending row of copies.
 public struct SegmentIndex: Sendable {

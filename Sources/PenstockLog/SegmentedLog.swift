@@ -53,7 +53,9 @@ public final class SegmentedLog: Sendable {
     init(_ recovered: RecoveredEnd, numbers: UInt64) {
       segments = recovered.segments
       checkpoints = recovered.checkpoints
-      self.numbers = numbers
+      // Above those of the files that lie ready, so that no new one takes the place of one.
+      self.numbers =
+        recovered.prepared.compactMap { UInt64($0.prefix(16), radix: 16) }.max() ?? numbers
       for name in recovered.prepared { prepared.append(name) }
     }
 

@@ -23,7 +23,7 @@ struct Planted: Sendable, CustomTestStringConvertible {
     Planted(.answersOutOfOrder, .answersComeInOrder, "create 0, create 1, settle"),
     Planted(.skipsTheDirectorySync, .recoveryIsStable, sent),
     Planted(.skipsTheHeaderSync, .legalCrashIsAccepted, sent),
-    Planted(.skipsTheCutSync, .legalCrashIsAccepted, "\(sent), restart, send 0 1 100, settle"),
+    Planted(.skipsTheCutSync, .legalCrashIsAccepted, sent),
     Planted(.forgetsHead, .damageIsRefused, "machine 0 0 0 0 1, \(sent), pass 200, settle"),
     Planted(
       .reusesLSNs, .acknowledgedIsRecovered,

@@ -82,7 +82,7 @@ import Testing
     try check(
       "STORE", bytes,
       [
-        "magic": Array("PNSKSTOR".utf8), "version": little(UInt32(2)),
+        "magic": Array("PNSKSTOR".utf8), "version": little(UInt32(LogFormat.version)),
         "store high": little(0x0102_0304_0506_0708), "store low": little(0x1112_1314_1516_1718),
         "key high": little(0x2122_2324_2526_2728), "key low": little(0x3132_3334_3536_3738),
         "created at": little(0x4142_4344_4546_4748),
@@ -95,7 +95,7 @@ import Testing
     try check(
       "Segment header", bytes,
       [
-        "magic": Array("PNSCKSEG".utf8), "version": little(UInt32(2)),
+        "magic": Array("PNSCKSEG".utf8), "version": little(UInt32(LogFormat.version)),
         "store high": little(0x0102_0304_0506_0708), "store low": little(0x1112_1314_1516_1718),
         "salt": little(0x2122_2324_2526_2728), "first LSN": little(0x3132_3334_3536_3738),
         "ordinal": little(UInt32(0x4142_4344)), "previous": little(UInt32(0x5152_5354)),
@@ -109,7 +109,7 @@ import Testing
     try check(
       "HEAD", bytes,
       [
-        "magic": Array("PNSKHEAD".utf8), "version": little(UInt32(2)),
+        "magic": Array("PNSKHEAD".utf8), "version": little(UInt32(LogFormat.version)),
         "ordinal": little(UInt32(0x4142_4344)), "store high": little(0x0102_0304_0506_0708),
         "store low": little(0x1112_1314_1516_1718),
         "checksum": little(bytes.dropLast(4).array.withRaw { CRC32C.of($0) }),
@@ -117,14 +117,14 @@ import Testing
   }
 
   @Test func theFrameHeader() throws {
-    var header = sampleFrame(.seal)
+    var header = sampleFrame(.heartbeat)
     (header.count, header.bodyLength) = (0x2122_2324, 0x3132_3334)
     (header.extent, header.offset) = (0x4142_4344, 0x5152_5354)
     let bytes = encoded(room: LogFormat.frameHeaderSize) { _ = header.write(into: $0) }
     try check(
       "Frame header", bytes,
       [
-        "magic": Array("PFRM".utf8), "version": [2], "kind": [3],
+        "magic": Array("PFRM".utf8), "version": [LogFormat.version], "kind": [2],
         "salt": little(header.salt), "first LSN": little(header.firstLSN.value),
         "count": little(header.count), "body length": little(header.bodyLength),
         "extent": little(header.extent), "previous": little(header.previous),
@@ -312,7 +312,7 @@ import Testing
 
   @Test func theConstants() throws {
     let text = try Self.document().joined(separator: "\n")
-    #expect(LogFormat.version == 2 && text.contains("Format version 2"))
+    #expect(LogFormat.version == 3 && text.contains("Format version 3"))
     #expect(LogFormat.sectorSize == 4096 && LogFormat.frameAlignment == 64)
     #expect(LogFormat.frameHeaderSize == 64 && LogFormat.segmentHeaderSize == 4096)
     #expect(LogFormat.recordHeaderSize == 8 && LogFormat.recordAlignment == 8)

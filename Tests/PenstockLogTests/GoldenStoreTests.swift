@@ -64,7 +64,7 @@ import Testing
     return disk
   }
 
-  @Test(arguments: [1, 2]) func opensAndReplaysItsRecords(_ version: Int) throws {
+  @Test(arguments: [1, 2, 3]) func opensAndReplaysItsRecords(_ version: Int) throws {
     let session = try open(try Self.load(version))
     #expect(session.found.payloads == Self.payloads)
     #expect(session.found.lastLSN == 7)
@@ -76,8 +76,8 @@ import Testing
     #expect(session.log.storeFile.createdAt == 1_700_000_000_000)
   }
 
-  /// What is written to a store of version 1 is version 2; `STORE` stays, and `HEAD` is not added.
-  @Test(arguments: [1, 2]) func goesOn(_ version: Int) throws {
+  /// What is written to an older store is of this version; `STORE` stays, and `HEAD` is not added.
+  @Test(arguments: [1, 2, 3]) func goesOn(_ version: Int) throws {
     let disk = try Self.load(version)
     let store = disk.contents(of: path(StoreFileName.store))
     var session = try open(disk)
@@ -96,7 +96,7 @@ import Testing
     #expect((disk.contents(of: headFile) == nil) == (version == 1))
   }
 
-  /// The rules of version 2 hold for the segments that it wrote, in a store of version 1, too.
+  /// Later rules hold for the segments that were written by them, in a store of version 1, too.
   @Test func aTruncatedSegmentOfVersion2InAStoreOfVersion1IsRefused() throws {
     let disk = try Self.load(1)
     var session = try open(disk)
