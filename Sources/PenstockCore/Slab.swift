@@ -45,7 +45,8 @@ package struct Slot: Sendable {
   package var position: UInt64 {
     get { (place >> 27 & Self.segmentMask) << 32 | place << 3 & 0x3fff_fff8 }
     set {
-      place = place & ~(1 << 55 - 1) | (newValue >> 32 & Self.segmentMask) << 27
+      place =
+        place & ~(1 << 55 - 1) | (newValue >> 32 & Self.segmentMask) << 27
         | (newValue & 0x3fff_fff8) >> 3
     }
   }

@@ -111,7 +111,8 @@ extension Recovery {
     let expected = end.lastLSN.advanced(by: 1)
     guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
       throw refused(
-        name, expected == LSN(1) && !checkpointsMissing.isEmpty
+        name,
+        expected == LSN(1) && !checkpointsMissing.isEmpty
           ? checkpointsMissing
           : "a segment is missing before this one: LSN \(expected) was expected")
     }
