@@ -27,6 +27,9 @@ struct BacklogBench: AsyncParsableCommand {
   @Option(name: .long, help: "Messages that are leased before the sends are timed.")
   var leased = 100_000
 
+  @Option(name: .long, help: "Draw start time and memory to start.svg and memory.svg there.")
+  var plots: String?
+
   func validate() throws {
     guard messages.allSatisfy({ (1000...200_000_000).contains($0) }) else {
       throw ValidationError("--messages must be from 1000 to 200000000.")
@@ -50,15 +53,18 @@ struct BacklogBench: AsyncParsableCommand {
     let idle = empty["resident"] ?? 0
     let short = try step(["short", "\(root)/short", "--body", "\(body)"])
     let shortRate = short["receives"] ?? 1
+    let steady = try step(["send", "\(root)/steady", "--body", "\(body)"])
     print(
       "empty store: \(whole(idle)) MiB resident; receives of a short queue "
-        + "\(whole(shortRate))/s")
+        + "\(whole(shortRate))/s; sends p50 \(whole(steady["p50"] ?? 0)) us, p99.9 "
+        + "\(whole(steady["p999"] ?? 0)) us")
     print("")
     print(
       lead("messages", 11) + lead("sent/s", 10) + lead("MiB fill", 9) + lead("MiB open", 9)
         + lead("ms killed", 10) + lead("ms closed", 10) + lead("receive/s", 10)
         + lead("of short", 9) + lead("disk/live", 10) + lead("p50 us", 8) + lead("p99.9 us", 9)
-        + lead("max us", 8))
+        + lead("of empty", 9) + lead("max us", 8))
+    var points: [(count: Double, killed: Double, closed: Double, fill: Double, open: Double)] = []
     for count in messages {
       let path = "\(root)/\(count)"
       let size = ["--messages", "\(count)", "--body", "\(body)"]
@@ -75,15 +81,39 @@ struct BacklogBench: AsyncParsableCommand {
           + lead(two((killed["receives"] ?? 0) / shortRate), 9)
           + lead(two((filled["disk"] ?? 0) / (filled["live"] ?? 1)), 10)
           + lead(whole(closed["p50"] ?? 0), 8) + lead(whole(closed["p999"] ?? 0), 9)
+          + lead(two((closed["p999"] ?? 0) / (steady["p999"] ?? 1)), 9)
           + lead(whole(closed["max"] ?? 0), 8))
+      points.append(
+        (
+          Double(count), killed["start"] ?? 0, closed["start"] ?? 0,
+          (filled["resident"] ?? 0) - idle, (killed["opened"] ?? 0) - idle
+        ))
     }
     print("")
     print(
       """
       "MiB" is memory above the empty store's, at the end of the filling and after the start.
       "ms" are starts after SIGKILL and after a close. Latencies are of single sends by one
-      producer while \(leased) messages are leased, through rolls and checkpoints.
+      producer while \(leased) messages are leased, through rolls and checkpoints;
+      "of empty" is p99.9 against that of a store that holds nothing else.
       """)
+    guard let plots else { return }
+    func draw(_ file: String, _ title: String, _ y: String, _ lines: [Plot.Line]) throws {
+      try Plot(title: title, x: "waiting messages", y: y, hasLogarithmicX: true, lines: lines)
+        .write(to: "\(plots)/\(file)")
+    }
+    try draw(
+      "start.svg", "Start of a store with \(body)-byte messages", "ms",
+      [
+        .init(name: "after SIGKILL", color: "#c33", points: points.map { ($0.count, $0.killed) }),
+        .init(name: "after a close", color: "#226", points: points.map { ($0.count, $0.closed) }),
+      ])
+    try draw(
+      "memory.svg", "Memory above an empty store, \(body)-byte messages", "MiB",
+      [
+        .init(name: "after filling", color: "#c33", points: points.map { ($0.count, $0.fill) }),
+        .init(name: "after a start", color: "#226", points: points.map { ($0.count, $0.open) }),
+      ])
   }
 
   private func two(_ value: Double) -> String { "\(Double(Int((value * 100).rounded())) / 100)" }

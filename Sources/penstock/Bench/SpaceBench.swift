@@ -30,6 +30,9 @@ struct SpaceBench: AsyncParsableCommand {
   @Option(name: .long, help: "Size of a segment in bytes.")
   var segmentSize = 32 << 20
 
+  @Option(name: .long, help: "Draw disk use against its bound to this SVG file.")
+  var plot: String?
+
   func validate() throws {
     guard (1000...100_000_000).contains(messages), (1...10_000).contains(rounds),
       (1...65_536).contains(body)
@@ -54,14 +57,17 @@ struct SpaceBench: AsyncParsableCommand {
         + lead("share", 7))
     let size = roundUp(40 + body, to: 8)
     var worst = 0.0
+    var samples: [(round: Double, live: Double, disk: Double, bound: Double)] = []
     for round in 1...rounds {
       var peak = 0.0
       var here = (live: 0, disk: 0, bound: 0)
-      func look() async throws {
+      func look(_ part: Double) async throws {
         let live =
           try await (busy.describe().counts.total + kept.describe().counts.total) * size
         let disk = BacklogStep.bytes(in: root + "/store")
         let bound = 2 * live + 4 * segmentSize
+        samples.append(
+          (Double(round - 1) + part, mebi(live), mebi(disk), mebi(bound)))
         if Double(disk) / Double(bound) > peak {
           peak = Double(disk) / Double(bound)
           here = (live, disk, bound)
@@ -74,7 +80,7 @@ struct SpaceBench: AsyncParsableCommand {
           _ = try result.get()
         }
         sent += 500
-        if sent % 25_000 == 0 { try await look() }
+        if sent % 25_000 == 0 { try await look(Double(sent) / Double(2 * messages)) }
       }
       var received = 0
       while true {
@@ -82,11 +88,13 @@ struct SpaceBench: AsyncParsableCommand {
         guard !leases.isEmpty else { break }
         for result in try await busy.delete(leases.map(\.message.handle)) { try result.get() }
         received += leases.count
-        if received % 25_000 == 0 { try await look() }
+        if received % 25_000 == 0 {
+          try await look(0.5 + Double(received) / Double(2 * messages))
+        }
       }
-      try await look()
+      try await look(1)
       worst = max(worst, peak)
-      func mebibytes(_ bytes: Int) -> String { whole(Double(bytes) / 1_048_576) }
+      func mebibytes(_ bytes: Int) -> String { whole(mebi(bytes)) }
       print(
         lead("\(round)", 6) + lead(mebibytes(here.live), 10) + lead(mebibytes(here.disk), 10)
           + lead(mebibytes(here.bound), 11)
@@ -95,5 +103,17 @@ struct SpaceBench: AsyncParsableCommand {
     print("")
     print("The largest share of the bound was \(Double(Int(worst * 100)) / 100).")
     try await store.close()
+    guard let plot else { return }
+    try Plot(
+      title: "Disk use, \(messages) messages of \(body) bytes a round, one in a hundred kept",
+      x: "rounds", y: "MiB",
+      lines: [
+        .init(name: "bound", color: "#c33", points: samples.map { ($0.round, $0.bound) }),
+        .init(name: "on disk", color: "#226", points: samples.map { ($0.round, $0.disk) }),
+        .init(name: "live", color: "#393", points: samples.map { ($0.round, $0.live) }),
+      ]
+    ).write(to: plot)
   }
+
+  private func mebi(_ bytes: Int) -> Double { Double(bytes) / 1_048_576 }
 }
