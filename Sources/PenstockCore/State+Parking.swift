@@ -169,7 +169,7 @@ extension State {
       try shorten(q, at: runIndex(q, message), message, Int(size), lsn)
       table[q].counts.visible -= 1
     }
-    table[q].setAside += 1
+    table[q].setAside &+= 1
   }
 
   /// Forgets the runs that end at or before an LSN.
