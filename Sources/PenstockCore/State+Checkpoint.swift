@@ -25,7 +25,12 @@ extension State {
     }
     // In the order in which they will be freed.
     for head in dying.reversed() {
-      for index in messages(SlotList(head: head)) { encode(slot: index, buffer) }
+      for index in messages(SlotList(head: head)) {
+        var slot = slab[index]
+        // What it was does not count any more.
+        slot.state = .ready
+        encode(slot, index, buffer)
+      }
       try flush(buffer)
     }
     buffer.put(UInt32(places.count))
@@ -64,7 +69,7 @@ extension State {
   ) throws(Failure) {
     var index = list.head
     while index != Slab.none {
-      encode(slot: index, buffer)
+      encode(slab[index], index, buffer)
       if slab[index].state != .ready {
         let activity = activities[Int(slab[index].link)]
         buffer.put(activity.deadline)
@@ -79,8 +84,7 @@ extension State {
     buffer.put(Slab.none)
   }
 
-  private func encode(slot index: UInt32, _ buffer: CommitBuffer) {
-    let slot = slab[index]
+  private func encode(_ slot: Slot, _ index: UInt32, _ buffer: CommitBuffer) {
     buffer.put(index)
     buffer.put(slot.words.identity)
     buffer.put(slot.words.place)

@@ -216,7 +216,7 @@ private func newDisk() throws -> SimulatedFileSystem {
 
   @Test func aDamagedOneIsSetAsideAndTheOneBeforeItCounts() throws {
     let disk = try newLogWithCheckpoints()
-    disk.flipBit(800, in: name(3))
+    disk.flipBit(600, in: name(3))
     let found = try openWithState(disk)
     #expect(found.report.checkpoint == LSN(2))
     #expect(found.body == Array("state at 2".utf8))
@@ -232,7 +232,7 @@ private func newDisk() throws -> SimulatedFileSystem {
 
   @Test func withoutAnyTheWholeLogIsRead() throws {
     let disk = try newLogWithCheckpoints()
-    for lsn in UInt64(2)...3 { disk.flipBit(800, in: name(lsn)) }
+    for lsn in UInt64(2)...3 { disk.flipBit(600, in: name(lsn)) }
     let found = try openWithState(disk)
     #expect(found.report.checkpoint == nil && found.body == nil)
     #expect(found.payloads.keys.sorted() == [1, 2, 3, 4])
@@ -243,7 +243,7 @@ private func newDisk() throws -> SimulatedFileSystem {
     disk.erase(segment(1))
     let found = try openWithState(disk)
     #expect(found.report.checkpoint == LSN(3))
-    for lsn in UInt64(2)...3 { disk.flipBit(800, in: name(lsn)) }
+    for lsn in UInt64(2)...3 { disk.flipBit(600, in: name(lsn)) }
     disk.kill()
     #expect(throws: LogError.self) { try openWithState(disk) }
   }
