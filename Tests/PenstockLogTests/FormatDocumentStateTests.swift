@@ -167,8 +167,9 @@ extension FormatDocument {
         "place": little(place), "sent second": little(second),
       ])
     #expect(Array(rest[68..<72]) == [255, 255, 255, 255])
-    #expect(Array(rest[72..<96]) == little(UInt32(0)) + little(UInt64(0x30) | 4 << 56)
-      + little(place) + little(second))
+    #expect(
+      Array(rest[72..<96]) == little(UInt32(0)) + little(UInt64(0x30) | 4 << 56)
+        + little(place) + little(second))
     try check(
       "Activity", Array(rest[96..<132]),
       [
@@ -203,7 +204,7 @@ extension FormatDocument {
         "magic": Array("PNSKINDX".utf8), "version": little(UInt32(LogFormat.version)),
         "ordinal": little(UInt32(0x0142_4344)), "store high": little(0x0102_0304_0506_0708),
         "store low": little(0x1112_1314_1516_1718), "strips": Array(bytes[32..<36]),
-        "blocks": Array(bytes[36..<40]) , "checksum": little(head.withRaw { CRC32C.of($0) }),
+        "blocks": Array(bytes[36..<40]), "checksum": little(head.withRaw { CRC32C.of($0) }),
       ], mayRepeat: ["strips", "blocks"])
     #expect(bytes.u32(at: 32) == 1 && bytes.u32(at: 36) == 1)
     try check(
