@@ -156,6 +156,8 @@ extension State {
     try shorten(q, at: index, moved.message, size - (moved.isAgain ? 0 : 8), lsn)
     // Its new place in the order is where it was: before what is left of its run.
     extend(q, at: index, parked, size)
+    // The first run may end earlier than the one it was a part of.
+    awaitExpiry(q)
     return parked
   }
 

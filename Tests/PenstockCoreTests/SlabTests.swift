@@ -22,7 +22,9 @@ import Testing
   @Test func aSlotRoundsASizeUpByLittle() {
     let random = StableRandom(seed: 3)
     var sizes = [0, 1, 7, 8, 9, 4088, 4096, 4097, 8176, 8184, 8192, 1 << 20, 1 << 30]
-    for power in 3..<31 { sizes += [(1 << power) - 8, (1 << power) - 1, 1 << power, (1 << power) + 1] }
+    for power in 3..<31 {
+      sizes += [(1 << power) - 8, (1 << power) - 1, 1 << power, (1 << power) + 1]
+    }
     for _ in 0..<5000 { sizes.append(random.below(1 << (1 + random.below(31)))) }
     var slot = Slot()
     for size in sizes {
@@ -43,7 +45,9 @@ import Testing
     let random = StableRandom(seed: 4)
     let states: [Slot.State] = [.free, .ready, .delayed, .leased, .returned]
     let messages: [UInt64] = [0, 1, 1 << 55, 1 << 56 - 1]
-    let positions: [UInt64] = [0, 8, 1 << 30 - 8, (1 << 28 - 1) << 32, (1 << 28 - 1) << 32 | 1 << 30 - 8]
+    let positions: [UInt64] = [
+      0, 8, 1 << 30 - 8, (1 << 28 - 1) << 32, (1 << 28 - 1) << 32 | 1 << 30 - 8,
+    ]
     let sizes = [0, 8, 511 * 8, 512 * 8, 1 << 30, 1 << 31 - 8]
     var slot = Slot()
     var expected = (message: UInt64(0), state: Slot.State.free, position: UInt64(0), size: 0)
