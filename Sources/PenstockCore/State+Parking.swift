@@ -98,7 +98,7 @@ extension State {
     }
     let run = table[q].runs[index]
     guard message >= run.first, message <= run.last, UInt64(size) <= run.bytes,
-      run.count > 1 || UInt64(size) == run.bytes
+      run.count > 1 ? message < run.last : UInt64(size) == run.bytes
     else {
       throw RecordError(description: "LSN \(lsn) takes message \(message) out of another's run")
     }
