@@ -5,8 +5,8 @@ import PenstockLog
 import PenstockSystem
 import PenstockTesting
 
-/// What keeps a store small: checkpoint files, the state in them, and indexes of segments. Real ones
-/// are edited, with right checksums or without.
+/// What keeps a store small: checkpoint files, the state in them, and indexes of segments. Real
+/// ones are edited, with right checksums or without.
 enum Keeping {
   static func run(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
     var input = Input(data, size)

@@ -176,7 +176,8 @@ import Testing
     let state = try #require(restored)
     #expect(state.brokenInvariant() == nil)
     // A constant: the state means what it meant when it was written.
-    #expect(state.stateHash() == 0)
+    #expect(state.stateHash() == 13_473_665_444_453_014_882)
+    #expect(try state.stateHash() == Self.state().stateHash())
     #expect(state.liveCount == 26 && state.parkedCount == 20)
     for queue in [UInt32(1), 8] {
       let found = try opened.log.waiting(
