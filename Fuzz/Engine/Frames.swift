@@ -104,6 +104,14 @@ enum Frames {
     do { entry = try bytes.withRaw { (raw) throws(RecordError) in try Entry(raw) } } catch {
       return
     }
+    if case .moved = entry.record {
+      // What was copied follows it.
+      let again = Self.bytes { entry.encode(into: $0) }
+      check(bytes.starts(with: again), "a copy changes when rewritten: \(entry)")
+      check(again.count == entry.payloadSize(), "a copy has another size than it says")
+      _ = try? bytes.withRaw { (raw) throws(RecordError) in try StoredMessage(raw) }
+      return
+    }
     guard case .sent(let sent) = entry.record else {
       let again = Self.bytes { entry.encode(into: $0) }
       check(again == bytes, "a record changes when rewritten: \(entry)")

@@ -41,7 +41,9 @@ enum Opening {
       found.position = place.position.packed
       do throws(RecordError) {
         let entry = try Entry(payload)
-        try state.apply(entry, lsn: place.lsn.value, position: place.position.packed)
+        _ = try state.apply(
+          entry, lsn: place.lsn.value, position: place.position.packed,
+          size: LogFormat.recordSize(payload: payload.byteCount))
       } catch {
         throw .corrupted(
           .init(

@@ -12,6 +12,8 @@ package struct EntryProgram {
   private var sent: [(lsn: UInt64, slot: UInt32, queue: UInt32)] = []
   private var freeSlots: [UInt32] = []
   private var slots: UInt32 = 0
+  /// Parked messages, oldest first, and whether each was copied.
+  private var parked: [(lsn: UInt64, queue: UInt32, isCopy: Bool)] = []
 
   package init(lsn: UInt64) { self.lsn = lsn }
 
@@ -22,7 +24,7 @@ package struct EntryProgram {
     if choice & 0xf0 == 0xf0 { return input.take(Int(input.byte())) }
     if choice & 0xf0 == 0xe0 { now = input.awkward() } else { now &+= Int64(choice >> 4) * 500 }
     let buffer = CommitBuffer(capacity: 4096)
-    let (entry, content) = make(choice, &input)
+    let (entry, content) = choice & 0xf0 == 0xd0 ? keeping(&input) : make(choice, &input)
     entry.encode(content, into: buffer)
     return buffer.withBytes { $0.array }
   }
@@ -71,6 +73,50 @@ package struct EntryProgram {
     return (
       Entry(queue: QueueID(queue), time: Timestamp(milliseconds: now), record: record), content
     )
+  }
+
+  /// Records of parking and compaction, about messages without a body.
+  private mutating func keeping(_ input: inout Input) -> (Entry, MessageContent?) {
+    var queue = UInt32(1 + input.below(3))
+    let id = MessageID(randomHigh: lsn, randomLow: 0)
+    let record: Record
+    switch input.below(8) {
+    case 0, 1, 2:
+      record = .sent(.init(id: id, visibleAt: nil, isParked: true))
+      parked.append((lsn, queue, false))
+    case 3 where !parked.isEmpty:
+      let first = parked[0]
+      queue = first.queue
+      let size: UInt32 = input.below(8) == 7 ? UInt32(input.byte()) : first.isCopy ? 48 : 40
+      let found = WaitingMessage(
+        message: first.lsn, offset: UInt32(input.byte()) * 64, size: size, sentSecond: 1_700_000_000
+      )
+      record = .drawn(segment: UInt32(input.below(4)), [found])
+      parked.removeFirst()
+      let slot = freeSlots.popLast() ?? slots
+      if slot == slots { slots += 1 }
+      sent.append((first.lsn, slot, queue))
+    case 4 where !parked.isEmpty:
+      let first = parked[0]
+      queue = first.queue
+      record = .moved(.init(id: id, message: first.lsn, slot: nil, isAgain: first.isCopy))
+      parked[0].isCopy = true
+    case 5:
+      let (message, slot, owner, _) = lease(&input)
+      queue = owner ?? queue
+      record = .moved(.init(id: id, message: message, slot: slot))
+    case 6:
+      let (message, slot, owner, _) = lease(&input)
+      queue = owner ?? queue
+      let isParked = input.below(3) == 0
+      record = .setAside(
+        message: isParked ? parked.first?.lsn ?? 0 : message, slot: isParked ? nil : slot,
+        size: isParked ? 40 : 0)
+    default:
+      queue = 0
+      record = .cleared
+    }
+    return (Entry(queue: QueueID(queue), time: Timestamp(milliseconds: now), record: record), nil)
   }
 
   /// Names a message, mostly one that is there.

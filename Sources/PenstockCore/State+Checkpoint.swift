@@ -25,7 +25,12 @@ extension State {
     }
     // In the order in which they will be freed.
     for head in dying.reversed() {
-      for index in messages(SlotList(head: head)) { encode(slot: index, buffer) }
+      for index in messages(SlotList(head: head)) {
+        var slot = slab[index]
+        // What it was does not count any more.
+        slot.state = .ready
+        encode(slot, index, buffer)
+      }
       try flush(buffer)
     }
     buffer.put(UInt32(places.count))
@@ -64,7 +69,7 @@ extension State {
   ) throws(Failure) {
     var index = list.head
     while index != Slab.none {
-      encode(slot: index, buffer)
+      encode(slab[index], index, buffer)
       if slab[index].state != .ready {
         let activity = activities[Int(slab[index].link)]
         buffer.put(activity.deadline)
@@ -79,8 +84,7 @@ extension State {
     buffer.put(Slab.none)
   }
 
-  private func encode(slot index: UInt32, _ buffer: CommitBuffer) {
-    let slot = slab[index]
+  private func encode(_ slot: Slot, _ index: UInt32, _ buffer: CommitBuffer) {
     buffer.put(index)
     buffer.put(slot.words.identity)
     buffer.put(slot.words.place)
@@ -88,6 +92,9 @@ extension State {
   }
 
   // MARK: Reading
+
+  /// LSNs that a message can have; the log ends long before the last of them.
+  fileprivate static let messages: Range<UInt64> = 1..<1 << 56 - 1
 
   /// Reads what `encode` wrote.
   ///
@@ -108,6 +115,9 @@ extension State {
   private mutating func decode(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws {
     let time = Timestamp(milliseconds: try cursor.i64(span))
     nextQueue = try cursor.u32(span)
+    guard nextQueue > 0 else {
+      throw RecordError(description: "a checkpoint gives the number 0 to the next queue")
+    }
     let capacity = Int(try cursor.u32(span))
     let freeCount = Int(try cursor.u32(span))
     let dyingCount = Int(try cursor.u32(span))
@@ -165,6 +175,9 @@ extension State {
       at: Timestamp(milliseconds: try cursor.i64(span)))
     queue.changedAt = Timestamp(milliseconds: try cursor.i64(span))
     queue.purgedBefore = try cursor.u64(span)
+    guard queue.purgedBefore < Self.messages.upperBound else {
+      throw RecordError(description: "a checkpoint has a purge that is still to come")
+    }
     queue.setAside = try cursor.u64(span)
     queue.expiredThrough = try cursor.u32(span)
     let runCount = Int(try cursor.u32(span))
@@ -174,9 +187,9 @@ extension State {
         segment: try cursor.u32(span), count: try cursor.u32(span), first: try cursor.u64(span),
         last: try cursor.u64(span), bytes: try cursor.u64(span),
         oldestSecond: try cursor.u32(span), newestSecond: try cursor.u32(span))
-      guard run.first > last, run.last >= run.first, run.count > 0, run.bytes < 1 << 31 else {
-        throw RecordError(description: "a checkpoint's runs are out of order")
-      }
+      guard run.first > last, run.first >= queue.purgedBefore, run.last >= run.first,
+        run.isPlausible
+      else { throw RecordError(description: "a checkpoint's runs are out of order") }
       last = run.last
       queue.runs.append(run)
       queue.parked += Int(run.count)
@@ -186,14 +199,23 @@ extension State {
     queue.counts.visible = queue.parked
     add(queue)
     guard let q = places[id] else { return }
+    let firstParked = queue.runs.first?.first ?? .max
     for isActive in [false, true] {
       while true {
         let index = try cursor.u32(span)
         if index == Slab.none { break }
         try take(index)
         try decode(slot: index, &cursor, span)
+        let message = slab[index].message
+        guard message >= queue.purgedBefore else {
+          throw RecordError(description: "a checkpoint has a message that was purged")
+        }
         switch (slab[index].state, isActive) {
         case (.ready, false):
+          let tail = table[q].ready.tail
+          guard message < firstParked, tail == Slab.none || slab[tail].message < message else {
+            throw RecordError(description: "a checkpoint's messages are out of order")
+          }
           slab[index].link = id
           table[q].ready.append(index, &slab)
           table[q].counts.visible += 1
@@ -233,9 +255,20 @@ extension State {
   ) throws {
     slab[index] = Slot(words: (try cursor.u64(span), try cursor.u64(span)))
     slab[index].sentSecond = try cursor.u32(span)
-    guard slab[index].state != .free else {
-      throw RecordError(description: "a checkpoint has a free slot \(index) in a list")
+    guard slab[index].state != .free, State.messages.contains(slab[index].message),
+      slab[index].size <= 1 << 31
+    else {
+      throw RecordError(description: "a checkpoint has slot \(index) in a list, and it is none")
     }
     reside(slab[index].segment, 1, slab[index].size)
+  }
+}
+
+extension State.Run {
+  /// Whether what is counted by it, and moved on from it, stays in range.
+  fileprivate var isPlausible: Bool {
+    let isInRange = State.messages.contains(last) && UInt64(segment) <= Slot.segmentMask
+    // A record takes 40 bytes at least.
+    return isInRange && count > 0 && bytes < 1 << 31 && UInt64(count) * 40 <= bytes
   }
 }

@@ -98,7 +98,7 @@ extension State {
     }
     let run = table[q].runs[index]
     guard message >= run.first, message <= run.last, UInt64(size) <= run.bytes,
-      run.count > 1 || UInt64(size) == run.bytes
+      run.count > 1 ? message < run.last : UInt64(size) == run.bytes
     else {
       throw RecordError(description: "LSN \(lsn) takes message \(message) out of another's run")
     }
@@ -156,6 +156,8 @@ extension State {
     try shorten(q, at: index, moved.message, size - (moved.isAgain ? 0 : 8), lsn)
     // Its new place in the order is where it was: before what is left of its run.
     extend(q, at: index, parked, size)
+    // The first run may end earlier than the one it was a part of.
+    awaitExpiry(q)
     return parked
   }
 
@@ -169,7 +171,7 @@ extension State {
       try shorten(q, at: runIndex(q, message), message, Int(size), lsn)
       table[q].counts.visible -= 1
     }
-    table[q].setAside += 1
+    table[q].setAside &+= 1
   }
 
   /// Forgets the runs that end at or before an LSN.

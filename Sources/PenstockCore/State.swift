@@ -407,18 +407,18 @@ public struct State: Sendable {
     expiries.move(UInt32(q), key: key, &expiryPlaces)
   }
 
-  /// When the oldest message that nobody holds expires; nil when there is none.
+  /// When the oldest message that nobody holds expires; nil when there is none. Looks at the same
+  /// message as `decideExpire`, or what is due by one might never be due by the other.
   func oldestExpiry(_ q: Int) -> Int64? {
-    var end: Int64?
-    if !table[q].ready.isEmpty {
-      end = retentionEnd(table[q].ready.head, table[q])
-    } else if let run = table[q].runs.first {
-      end = table[q].retentionEnd(sentSecond: run.newestSecond)
-    }
+    let head = table[q].ready.head
     if let first = table[q].returned.first {
-      end = min(end ?? .max, retentionEnd(activities[Int(first.item)].slot, table[q]))
+      let next = head == Slab.none ? table[q].runs.first?.last : slab[head].message
+      if first.key <= next ?? .max {
+        return retentionEnd(activities[Int(first.item)].slot, table[q])
+      }
     }
-    return end
+    if head != Slab.none { return retentionEnd(head, table[q]) }
+    return table[q].runs.first.map { table[q].retentionEnd(sentSecond: $0.newestSecond) }
   }
 
   /// Takes the first queue whose time has come off `expiries`; the caller looks at it and puts it

@@ -42,6 +42,18 @@ public struct CheckpointHeader: Hashable, Sendable {
     self.previous = previous
   }
 
+  /// The version of a header that is whole, if it is one that cannot be read.
+  package static func unknownVersion(_ file: borrowing RawSpan) -> UInt32? {
+    guard file.byteCount >= size else { return nil }
+    var (cursor, tail) = (ByteCursor(), ByteCursor(size - 4))
+    do throws(BytesTooShort) {
+      guard try cursor.u64(file) == LogFormat.checkpointMagic else { return nil }
+      let version = try cursor.u32(file)
+      guard try tail.u32(file) == CRC32C.of(file.extracting(0..<size - 4)) else { return nil }
+      return LogFormat.isKnown(version: version) ? nil : version
+    } catch { return nil }
+  }
+
   package init?(_ file: borrowing RawSpan) {
     guard file.byteCount >= Self.size else { return nil }
     let span = file.extracting(0..<Self.size)
@@ -57,7 +69,7 @@ public struct CheckpointHeader: Hashable, Sendable {
       previous = try cursor.u32(span)
       guard try cursor.u32(span) == 0,
         try cursor.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)),
-        lsn < firstLSN, firstLSN < LogFormat.endOfFirstLSNs
+        lsn < firstLSN, firstLSN < LogFormat.endOfFirstLSNs, ordinal < LogFormat.endOfOrdinals
       else { return nil }
     } catch { return nil }
   }
@@ -72,23 +84,29 @@ package struct Checkpoint {
   /// Reads a checkpoint.
   ///
   /// - Returns: nil when it is damaged, cannot be read, or is no checkpoint.
+  /// - Throws: `unsupportedVersion` when a newer build wrote it: then it must stay as it is.
   package static func read(
     _ path: String, _ fileSystem: any FileSystem
-  ) throws(SystemError) -> Checkpoint? {
-    do throws(SystemError) { return try readWhole(path, fileSystem) } catch {
+  ) throws(LogError) -> Checkpoint? {
+    var unknown: UInt32?
+    do throws(SystemError) {
+      if let checkpoint = try readWhole(path, fileSystem, &unknown) { return checkpoint }
+    } catch {
       // A disk that cannot give it back is as good as one that gives back something else.
-      guard error.call == "pread" else { throw error }
-      return nil
+      guard error.call == "pread" else { throw .system(error) }
     }
+    if let unknown { throw .unsupportedVersion(file: path, version: unknown) }
+    return nil
   }
 
   private static func readWhole(
-    _ path: String, _ fileSystem: any FileSystem
+    _ path: String, _ fileSystem: any FileSystem, _ unknown: inout UInt32?
   ) throws(SystemError) -> Checkpoint? {
     let file = try fileSystem.open(path, .readOnly)
     let size = try file.size()
     var head = [UInt8](repeating: 0, count: CheckpointHeader.size)
     guard try file.fill(&head, at: 0), let header = head.withRaw({ CheckpointHeader($0) }) else {
+      unknown = head.withRaw { CheckpointHeader.unknownVersion($0) }
       return nil
     }
     var body: [UInt8] = []

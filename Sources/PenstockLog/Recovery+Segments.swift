@@ -72,12 +72,13 @@ extension Recovery {
     of store: StoreFile, _ restore: (RawSpan) -> String?
   ) throws(LogError) {
     for name in checkpointNames.reversed() {
+      let isSpare = end.checkpoints.count >= 2
+      let checkpoint = isSpare ? nil : try Checkpoint.read(path(name), fileSystem)
       do throws(SystemError) {
-        guard end.checkpoints.count < 2 else {
+        if isSpare {
           try fileSystem.remove(path(name))
           continue
         }
-        let checkpoint = try Checkpoint.read(path(name), fileSystem)
         guard let checkpoint, checkpoint.header.store == store.store,
           StoreFileName.checkpoint(checkpoint.header.lsn) == name,
           end.checkpoints.isEmpty ? checkpoint.body.withRaw({ restore($0) }) == nil : true

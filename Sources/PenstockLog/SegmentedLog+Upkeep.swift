@@ -88,13 +88,15 @@ extension SegmentedLog {
   /// Reads a checkpoint; answers what is wrong with it, nil when it is sound or gone.
   public func damage(in checkpoint: KeptCheckpoint) throws(SystemError) -> String? {
     let name = StoreFileName.checkpoint(checkpoint.lsn)
-    do throws(SystemError) {
-      let isSound = try Checkpoint.read(directory + "/" + name, fileSystem) != nil
-      return isSound ? nil : "\(name): the checkpoint is damaged"
+    do throws(LogError) {
+      if try Checkpoint.read(directory + "/" + name, fileSystem) != nil { return nil }
     } catch {
-      guard error.isNotFound else { throw error }
-      return nil
+      if case .system(let cause) = error {
+        guard cause.isNotFound else { throw cause }
+        return nil
+      }
     }
+    return "\(name): the checkpoint is damaged"
   }
 
   /// Gives up the older of two checkpoints, so that a full disk has room for a new one. What could

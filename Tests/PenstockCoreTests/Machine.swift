@@ -9,10 +9,15 @@ struct Machine {
     var entry: Entry
     var lsn: UInt64
     var position: UInt64
+    var size: Int
   }
 
   var state = State()
   private(set) var log: [Logged] = []
+  /// Records per segment; nil for a log that is one segment.
+  var segmentRecords: UInt64?
+  /// Every message that a record parked, where it stands.
+  private(set) var parked: [State.Parked] = []
   private var lsn: UInt64 = 1
 
   /// Starts at a whole second, from which retention counts without rounding.
@@ -26,11 +31,19 @@ struct Machine {
   mutating func apply(_ entry: Entry) throws -> UInt64 {
     lsn += 1
     // Positions in a log are 8 bytes apart at least; any number that grows will do.
-    let logged = Logged(entry: entry, lsn: lsn, position: lsn * 64)
+    var position = lsn * 64
+    if let segmentRecords { position = (lsn / segmentRecords) << 32 | (lsn % segmentRecords) * 64 }
+    let size = (8 + entry.payloadSize() + 7) & ~7
+    let logged = Logged(entry: entry, lsn: lsn, position: position, size: size)
     log.append(logged)
-    try state.apply(entry, lsn: logged.lsn, position: logged.position)
+    if let place = try apply(logged, to: &state) { parked.append(place) }
     try check()
     return lsn
+  }
+
+  func apply(_ logged: Logged, to state: inout State) throws(RecordError) -> State.Parked? {
+    try state.apply(
+      logged.entry, lsn: logged.lsn, position: logged.position, size: logged.size)
   }
 
   func check() throws {
@@ -116,9 +129,8 @@ struct Machine {
   /// What a store would be that was opened on the log now, at the same time.
   func replayed() throws -> State {
     var fresh = State()
-    for logged in log {
-      try fresh.apply(logged.entry, lsn: logged.lsn, position: logged.position)
-    }
+    fresh.window = state.window
+    for logged in log { _ = try apply(logged, to: &fresh) }
     fresh.advance(to: state.time)
     return fresh
   }

@@ -18,6 +18,79 @@ import Testing
     #expect(slot.message == 7)
   }
 
+  /// Sizes up to two gigabytes: never rounded down, up by less than one in 256.
+  @Test func aSlotRoundsASizeUpByLittle() {
+    let random = StableRandom(seed: 3)
+    var sizes = [0, 1, 7, 8, 9, 4088, 4096, 4097, 8176, 8184, 8192, 1 << 20, 1 << 30]
+    for power in 3..<31 {
+      sizes += [(1 << power) - 8, (1 << power) - 1, 1 << power, (1 << power) + 1]
+    }
+    for _ in 0..<5000 { sizes.append(random.below(1 << (1 + random.below(31)))) }
+    var slot = Slot()
+    for size in sizes {
+      slot.size = size
+      #expect(slot.size >= size)
+      #expect(slot.size.isMultiple(of: 8))
+      #expect(slot.size < size + 8 || (slot.size - size) * 256 < size, "\(size): \(slot.size)")
+      if size <= 8 * 511 { #expect(slot.size == (size + 7) & ~7) }
+      // What was rounded stays: a copy of a state has the same sizes.
+      let rounded = slot.size
+      slot.size = rounded
+      #expect(slot.size == rounded)
+    }
+  }
+
+  /// Each field at its ends and at random, set in any order, keeps the others.
+  @Test func aSlotKeepsItsFieldsApart() {
+    let random = StableRandom(seed: 4)
+    let states: [Slot.State] = [.free, .ready, .delayed, .leased, .returned]
+    let messages: [UInt64] = [0, 1, 1 << 55, 1 << 56 - 1]
+    let positions: [UInt64] = [
+      0, 8, 1 << 30 - 8, (1 << 28 - 1) << 32, (1 << 28 - 1) << 32 | 1 << 30 - 8,
+    ]
+    let sizes = [0, 8, 511 * 8, 512 * 8, 1 << 30, 1 << 31 - 8]
+    var slot = Slot()
+    var expected = (message: UInt64(0), state: Slot.State.free, position: UInt64(0), size: 0)
+    for _ in 0..<5000 {
+      switch random.below(4) {
+      case 0:
+        let any = random.next() >> 8
+        expected.message = random.chance(1, of: 2) ? any : messages[random.below(4)]
+        slot.message = expected.message
+      case 1:
+        expected.state = states[random.below(5)]
+        slot.state = expected.state
+      case 2:
+        let any = (random.next() >> 36) << 32 | (random.next() >> 37) << 3
+        expected.position = random.chance(1, of: 2) ? any : positions[random.below(5)]
+        slot.position = expected.position
+      default:
+        slot.size = sizes[random.below(6)]
+        expected.size = slot.size
+      }
+      #expect(slot.message == expected.message)
+      #expect(slot.state == expected.state)
+      #expect(slot.position == expected.position)
+      #expect(UInt64(slot.segment) == expected.position >> 32)
+      #expect(slot.size == expected.size)
+      let again = Slot(words: slot.words)
+      #expect(again.message == slot.message && again.state == slot.state)
+      #expect(again.position == slot.position && again.size == slot.size)
+    }
+  }
+
+  /// Any two words are some slot; a checkpoint may hold any.
+  @Test func anyWordsAreRead() {
+    let random = StableRandom(seed: 5)
+    for _ in 0..<5000 {
+      let slot = Slot(words: (random.next(), random.next()))
+      #expect(slot.size >= 0 && slot.size < 1 << 45)
+      #expect(slot.position & 7 == 0 && slot.segment < 1 << 28)
+      _ = slot.state
+    }
+    #expect(Slot(words: (.max, .max)).state == .free)
+  }
+
   @Test func aPlaceHasOneHolderAtATime() {
     let random = StableRandom(seed: 1)
     var slab = Slab()

@@ -10,20 +10,20 @@ import Testing
 /// value of its own, and must be found at the offset and in the size that the document names.
 @Suite struct FormatDocument {
   /// A row of a table. A size that is no number stands for the rest.
-  private struct Row {
+  struct Row {
     var offset: Int
     var size: Int?
     var field: String
   }
 
-  private static func document() throws -> [String] {
+  static func document() throws -> [String] {
     let url = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
       .appendingPathComponent("../../Docs/format.md")
     return try String(contentsOf: url, encoding: .utf8).components(separatedBy: "\n")
   }
 
   /// The first table under a heading.
-  private static func table(_ heading: String) throws -> [Row] {
+  static func table(_ heading: String) throws -> [Row] {
     let lines = try document()
     let start = try #require(lines.firstIndex { $0.hasSuffix("# " + heading) }, "\(heading)")
     var rows: [Row] = []
@@ -43,10 +43,13 @@ import Testing
 
   /// The rows cover `bytes` without a gap, and each field's value, which no other field has, stands
   /// where its row says. The field `zero` is zero.
-  private func check(_ heading: String, _ bytes: [UInt8], _ values: [String: [UInt8]]) throws {
+  func check(
+    _ heading: String, _ bytes: [UInt8], _ values: [String: [UInt8]], mayRepeat: Set<String> = []
+  ) throws {
     var next = 0
     var unseen = Set(values.keys)
-    #expect(Set(values.values).count == values.count, "\(heading): two fields have one value")
+    let distinct = values.filter { !mayRepeat.contains($0.key) }.values
+    #expect(Set(distinct).count == distinct.count, "\(heading): two fields have one value")
     for row in try Self.table(heading) {
       #expect(row.offset == next, "\(heading), \(row.field): gap or overlap")
       let size = row.size ?? bytes.count - row.offset
@@ -71,7 +74,7 @@ import Testing
     #expect(unseen.isEmpty, "\(heading): the document lacks \(unseen.sorted())")
   }
 
-  private func little(_ value: some FixedWidthInteger) -> [UInt8] {
+  func little(_ value: some FixedWidthInteger) -> [UInt8] {
     (0..<value.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> (8 * $0)) }
   }
 
@@ -178,7 +181,7 @@ import Testing
 
   // MARK: Records
 
-  private func entry(_ record: Record, _ content: MessageContent? = nil) -> [UInt8] {
+  func entry(_ record: Record, _ content: MessageContent? = nil) -> [UInt8] {
     let entry = Entry(
       queue: QueueID(0x0102_0304), time: Timestamp(milliseconds: 0x1112_1314_1516_1718),
       record: record)
@@ -187,14 +190,14 @@ import Testing
     return bytes
   }
 
-  private var settings: QueueSettings {
+  var settings: QueueSettings {
     QueueSettings(
       visibilityTimeout: .milliseconds(0x2122_2324_2526), delay: .milliseconds(0x3132_3334_3536),
       maximumMessageBytes: 0x4142_4344_4546, retention: .milliseconds(0x5152_5354_5556),
       receiveWait: .milliseconds(0x6162_6364_6566))
   }
 
-  private var settingValues: [String: [UInt8]] {
+  var settingValues: [String: [UInt8]] {
     [
       "visibility timeout": little(0x2122_2324_2526), "delay": little(0x3132_3334_3536),
       "maximum message bytes": little(0x4142_4344_4546), "retention": little(0x5152_5354_5556),
@@ -232,7 +235,29 @@ import Testing
     let created = added(.queueCreated(name: "orders", settings: settings))
     try check(
       "Queue created", created, settingValues.merging(["name": Array("orders".utf8)]) { $1 })
-    for record in [Record.logCreated, .queueDeleted, .purged] { #expect(added(record) == []) }
+    for record in [Record.logCreated, .queueDeleted, .purged, .cleared] {
+      #expect(added(record) == [])
+    }
+    try check(
+      "Set aside", added(.setAside(message: message, slot: slot, size: 0x5152_5354)),
+      lease.filter { $0.key != "deadline" }.merging(["size": little(UInt32(0x5152_5354))]) { $1 })
+    #expect(added(.setAside(message: 1, slot: nil, size: 2))[8..<12].allSatisfy { $0 == 255 })
+    let waiting = WaitingMessage(
+      message: 0x2122_2324_2526_2728, offset: 0x3132_3334, size: 0x4142_4344,
+      sentSecond: 0x5152_5354)
+    let drawn = added(.drawn(segment: 0x6162_6364, [waiting]))
+    try check(
+      "Drawn", drawn,
+      [
+        "segment": little(UInt32(0x6162_6364)), "count": little(UInt32(1)),
+        "messages": Array(drawn.dropFirst(8)),
+      ])
+    try check(
+      "Waiting message", Array(drawn.dropFirst(8)),
+      [
+        "message": little(message), "offset": little(UInt32(0x3132_3334)),
+        "size": little(UInt32(0x4142_4344)), "sent second": little(UInt32(0x5152_5354)),
+      ])
   }
 
   @Test func theKindsOfRecords() throws {
@@ -245,7 +270,8 @@ import Testing
       (.leased(message: 1, slot: 2, deadline: time), "Leased"),
       (.leaseChanged(message: 1, slot: 2, deadline: time), "Lease changed"),
       (.deleted(message: 1, slot: 2), "Deleted"), (.purged, "Purged"),
-      (.expired(through: 1), "Expired"),
+      (.expired(through: 1), "Expired"), (.drawn(segment: 1, []), "Drawn"),
+      (.setAside(message: 1, slot: 2, size: 3), "Set aside"), (.cleared, "Cleared"),
     ]
     let lines = try Self.document()
     for (record, name) in records {
@@ -271,6 +297,32 @@ import Testing
         "id high": little(id.high), "id low": little(id.low),
         "visible at": little(0x4142_4344_4546_4748), "extras and body": [0xee],
       ])
+  }
+
+  @Test func aCopyOfAMessage() throws {
+    let id = MessageID(randomHigh: 0x2122_2324_2526_2728, randomLow: 0x3132_3334_3536_3738)
+    func copy(slot: UInt32?, isAgain: Bool = false, hasExtras: Bool = false) -> [UInt8] {
+      entry(
+        .moved(
+          .init(
+            id: id, message: 0x4142_4344_4546_4748, slot: slot, isAgain: isAgain,
+            hasExtras: hasExtras)))
+    }
+    try check(
+      "Copy", copy(slot: 0x5152_5354).dropFirst(16) + [0xee],
+      [
+        "id high": little(id.high), "id low": little(id.low),
+        "message": little(0x4142_4344_4546_4748), "slot": little(UInt32(0x5152_5354)),
+        "extras and body": [0xee],
+      ])
+    #expect(copy(slot: nil).count == 40)
+    // Kind, and flags: extras 2, moved 4, slot 8, parked 16, again 32.
+    #expect(copy(slot: 1)[0] == 1 && copy(slot: 1)[1] == 4 + 8)
+    #expect(copy(slot: nil)[1] == 4 + 16)
+    #expect(copy(slot: nil, isAgain: true, hasExtras: true)[1] == 2 + 4 + 16 + 32)
+    #expect(entry(.sent(.init(id: id, visibleAt: nil, isParked: true)))[1] == 16)
+    let row = "1 delayed, 2 extras, 4 copy, 8 slot, 16 parked, 32 copy of a copy"
+    #expect(try Self.document().contains { $0.contains(row) })
   }
 
   @Test func theExtrasOfAMessage() throws {
@@ -319,7 +371,10 @@ import Testing
     #expect(LogFormat.sealReserve == 8192 && HeadSlot.fileSize == 8192)
     #expect(LogFormat.lostLSNs == 1 << 28 && text.contains("2^28"))
     #expect(LogFormat.minimumSegmentSize == 65_536 && LogFormat.maximumSegmentSize == 1 << 30)
-    for name in ["LOCK", "STORE", "STORE.new", "HEAD", ".seg", ".next", ".partial", ".torn-"] {
+    for name in [
+      "LOCK", "STORE", "STORE.new", "HEAD", ".seg", ".next", ".partial", ".torn-",
+      ".checkpoint", ".index", ".damaged-", ".checkpoint.damaged", "`PNSKCKPT`", "`PNSKINDX`",
+    ] {
       #expect(text.contains(name))
     }
   }
