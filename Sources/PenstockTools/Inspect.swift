@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockLog
+internal import PenstockSystem
+
+/// `penstock inspect`: segments, frames and records as they stand in the files, by the documented
+/// format alone. Damage is shown in its place, and the look goes on behind it.
+public struct Inspect {
+  public var context: ToolContext
+  /// Only this segment, with its frames.
+  public var segment: String?
+  public var showsRecords = false
+  public var showsJSON = false
+
+  public init(_ context: ToolContext) { self.context = context }
+
+  /// Hands out the result line by line.
+  ///
+  /// - Returns: how many damaged places were shown.
+  /// - Throws: `ToolError` when it could not look.
+  public func run(_ out: (String) -> Void) throws(ToolError) -> Int {
+    var scan = try StoreScan(context, task: "inspecting")
+    if let segment, !scan.listing.segments.contains(where: { $0.name == segment }) {
+      throw ToolError(
+        .unreadable, "there is no segment \(segment) in \(context.directory); inspect lists them")
+    }
+    var damages = 0
+    for place in scan.listing.segments where segment == nil || segment == place.name {
+      // Each segment's lines come after its own, which is known when it was read: so they are kept,
+      // unless there may be very many.
+      let printer = Printer(
+        frames: segment != nil || showsRecords, records: showsRecords, json: showsJSON)
+      guard let summary = try scan.run(printer, only: [place.name]).first else { continue }
+      damages += summary.damages.count
+      out(showsJSON ? json(summary).line : text(summary))
+      for line in printer.lines { out(line) }
+    }
+    return damages
+  }
+
+  private func json(_ segment: SegmentSummary) -> JSON {
+    var members: [(String, JSON)] = [
+      ("type", .string("segment")), ("name", .string(segment.name)),
+      ("ordinal", segment.header.map { .unsigned(UInt64($0.ordinal)) } ?? .null),
+      ("version", segment.header.map { .unsigned(UInt64($0.version)) } ?? .null),
+      ("store", .optional(segment.header?.store.description)),
+      ("firstLSN", .unsigned(segment.firstLSN.value)),
+      ("lastLSN", .lsn(segment.lastLSN?.value)),
+      ("frames", .int(segment.frames)), ("records", .unsigned(segment.records)),
+      ("bytes", .int(segment.size)),
+      ("capacity", segment.header.map { .unsigned(UInt64($0.capacity)) } ?? .null),
+      ("salt", .optional(segment.salt.map { Hex.text($0) })),
+      ("previous", .optional(segment.header.map { Hex.text(UInt64($0.previous), digits: 8) })),
+      ("sealed", .bool(segment.seal != nil)),
+    ]
+    if let seal = segment.seal {
+      members += [
+        ("chain", .string(Hex.text(UInt64(seal.checksum), digits: 8))),
+        ("lastLSNGivenOut", .unsigned(seal.givenOut.value)),
+      ]
+    }
+    members.append(("damages", .int(segment.damages.count)))
+    return .object(members)
+  }
+
+  private func text(_ segment: SegmentSummary) -> String {
+    let ordinal = segment.header.map { "\($0.ordinal)" } ?? "?"
+    let lsns = segment.lastLSN.map { "LSN \(segment.firstLSN) to \($0)" } ?? "no record"
+    let salt = segment.salt.map { Hex.text($0) } ?? "unknown"
+    let chain =
+      segment.header.map { header in
+        let end = segment.seal.map { Hex.text(UInt64($0.checksum), digits: 8) } ?? "open"
+        return "chain \(Hex.text(UInt64(header.previous), digits: 8)) to \(end)"
+      } ?? "header damaged"
+    return "\(segment.name)  ordinal \(ordinal)  \(lsns)  \(segment.frames) frames  "
+      + "\(segment.records) records  \(segment.size) bytes  "
+      + "\(segment.seal == nil ? "not sealed" : "sealed")  salt \(salt)  \(chain)"
+      + (segment.damages.isEmpty ? "" : "  DAMAGED in \(segment.damages.count) places")
+  }
+}
+
+/// Keeps the lines of one segment.
+private final class Printer: SegmentVisitor {
+  private let frames: Bool
+  private let records: Bool
+  private let json: Bool
+  var lines: [String] = []
+  private var offset = LogFormat.segmentHeaderSize
+
+  init(frames: Bool, records: Bool, json: Bool) {
+    self.frames = frames
+    self.records = records
+    self.json = json
+  }
+
+  func frame(_ header: FrameHeader, in segment: SegmentSummary) {
+    guard frames else { return }
+    let kind = "\(header.kind)"
+    if json {
+      lines.append(
+        JSON.object([
+          ("type", .string("frame")), ("segment", .string(segment.name)),
+          ("offset", .unsigned(UInt64(header.offset))), ("kind", .string(kind)),
+          ("firstLSN", .unsigned(header.firstLSN.value)),
+          ("count", .unsigned(UInt64(header.count))),
+          ("bytes", .unsigned(UInt64(header.extent))),
+          ("bodyBytes", .unsigned(UInt64(header.bodyLength))),
+          ("durableLSN", .unsigned(header.durableLSN.value)),
+          ("previous", .string(Hex.text(UInt64(header.previous), digits: 8))),
+          ("checksum", .string(Hex.text(UInt64(header.headerChecksum), digits: 8))),
+        ]).line)
+    } else {
+      lines.append(
+        "  frame at \(header.offset)  \(kind)  LSN \(header.firstLSN)  \(header.count) records  "
+          + "\(header.extent) bytes  durable LSN \(header.durableLSN)  chain "
+          + "\(Hex.text(UInt64(header.previous), digits: 8)) to "
+          + "\(Hex.text(UInt64(header.headerChecksum), digits: 8))")
+    }
+  }
+
+  func record(_ place: RecordPlace, _ payload: RawSpan) {
+    guard records else { return }
+    let members: [(String, JSON)] =
+      [("lsn", .lsn(place.lsn?.value))] + RecordText.members(payload)
+      + [("offset", .int(place.offset)), ("bytes", .int(payload.byteCount))]
+    if json {
+      lines.append(
+        JSON.object([("type", .string("record")), ("segment", .string(place.segment))] + members)
+          .line)
+    } else {
+      lines.append("    " + RecordText.line(members))
+    }
+  }
+
+  func damage(_ damage: Damage, in segment: SegmentSummary) {
+    guard json else {
+      lines.append(
+        "  DAMAGE at \(damage.offset) to \(damage.end): \(damage.reason) (\(damage.lsnText))")
+      return
+    }
+    if case .object(let members) = damage.json {
+      lines.append(JSON.object([("type", .string("damage"))] + members).line)
+    }
+  }
+}

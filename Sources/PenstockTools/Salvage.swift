@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+
+/// `penstock salvage`: every message that the files still hold, whatever state they are in.
+///
+/// Believes each record that is whole by its own checksum and nothing else: no checkpoint, no
+/// continuity, no `HEAD`. Whether a message was deleted is told as far as the log holds a record
+/// that says so. Never writes into the store's directory.
+public struct Salvage {
+  public var context: ToolContext
+
+  public init(_ context: ToolContext) { self.context = context }
+
+  public struct Report: Sendable {
+    /// Messages that were found, those included that a later record ends.
+    public var messages = 0
+    /// Those that no record ends, as far as the log tells.
+    public var live = 0
+    /// Those that stand in no whole frame and may never have been acknowledged.
+    public var loose = 0
+    public var queues: [Queue] = []
+    /// Damaged places in the files.
+    public var damages: [JSON] = []
+    var damageLines: [String] = []
+
+    public struct Queue: Sendable {
+      public var number: UInt32
+      /// Nil when the record that names it is lost.
+      public var name: String?
+      public var messages = 0
+      public var live = 0
+    }
+
+    public var json: JSON {
+      .object([
+        ("messages", .int(messages)), ("live", .int(live)), ("loose", .int(loose)),
+        (
+          "queues",
+          .array(
+            queues.map { queue in
+              .object([
+                ("queue", .optional(queue.name)), ("number", .unsigned(UInt64(queue.number))),
+                ("messages", .int(queue.messages)), ("live", .int(queue.live)),
+              ])
+            })
+        ), ("damages", .array(damages)),
+      ])
+    }
+
+    public var text: String {
+      var lines = queues.map { queue in
+        "queue \(queue.name ?? "(name lost)")  number \(queue.number)  \(queue.live) live  "
+          + "\(queue.messages) found"
+      }
+      lines += damageLines
+      lines.append(
+        "\(messages) messages found: \(live) live, \(messages - live) that a later record ends; "
+          + "\(loose) of all stand in damaged frames and may never have been acknowledged")
+      return lines.joined(separator: "\n")
+    }
+  }
+
+  /// Writes each message to `export` as a line of JSON, in the order of the files.
+  ///
+  /// - Complexity: two passes over the segments; memory follows the number of delete records.
+  public func run(export: LineFile? = nil) throws(ToolError) -> Report {
+    let ends = Ends()
+    var scan = try StoreScan(context, task: "reading deletes")
+    scan.salvages = true
+    let summaries = try scan.run(ends)
+    let collector = Collector(ends, export)
+    scan.task = "reading messages"
+    _ = try scan.run(collector)
+    var report = collector.report
+    for damage in summaries.flatMap(\.damages) {
+      report.damages.append(damage.json)
+      report.damageLines.append(
+        "DAMAGE  \(damage.file), offset \(damage.offset) to \(damage.end): \(damage.reason) "
+          + "(\(damage.lsnText))")
+    }
+    report.queues = collector.queues.values.sorted { $0.number < $1.number }
+    return report
+  }
+}
+
+/// First pass: what ends messages, and what queues are called.
+private final class Ends: SegmentVisitor {
+  var names: [QueueID: String] = [:]
+  private var deleted: Set<UInt64> = []
+  /// By queue, the last LSN of a record that ends every message before it.
+  private var purged: [QueueID: UInt64] = [:]
+  private var removed: [QueueID: UInt64] = [:]
+  private var expired: [QueueID: UInt64] = [:]
+
+  func record(_ place: RecordPlace, _ payload: RawSpan) {
+    let entry: Entry
+    do throws(RecordError) { entry = try Entry(payload) } catch { return }
+    switch entry.record {
+    case .queueCreated(let name, _): names[entry.queue] = name
+    case .deleted(let message, _): deleted.insert(message)
+    case .purged: purged[entry.queue] = place.lsn?.value ?? purged[entry.queue]
+    case .queueDeleted: removed[entry.queue] = place.lsn?.value ?? .max
+    case .expired(let through):
+      expired[entry.queue] = max(through, expired[entry.queue] ?? 0)
+    case .logCreated, .sent, .queueChanged, .leased, .leaseChanged: break
+    }
+  }
+
+  /// What ends the message, in a word; nil when nothing that is left does.
+  func end(of lsn: LSN?, _ queue: QueueID) -> String? {
+    guard let lsn = lsn?.value else { return nil }
+    if deleted.contains(lsn) { return "deleted" }
+    if let at = purged[queue], lsn < at { return "purged" }
+    if let at = removed[queue], lsn < at { return "queueDeleted" }
+    // Messages that were in flight then are live all the same, and cannot be told from others.
+    if let through = expired[queue], lsn <= through { return "expired" }
+    return nil
+  }
+}
+
+/// Second pass: the messages.
+private final class Collector: SegmentVisitor {
+  var report = Salvage.Report()
+  var queues: [QueueID: Salvage.Report.Queue] = [:]
+  private let ends: Ends
+  private let export: LineFile?
+
+  init(_ ends: Ends, _ export: LineFile?) {
+    self.ends = ends
+    self.export = export
+  }
+
+  func record(_ place: RecordPlace, _ payload: RawSpan) throws(ToolError) {
+    let message: StoredMessage
+    let visibleAt: Timestamp?
+    do throws(RecordError) {
+      guard case .sent(let sent) = try Entry(payload).record else { return }
+      visibleAt = sent.visibleAt
+      message = try StoredMessage(payload)
+    } catch { return }
+    let end = ends.end(of: place.lsn, message.queue)
+    let name = ends.names[message.queue]
+    report.messages += 1
+    if place.isLoose { report.loose += 1 }
+    if end == nil { report.live += 1 }
+    var queue = queues[message.queue] ?? .init(number: message.queue.value, name: name)
+    queue.messages += 1
+    if end == nil { queue.live += 1 }
+    queues[message.queue] = queue
+    try export?.write(line(message, visibleAt, place, name, end))
+  }
+
+  private func line(
+    _ message: StoredMessage, _ visibleAt: Timestamp?, _ place: RecordPlace, _ queue: String?,
+    _ end: String?
+  ) -> String {
+    let content = message.content
+    var members: [(String, JSON)] = [
+      ("lsn", .lsn(place.lsn?.value)), ("id", .string(message.id.description)),
+      ("queue", .optional(queue)), ("queueNumber", .unsigned(UInt64(message.queue.value))),
+      ("sentAt", .integer(message.sentAt.milliseconds)),
+    ]
+    if let visibleAt { members.append(("visibleAt", .integer(visibleAt.milliseconds))) }
+    members.append(("ended", .optional(end)))
+    members.append(("loose", .bool(place.isLoose)))
+    members.append(("segment", .string(place.segment)))
+    members.append(("offset", .int(place.offset)))
+    members.append(JSON.bytes("body", content.body))
+    for (name, text) in [
+      ("group", content.groupID), ("traceHeader", content.traceHeader),
+      ("sender", content.senderID),
+    ] where text != nil { members.append((name, .optional(text))) }
+    if !content.attributes.isEmpty {
+      let attributes = content.attributes.map { attribute in
+        var members: [(String, JSON)] = [
+          ("name", .string(attribute.name)), ("type", .string(attribute.type)),
+        ]
+        switch attribute.value {
+        case .string(let text): members.append(("value", .string(text)))
+        case .binary(let bytes): members.append(("valueBase64", .string(JSON.base64(bytes))))
+        }
+        return JSON.object(members)
+      }
+      members.append(("attributes", .array(attributes)))
+    }
+    return JSON.object(members).line
+  }
+}
