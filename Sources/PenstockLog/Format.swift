@@ -70,7 +70,7 @@ public enum LogFormat {
   static let segmentMagic: UInt64 = 0x4745_534b_4353_4e50  // "PNSCKSEG"
   static let storeMagic: UInt64 = 0x524f_5453_4b53_4e50  // "PNSKSTOR"
   static let checkpointMagic: UInt64 = 0x5450_4b43_4b53_4e50  // "PNSKCKPT"
-  static let indexMagic: UInt64 = 0x5844_4e49_4b53_4e50  // "PNSKINDX"
+  package static let indexMagic: UInt64 = 0x5844_4e49_4b53_4e50  // "PNSKINDX"
   static let headMagic: UInt64 = 0x4441_4548_4b53_4e50  // "PNSKHEAD"
 }
 

@@ -21,11 +21,12 @@ struct FileCopy {
 
   /// Copies `name` from `source`, or from the same directory, to `copy` here.
   ///
-  /// - Parameter length: copies so many bytes of it; nil for all.
+  /// - Parameter cut: copies a segment up to there and ends it with a seal, as a recovery does; nil
+  ///   copies all of a file.
   /// - Returns: how many bytes were copied, and their CRC-32C; nil when there is no such file.
   @discardableResult
   func copy(
-    _ name: String, to copy: String, from source: ToolContext? = nil, length: UInt64? = nil
+    _ name: String, to copy: String, from source: ToolContext? = nil, cut: Replay.Cut? = nil
   ) throws(ToolError) -> (size: UInt64, checksum: UInt32)? {
     let path = (source ?? context).path(name)
     let file = try unlessMissing { () throws(SystemError) in
@@ -35,7 +36,7 @@ struct FileCopy {
     var checksum: UInt32 = 0
     var offset: UInt64 = 0
     try make(copy) { (target) throws(SystemError) in
-      let end = min(length ?? .max, try file.size())
+      let end = min(cut.map { UInt64($0.offset) } ?? .max, try file.size())
       while offset < end {
         let wanted = Int(min(UInt64(FileWindow.windowSize), end - offset))
         var bytes = [UInt8](repeating: 0, count: wanted)
@@ -51,8 +52,46 @@ struct FileCopy {
         offset += UInt64(count)
       }
       try file.close()
+      if let cut, !cut.isSealed { try Self.seal(target, cut) }
     }
     return (offset, checksum)
+  }
+
+  /// Whoever continues the log from here gives out no LSN a second time.
+  private static func seal(_ file: any File, _ cut: Replay.Cut) throws(SystemError) {
+    _ = try SegmentedLog.writeSeal(
+      file, at: cut.offset, salt: cut.header.salt, lastLSN: cut.lastLSN,
+      givenOut: cut.lastLSN.advanced(by: LogFormat.lostLSNs), records: cut.records,
+      previous: cut.chain, scratch: CommitBuffer(capacity: 2 * LogFormat.sectorSize))
+  }
+
+  /// Writes `HEAD` for a store whose newest segment has this header.
+  func writeHead(_ header: SegmentHeader) throws(ToolError) {
+    let buffer = CommitBuffer(capacity: HeadSlot.fileSize)
+    HeadSlot(store: header.store, ordinal: header.ordinal).write(into: buffer)
+    buffer.putZeros(HeadSlot.fileSize - buffer.count)
+    try write(StoreFileName.head, buffer)
+  }
+
+  /// Size and CRC-32C of a file here; nil when there is none.
+  func fingerprint(_ name: String) throws(ToolError) -> (size: UInt64, checksum: UInt32)? {
+    let path = context.path(name)
+    return try unlessMissing { () throws(SystemError) in
+      let file = try context.fileSystem.open(path, .readOnly)
+      var checksum: UInt32 = 0
+      var offset: UInt64 = 0
+      var bytes = [UInt8](repeating: 0, count: FileWindow.windowSize)
+      while true {
+        let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
+          try file.read(into: &raw, at: offset)
+        }
+        if count == 0 { break }
+        checksum = bytes.withRaw { CRC32C.of($0.extracting(0..<count), seed: checksum) }
+        offset += UInt64(count)
+      }
+      try file.close()
+      return (offset, checksum)
+    }
   }
 
   private func make(

@@ -13,7 +13,7 @@ public struct History {
   public struct Report: Sendable {
     /// The message's UUID, if its sent record was found.
     public var id: String?
-    /// LSNs that name it: of its sent record, and of copies that were moved.
+    /// LSNs that name it: that of its sent record.
     public var lsns: [UInt64] = []
     public var records: [JSON] = []
     /// Damaged places in the files: what stood there may be missing here.
@@ -88,12 +88,21 @@ private final class HistoryVisitor: SegmentVisitor {
       queue = entry.queue
       if let lsn = place.lsn { lsns.insert(lsn.value) }
       return true
-    case .leased(let message, _, _), .leaseChanged(let message, _, _), .deleted(let message, _):
+    case .leased(let message, _, _), .leaseChanged(let message, _, _), .deleted(let message, _),
+      .setAside(let message, _, _):
       return lsns.contains(message)
+    case .moved(let moved):
+      guard lsns.contains(moved.message) || moved.id.description == id else { return false }
+      id = moved.id.description
+      foundID = id
+      queue = entry.queue
+      lsns.insert(moved.message)
+      return true
+    case .drawn(_, let messages): return messages.contains { lsns.contains($0.message) }
     case .purged, .queueDeleted: return queue == entry.queue
     case .expired(let through):
       return queue == entry.queue && lsns.contains { $0 <= through }
-    case .logCreated, .queueCreated, .queueChanged: return false
+    case .logCreated, .queueCreated, .queueChanged, .cleared: return false
     }
   }
 }

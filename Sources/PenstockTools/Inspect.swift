@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
 internal import PenstockLog
 internal import PenstockSystem
 
@@ -24,6 +25,7 @@ public struct Inspect {
         .unreadable, "there is no segment \(segment) in \(context.directory); inspect lists them")
     }
     var damages = 0
+    if segment == nil { damages += try checkpoints(scan.listing, out) }
     for place in scan.listing.segments where segment == nil || segment == place.name {
       // Each segment's lines come after its own, which is known when it was read: so they are kept,
       // unless there may be very many.
@@ -33,6 +35,38 @@ public struct Inspect {
       damages += summary.damages.count
       out(showsJSON ? json(summary).line : text(summary))
       for line in printer.lines { out(line) }
+    }
+    return damages
+  }
+
+  private func checkpoints(
+    _ listing: StoreListing, _ out: (String) -> Void
+  ) throws(ToolError) -> Int {
+    var damages = 0
+    for name in listing.checkpoints {
+      guard let (found, state) = try FoundCheckpoint.read(name, context, store: nil) else {
+        continue
+      }
+      damages += found.fault == nil ? 0 : 1
+      guard showsJSON else {
+        let text =
+          found.header.map {
+            "LSN \($0.lsn)  goes on with segment \($0.ordinal), LSN \($0.firstLSN)  "
+              + "\(state?.queueCount ?? 0) queues  \(state?.liveCount ?? 0) messages"
+          } ?? "DAMAGED: \(found.fault ?? "")"
+        out("\(name)  \(found.bytes) bytes  \(text)")
+        continue
+      }
+      out(
+        JSON.object([
+          ("type", .string("checkpoint")), ("name", .string(name)),
+          ("bytes", .unsigned(found.bytes)), ("lsn", .lsn(found.header?.lsn.value)),
+          ("ordinal", found.header.map { .unsigned(UInt64($0.ordinal)) } ?? .null),
+          ("firstLSN", .lsn(found.header?.firstLSN.value)),
+          ("queues", state.map { .int($0.queueCount) } ?? .null),
+          ("messages", state.map { .int($0.liveCount) } ?? .null),
+          ("fault", .optional(found.fault)),
+        ]).line)
     }
     return damages
   }

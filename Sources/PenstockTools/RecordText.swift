@@ -17,15 +17,16 @@ enum RecordText {
 
   static func members(of entry: Entry) -> [(String, JSON)] {
     var members: [(String, JSON)] = [("record", .string(name(entry.record)))]
-    if case .logCreated = entry.record {
-    } else {
-      members.append(("queue", .unsigned(UInt64(entry.queue.value))))
+    switch entry.record {
+    case .logCreated, .cleared: break
+    default: members.append(("queue", .unsigned(UInt64(entry.queue.value))))
     }
     members.append(("time", .integer(entry.time.milliseconds)))
     switch entry.record {
-    case .logCreated, .queueDeleted, .purged: break
+    case .logCreated, .queueDeleted, .purged, .cleared: break
     case .sent(let sent):
       members.append(("id", .string(sent.id.description)))
+      if sent.isParked { members.append(("parked", .bool(true))) }
       if let visibleAt = sent.visibleAt {
         members.append(("visibleAt", .integer(visibleAt.milliseconds)))
       }
@@ -42,6 +43,22 @@ enum RecordText {
     case .deleted(let message, let slot):
       members += [("message", .unsigned(message)), ("slot", .unsigned(UInt64(slot)))]
     case .expired(let through): members.append(("through", .unsigned(through)))
+    case .moved(let moved):
+      members += [
+        ("id", .string(moved.id.description)), ("message", .unsigned(moved.message)),
+        ("slot", moved.slot.map { .unsigned(UInt64($0)) } ?? .null),
+      ]
+    case .drawn(let segment, let messages):
+      members += [
+        ("segmentOrdinal", .unsigned(UInt64(segment))), ("count", .int(messages.count)),
+        ("firstMessage", .lsn(messages.first?.message)),
+        ("lastMessage", .lsn(messages.last?.message)),
+      ]
+    case .setAside(let message, let slot, let size):
+      members += [
+        ("message", .unsigned(message)), ("slot", slot.map { .unsigned(UInt64($0)) } ?? .null),
+        ("messageBytes", .unsigned(UInt64(size))),
+      ]
     }
     return members
   }
@@ -68,6 +85,10 @@ enum RecordText {
     case .deleted: "deleted"
     case .purged: "purged"
     case .expired: "expired"
+    case .moved: "moved"
+    case .drawn: "drawn"
+    case .setAside: "setAside"
+    case .cleared: "cleared"
     }
   }
 

@@ -6,8 +6,8 @@ internal import PenstockSystem
 /// without guessing, and says what is given up for it.
 ///
 /// Nothing is deleted: each file that is changed is copied aside first, under a name that no
-/// opening reads. Repaired are the end of the newest segment and `HEAD`. Damage elsewhere is what
-/// backups and `salvage` are for.
+/// opening reads. Repaired are the end of the newest segment, `HEAD`, checkpoints and indexes.
+/// Damage elsewhere is what backups and `salvage` are for.
 ///
 /// Takes the store's lock, also for the dry run, so that nothing changes under it.
 public struct Repair {
@@ -93,7 +93,7 @@ public struct Repair {
     }
     defer { lock.release() }
     var plan = try Plan(context)
-    plan.make()
+    try plan.make()
     guard applies, plan.report.refused.isEmpty, !plan.report.actions.isEmpty else {
       return plan.report
     }
@@ -116,7 +116,7 @@ public struct Repair {
     let summaries: [SegmentSummary]
     var report = Report()
     private var cut: SegmentSummary?
-    private var head: HeadSlot?
+    private var head: SegmentHeader?
 
     init(_ context: ToolContext) throws(ToolError) {
       self.context = context
@@ -125,8 +125,8 @@ public struct Repair {
       listing = scan.listing
     }
 
-    mutating func make() {
-      var judge = Judge(listing: listing, summaries: summaries)
+    mutating func make() throws(ToolError) {
+      var judge = try Judge(context, listing: listing, summaries: summaries)
       judge.run()
       let damages = judge.findings.filter { $0.severity == .damage }
       let newest = summaries.last
@@ -136,6 +136,18 @@ public struct Repair {
       }
       if let newest, damages.contains(where: { $0.file == newest.name }) { planCut(newest) }
       if damages.contains(where: { $0.file == StoreFileName.head }) { planHead() }
+      for name in judge.checkpoints.filter({ $0.fault != nil }).map(\.name) {
+        report.actions.append(
+          Action(
+            file: name, step: "take \(name) out of use; a start goes on from the one before it",
+            evidence: freeName(name)))
+      }
+      for (name, _) in judge.indexFaults {
+        report.actions.append(
+          Action(
+            file: name, step: "take \(name) out of use; it is made anew from its segment",
+            evidence: freeName(name)))
+      }
     }
 
     private mutating func planCut(_ newest: SegmentSummary) {
@@ -170,8 +182,8 @@ public struct Repair {
     }
 
     private mutating func planHead() {
-      guard let header = summaries.last?.header, let store = listing.storeID else { return }
-      head = HeadSlot(store: store, ordinal: header.ordinal)
+      guard let header = summaries.last?.header else { return }
+      head = header
       report.actions.append(
         Action(
           file: StoreFileName.head,
@@ -191,6 +203,14 @@ public struct Repair {
     /// between leaves the damage as it was, or as little of it as is left, and a copy of all of it.
     func apply() throws(ToolError) {
       for action in report.actions {
+        if ![cut?.name, StoreFileName.head].contains(action.file) {
+          try system { () throws(SystemError) in
+            try context.fileSystem.rename(
+              context.path(action.file), to: context.path(action.evidence))
+            try context.fileSystem.syncDirectory(context.directory)
+          }
+          continue
+        }
         if try system({ () throws(SystemError) in
           try context.fileSystem.status(context.path(action.file)) != nil
         }) {
@@ -236,11 +256,7 @@ public struct Repair {
     }
 
     private func writeHead() throws(ToolError) {
-      guard let head else { return }
-      let buffer = CommitBuffer(capacity: HeadSlot.fileSize)
-      head.write(into: buffer)
-      buffer.putZeros(HeadSlot.fileSize - buffer.count)
-      try FileCopy(context).write(StoreFileName.head, buffer)
+      if let head { try FileCopy(context).writeHead(head) }
     }
   }
 }

@@ -20,6 +20,8 @@ public struct Salvage {
     public var live = 0
     /// Those that stand in no whole frame and may never have been acknowledged.
     public var loose = 0
+    /// Older records of messages that compaction copied; the newest copy counts.
+    public var superseded = 0
     public var queues: [Queue] = []
     /// Damaged places in the files.
     public var damages: [JSON] = []
@@ -36,6 +38,7 @@ public struct Salvage {
     public var json: JSON {
       .object([
         ("messages", .int(messages)), ("live", .int(live)), ("loose", .int(loose)),
+        ("superseded", .int(superseded)),
         (
           "queues",
           .array(
@@ -93,6 +96,9 @@ private final class Ends: SegmentVisitor {
   private var purged: [QueueID: UInt64] = [:]
   private var removed: [QueueID: UInt64] = [:]
   private var expired: [QueueID: UInt64] = [:]
+  private var damaged: Set<UInt64> = []
+  /// Of messages that were copied, the LSN of the newest copy.
+  private var newest: [UInt64: UInt64] = [:]
 
   func record(_ place: RecordPlace, _ payload: RawSpan) {
     let entry: Entry
@@ -104,13 +110,22 @@ private final class Ends: SegmentVisitor {
     case .queueDeleted: removed[entry.queue] = place.lsn?.value ?? .max
     case .expired(let through):
       expired[entry.queue] = max(through, expired[entry.queue] ?? 0)
-    case .logCreated, .sent, .queueChanged, .leased, .leaseChanged: break
+    case .moved(let moved):
+      newest[moved.message] = max(newest[moved.message] ?? 0, place.lsn?.value ?? 0)
+    case .setAside(let message, _, _): damaged.insert(message)
+    case .logCreated, .sent, .queueChanged, .leased, .leaseChanged, .drawn, .cleared: break
     }
   }
 
   /// What ends the message, in a word; nil when nothing that is left does.
-  func end(of lsn: LSN?, _ queue: QueueID) -> String? {
-    guard let lsn = lsn?.value else { return nil }
+  ///
+  /// - Parameters:
+  ///   - lsn: of the send, which is the message's identity.
+  ///   - record: of the record at hand: the send's, or a copy's.
+  func end(of lsn: UInt64?, record: LSN?, _ queue: QueueID) -> String? {
+    guard let lsn else { return nil }
+    if let newest = newest[lsn], let record, record.value < newest { return "moved" }
+    if damaged.contains(lsn) { return "setAside" }
     if deleted.contains(lsn) { return "deleted" }
     if let at = purged[queue], lsn < at { return "purged" }
     if let at = removed[queue], lsn < at { return "queueDeleted" }
@@ -134,13 +149,22 @@ private final class Collector: SegmentVisitor {
 
   func record(_ place: RecordPlace, _ payload: RawSpan) throws(ToolError) {
     let message: StoredMessage
-    let visibleAt: Timestamp?
+    var visibleAt: Timestamp?
+    var lsn = place.lsn?.value
     do throws(RecordError) {
-      guard case .sent(let sent) = try Entry(payload).record else { return }
-      visibleAt = sent.visibleAt
+      switch try Entry(payload).record {
+      case .sent(let sent): visibleAt = sent.visibleAt
+      case .moved(let moved): lsn = moved.message
+      default: return
+      }
       message = try StoredMessage(payload)
     } catch { return }
-    let end = ends.end(of: place.lsn, message.queue)
+    let end = ends.end(of: lsn, record: place.lsn, message.queue)
+    // The newest copy stands for the message.
+    if end == "moved" {
+      report.superseded += 1
+      return
+    }
     let name = ends.names[message.queue]
     report.messages += 1
     if place.isLoose { report.loose += 1 }
@@ -149,16 +173,16 @@ private final class Collector: SegmentVisitor {
     queue.messages += 1
     if end == nil { queue.live += 1 }
     queues[message.queue] = queue
-    try export?.write(line(message, visibleAt, place, name, end))
+    try export?.write(line(message, lsn, visibleAt, place, name, end))
   }
 
   private func line(
-    _ message: StoredMessage, _ visibleAt: Timestamp?, _ place: RecordPlace, _ queue: String?,
-    _ end: String?
+    _ message: StoredMessage, _ lsn: UInt64?, _ visibleAt: Timestamp?, _ place: RecordPlace,
+    _ queue: String?, _ end: String?
   ) -> String {
     let content = message.content
     var members: [(String, JSON)] = [
-      ("lsn", .lsn(place.lsn?.value)), ("id", .string(message.id.description)),
+      ("lsn", .lsn(lsn)), ("recordLSN", .lsn(place.lsn?.value)), ("id", .string(message.id.description)),
       ("queue", .optional(queue)), ("queueNumber", .unsigned(UInt64(message.queue.value))),
       ("sentAt", .integer(message.sentAt.milliseconds)),
     ]

@@ -29,6 +29,9 @@ struct StoreListing {
   var head = Small<[HeadSlot?]>.missing
   /// By first LSN.
   var segments: [Segment] = []
+  /// By LSN.
+  var checkpoints: [String] = []
+  var indexes: [String] = []
   /// Evidence that openings and repairs set aside.
   var evidence: [String] = []
   /// What a crash left half made, and segments of zeros.
@@ -50,9 +53,14 @@ struct StoreListing {
       }
       switch StoreFileName.kind(of: name) {
       case .segment: break
+      case .checkpoint: checkpoints.append(name)
+      case .index: indexes.append(name)
       case .prepared, .partial: unused.append(name)
       case .other:
-        let parts = [StoreFileName.evidenceMark, StoreFileName.setAsideMark]
+        let parts = [
+          StoreFileName.evidenceMark, StoreFileName.setAsideMark, StoreFileName.damagedMark,
+          StoreFileName.checkpointSuffix + StoreFileName.damagedSuffix,
+        ]
         if parts.contains(where: { name.contains($0) }) { evidence.append(name) }
       case .unknown: unknown.append(name)
       }

@@ -46,6 +46,8 @@ public struct ToolError: Error, Hashable, Sendable, CustomStringConvertible {
     case unreadable
     /// What is there is damaged, and the work needs it whole.
     case damaged
+    /// A store in use removed files under the tool, again and again.
+    case vanished
     /// Refused before anything was changed.
     case refused
   }

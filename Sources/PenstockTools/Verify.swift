@@ -84,16 +84,46 @@ public struct Verify {
     var scan = try StoreScan(context, task: "verifying")
     let checker = RecordChecker()
     let summaries = try scan.run(checker)
-    var judge = Judge(listing: scan.listing, summaries: summaries)
+    var judge = try Judge(context, listing: scan.listing, summaries: summaries)
     judge.findings = checker.findings
     judge.run()
     var report = Report()
     report.findings = judge.findings
+    if report.isSound { try replay(&report, summaries) }
     report.segments = summaries.count
     report.records = summaries.reduce(0) { $0 + $1.records }
     report.bytes = summaries.reduce(0) { $0 + UInt64($1.size) }
     report.lastLSN = summaries.last { $0.lastLSN != nil }?.lastLSN?.value ?? 0
     return report
+  }
+
+  /// Whether the records make sense one after the other, and every live message has its segment.
+  private func replay(
+    _ report: inout Report, _ summaries: [SegmentSummary]
+  ) throws(ToolError) {
+    do throws(ToolError) {
+      let result = try Attempts.run { () throws(ToolError) in
+        try Replay.run(context, to: .newest, task: "replaying")
+      }
+      let there = Set(summaries.compactMap { $0.header?.ordinal })
+      let newest = there.max() ?? 0
+      for (ordinal, here) in result.state.residents.sorted(by: { $0.key < $1.key })
+      where ordinal <= newest && !there.contains(ordinal) {
+        report.findings.append(
+          Finding(
+            severity: .damage, file: "segment number \(ordinal)", offset: nil, lsn: nil,
+            problem: "it is missing, and \(here.count) messages are in it",
+            meaning: "acknowledged messages are lost, and the store will not open",
+            advice: Self.restore))
+      }
+    } catch {
+      guard error.kind == .damaged else { throw error }
+      report.findings.append(
+        Finding(
+          severity: .damage, file: context.directory, offset: nil, lsn: nil,
+          problem: error.description, meaning: "the records do not make a state together",
+          advice: Self.restore))
+    }
   }
 
   static let restore =
@@ -125,11 +155,30 @@ private final class RecordChecker: SegmentVisitor {
 struct Judge {
   let listing: StoreListing
   let summaries: [SegmentSummary]
+  /// Oldest first.
+  private(set) var checkpoints: [FoundCheckpoint] = []
+  private(set) var indexFaults: [(name: String, fault: String)] = []
   var findings: [Finding] = []
 
-  init(listing: StoreListing, summaries: [SegmentSummary]) {
+  /// Of the newest checkpoint that can be used, where an opening begins to replay.
+  private var base: CheckpointHeader? { checkpoints.last { $0.header != nil }?.header }
+  /// Of the older one: from there on the log is complete.
+  private var older: CheckpointHeader? {
+    checkpoints.filter { $0.header != nil }.suffix(2).first?.header
+  }
+
+  init(
+    _ context: ToolContext, listing: StoreListing, summaries: [SegmentSummary]
+  ) throws(ToolError) {
     self.listing = listing
     self.summaries = summaries
+    for name in listing.checkpoints {
+      let found = try FoundCheckpoint.read(name, context, store: listing.storeID)?.found
+      if let found { checkpoints.append(found) }
+    }
+    for name in listing.indexes {
+      if let fault = try IndexCheck.fault(name, context) { indexFaults.append((name, fault)) }
+    }
   }
 
   private mutating func damage(
@@ -168,6 +217,7 @@ struct Judge {
       }
     }
     judgeHead()
+    judgeCheckpoints()
     for name in listing.unknown {
       note(name, nil, nil, "no file of a store has this name", "somebody put it there")
     }
@@ -197,6 +247,39 @@ struct Judge {
     }
   }
 
+  private mutating func judgeCheckpoints() {
+    for checkpoint in checkpoints {
+      guard let fault = checkpoint.fault else { continue }
+      damage(
+        checkpoint.name, 0, nil, fault,
+        base == nil
+          ? "a start needs the whole log" : "a start goes on from the checkpoint before it",
+        Verify.repair)
+    }
+    for (name, fault) in indexFaults {
+      damage(
+        name, 0, nil, fault, "it is of no use; all of it follows from its segment", Verify.repair)
+    }
+    guard let base else { return }
+    guard let first = summaries.first(where: { $0.firstLSN == base.firstLSN }) else {
+      return damage(
+        StoreFileName.segment(base.firstLSN), nil, base.firstLSN,
+        "the segment that checkpoint \(base.lsn) goes on with is missing",
+        "what was acknowledged in it is lost, and the store will not open")
+    }
+    guard let header = first.header else { return }
+    if header.ordinal != base.ordinal || header.previous != base.previous {
+      damage(
+        first.name, 48, base.firstLSN, "it does not continue checkpoint \(base.lsn)",
+        "one of the two is of another life of the store, or was changed")
+    }
+  }
+
+  /// Whether a segment is only a container of message bodies: no start reads its records.
+  private func isContainer(_ segment: SegmentSummary) -> Bool {
+    base.map { segment.firstLSN < $0.firstLSN } ?? false
+  }
+
   private mutating func judgeHeader(_ segment: SegmentSummary, after previous: SegmentSummary?) {
     let name = segment.name
     guard let header = segment.header else {
@@ -217,6 +300,7 @@ struct Judge {
         "the file was renamed", "give it its name back")
     }
     guard let previous else {
+      if base != nil { return }
       if header.ordinal != 0 || header.firstLSN != LSN(1) || header.previous != 0 {
         damage(
           name, 0, LSN(1), "the log begins with segment \(header.ordinal), LSN \(header.firstLSN)",
@@ -225,6 +309,8 @@ struct Judge {
       return
     }
     guard let before = previous.header else { return }
+    let isGapAllowed = older.map { header.firstLSN <= $0.firstLSN } ?? false
+    if isGapAllowed, header.ordinal > before.ordinal &+ 1 { return }
     if header.ordinal != before.ordinal &+ 1 {
       damage(
         name, 48, previous.seal?.givenOut.advanced(by: 1),
@@ -249,7 +335,9 @@ struct Judge {
       damage(
         part.file, part.offset, part.firstLSN,
         "\(part.reason), up to offset \(part.end): \(part.lsnText)",
-        "acknowledged data is damaged, and the store will not open")
+        isContainer(segment)
+          ? "messages whose bytes are here are set aside when they are received"
+          : "acknowledged data is damaged, and the store will not open")
     }
     guard segment.damages.isEmpty else { return }
     if segment.seal == nil {

@@ -10,6 +10,7 @@ import Foundation
     subcommands: [
       Serve.self, Bench.self, Crashtest.self, Explore.self, VerifyCommand.self,
       InspectCommand.self, HistoryCommand.self, SalvageCommand.self, RepairCommand.self,
+      StatsCommand.self, BackupCommand.self, RestoreCommand.self,
     ])
 
   static func main() async {

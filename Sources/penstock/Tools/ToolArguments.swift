@@ -19,6 +19,13 @@ struct ToolArguments: ParsableArguments {
   @Flag(help: "Print JSON.")
   var json = false
 
+  init() {}
+
+  init(directory: String, json: Bool) {
+    self.directory = directory
+    self.json = json
+  }
+
   func validate() throws {
     guard !directory.isEmpty else { throw ValidationError("Name the directory of the store.") }
   }

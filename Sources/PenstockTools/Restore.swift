@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+
+/// `penstock restore`: makes a store from a backup, as it was at the backup's end or at a point in
+/// time within what the backup holds.
+///
+/// Builds it beside its place, replays it, and gives it its name last, so there is a whole store or
+/// none. The backup is only read.
+public struct Restore {
+  public enum Point: Sendable {
+    /// The newest verified backup.
+    case end
+    case lsn(UInt64)
+    /// Milliseconds since 1970.
+    case time(Int64)
+  }
+
+  /// The backup's.
+  public var context: ToolContext
+  public var directory: String
+  public var point: Point
+
+  public init(_ context: ToolContext, to directory: String, point: Point = .end) {
+    self.context = context
+    self.directory = context.elsewhere(directory).directory
+    self.point = point
+  }
+
+  public struct Report: Sendable {
+    public var directory = ""
+    public var lsn: UInt64 = 0
+    public var time: Int64 = 0
+    public var stateHash = ""
+    public var queues = 0
+    public var messages = 0
+
+    public var json: JSON {
+      .object([
+        ("verified", .bool(true)), ("directory", .string(directory)), ("lsn", .unsigned(lsn)),
+        ("time", .integer(time)), ("stateHash", .string(stateHash)), ("queues", .int(queues)),
+        ("messages", .int(messages)),
+      ])
+    }
+
+    public var text: String {
+      "verified: \(directory) is the store at LSN \(lsn), \(TimeText.text(time)): \(messages) "
+        + "messages in \(queues) queues, state hash \(stateHash)"
+    }
+  }
+
+  /// - Durability: the store is durable on return.
+  /// - Throws: `refused` when there is something at the place, or the backup does not hold the
+  ///   point; `damaged` when the backup is damaged.
+  public func run() throws(ToolError) -> Report {
+    let files = context.fileSystem
+    guard let manifest = try Manifest.read(context), let newest = manifest.points.last else {
+      throw ToolError(
+        .refused, "\(context.directory) is no finished backup: it has no file \(Manifest.name)")
+    }
+    let isThere = try system { () throws(SystemError) in try files.status(directory) != nil }
+    guard !isThere else {
+      throw ToolError(
+        .refused, "\(directory) is there already; restore to a new name, then move it")
+    }
+    let wanted: Replay.Point =
+      switch point {
+      case .end: .lsn(LSN(newest.lsn))
+      case .lsn(let lsn): .lsn(LSN(lsn))
+      case .time(let time): .time(time)
+      }
+    if case .time(let time) = point, time > newest.time {
+      throw ToolError(
+        .refused, "the backup ends at \(TimeText.text(newest.time)), LSN \(newest.lsn)")
+    }
+    if case .lsn(let lsn) = point, lsn > newest.lsn || lsn == 0 {
+      throw ToolError(.refused, "LSN \(lsn) is not in the backup: it ends with LSN \(newest.lsn)")
+    }
+    let source = try Replay.run(context, to: wanted, task: "replaying the backup")
+    for known in manifest.points where known.lsn == source.lsn.value {
+      guard known.stateHash == source.stateHash else {
+        throw ToolError(
+          .damaged, "the backup's state hash at LSN \(known.lsn) is \(source.stateHash), and was "
+            + "\(known.stateHash) when it was verified")
+      }
+    }
+    let place = try emptyPlace()
+    try build(place, source, manifest)
+    let copy = try Replay.run(place, to: .newest, task: "replaying the store")
+    guard copy.stateHash == source.stateHash else {
+      throw ToolError(
+        .damaged, "NOT verified: the restored state hash is \(copy.stateHash), not "
+          + "\(source.stateHash); what was made is in \(place.directory)")
+    }
+    try system { () throws(SystemError) in
+      try files.syncDirectory(place.directory)
+      try files.rename(place.directory, to: directory)
+      try files.syncDirectory(Self.parent(of: directory))
+    }
+    var report = Report()
+    report.directory = directory
+    report.lsn = source.lsn.value
+    report.time = source.state.time.milliseconds
+    report.stateHash = source.stateHash
+    report.queues = source.state.queueCount
+    report.messages = source.state.liveCount
+    return report
+  }
+
+  /// A new directory beside the place.
+  private func emptyPlace() throws(ToolError) -> ToolContext {
+    let files = context.fileSystem
+    for number in 1...1000 {
+      let place = context.elsewhere("\(directory).restoring-\(number)")
+      let isNew = try system { () throws(SystemError) in
+        guard try files.status(place.directory) == nil else { return false }
+        try files.createDirectory(place.directory)
+        return true
+      }
+      if isNew { return place }
+    }
+    throw ToolError(.refused, "remove the directories \(directory).restoring-…")
+  }
+
+  private func build(
+    _ place: ToolContext, _ source: Replay.Result, _ manifest: Manifest
+  ) throws(ToolError) {
+    let listing = try StoreListing(context)
+    var ordinals: Set<UInt32> = []
+    let segments = listing.segments.filter { $0.firstLSN <= source.cut.header.firstLSN }
+    for (index, segment) in segments.enumerated() {
+      context.progress(
+        ToolProgress(task: "copying", done: UInt64(index), total: UInt64(segments.count)))
+      let isLast = segment.name == source.cut.segment
+      try copy(segment.name, place, manifest, cut: isLast ? source.cut : nil)
+      if let ordinal = try ordinal(segment.name, place) { ordinals.insert(ordinal) }
+    }
+    let missing = source.state.residents.keys.filter { !ordinals.contains($0) }.sorted()
+    guard missing.isEmpty else {
+      throw ToolError(
+        .refused, "the backup does not hold LSN \(source.lsn): messages of that time were in "
+          + "segments \(missing.map(String.init).joined(separator: ", ")), which it never saw")
+    }
+    for name in listing.checkpoints {
+      // One that leads past the point would bring back what is to be left out.
+      let found = try FoundCheckpoint.read(name, context, store: listing.storeID)?.found
+      guard let header = found?.header, header.firstLSN <= source.cut.header.firstLSN,
+        header.lsn <= source.lsn
+      else { continue }
+      try copy(name, place, manifest, cut: nil)
+    }
+    try FileCopy(place).writeHead(source.cut.header)
+    try copy(StoreFileName.store, place, manifest, cut: nil)
+  }
+
+  /// Copies a file of the backup and compares it with what was verified.
+  private func copy(
+    _ name: String, _ place: ToolContext, _ manifest: Manifest, cut: Replay.Cut?
+  ) throws(ToolError) {
+    guard let known = manifest.files[name] else {
+      // Of a backup that was not finished; what is needed of it was replayed.
+      if cut == nil { return }
+      throw ToolError(.damaged, "\(name) is not in the manifest of \(context.directory)")
+    }
+    guard let found = try FileCopy(context).fingerprint(name), found.size == known.size,
+      found.checksum == known.checksum
+    else {
+      throw ToolError(
+        .damaged, "\(context.path(name)) is not what was verified: its checksum differs. Choose an "
+          + "older point that does not need it, or another backup")
+    }
+    try FileCopy(place).copy(name, to: name, from: context, cut: cut)
+  }
+
+  private func ordinal(_ name: String, _ place: ToolContext) throws(ToolError) -> UInt32? {
+    let path = place.path(name)
+    let window = try unlessMissing { () throws(SystemError) in
+      try FileWindow(context.fileSystem.open(path, .readOnly))
+    }
+    return window?.look(0, LogFormat.segmentHeaderSize) { raw in
+      do throws(SegmentHeader.Failure) { return try SegmentHeader(raw).ordinal } catch {
+        return nil
+      }
+    }
+  }
+
+  static func parent(of path: String) -> String {
+    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return "." }
+    return slash == path.startIndex ? "/" : String(path[..<slash])
+  }
+}
