@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
 internal import PenstockLog
 internal import PenstockSystem
 
@@ -134,7 +135,9 @@ public struct Repair {
       report.refused = damages.filter {
         !$0.isRepairable || ($0.file == newest?.name && newest?.header == nil)
       }
-      if let newest, damages.contains(where: { $0.file == newest.name }) { planCut(newest) }
+      if let newest, damages.contains(where: { $0.file == newest.name }) {
+        try planCut(newest)
+      }
       if damages.contains(where: { $0.file == StoreFileName.head }) { planHead() }
       for name in judge.checkpoints.filter({ $0.fault != nil }).map(\.name) {
         report.actions.append(
@@ -150,7 +153,7 @@ public struct Repair {
       }
     }
 
-    private mutating func planCut(_ newest: SegmentSummary) {
+    private mutating func planCut(_ newest: SegmentSummary) throws(ToolError) {
       let end = NewestEnd(newest)
       guard end.isDamage, newest.header != nil else { return }
       guard end.nextLSN > LSN(1) else {
@@ -160,6 +163,21 @@ public struct Repair {
             problem: "the store's first record is gone", meaning: "nothing is left of the store",
             advice: Verify.restore))
         return
+      }
+      // What compaction moved behind the damage is in no other segment any more.
+      let state = try Replay.run(
+        context, to: .lsn(LSN(end.nextLSN.value - 1)), task: "replaying"
+      ).state
+      let there = Set(summaries.compactMap { $0.header?.ordinal })
+      for (ordinal, here) in state.residents.sorted(by: { $0.key < $1.key })
+      where !there.contains(ordinal) {
+        report.refused.append(
+          Finding(
+            severity: .damage, file: newest.name, offset: end.offset, lsn: end.nextLSN.value,
+            problem: "\(here.count) messages of the removed segment number \(ordinal) were copied "
+              + "behind the damage",
+            meaning: "a log that ends before them would have lost them, and would not open",
+            advice: Verify.restore, stopsOpening: true))
       }
       var action = Action(
         file: newest.name,

@@ -130,6 +130,8 @@ struct Replay {
 
   private func checkEnd(_ newest: SegmentSummary) throws(ToolError) {
     let end = NewestEnd(newest)
+    // What is behind the point does not matter.
+    if case .lsn(let wanted) = point, wanted < end.nextLSN { return }
     guard end.isDamage || newest.unreadable != nil else { return }
     // Bytes that were never acknowledged are no part of the log; this is.
     throw ToolError(

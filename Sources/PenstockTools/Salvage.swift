@@ -5,8 +5,8 @@ internal import PenstockSystem
 
 /// `penstock salvage`: every message that the files still hold, whatever state they are in.
 ///
-/// Believes each record that is whole by its own checksum and nothing else: no checkpoint, no
-/// continuity, no `HEAD`. Whether a message was deleted is told as far as the log holds a record
+/// Believes each record that is whole by its own checksum and nothing else: no continuity, no
+/// `HEAD`, and of checkpoints the names of queues alone. Whether a message was deleted is told as far as the log holds a record
 /// that says so. Never writes into the store's directory.
 public struct Salvage {
   public var context: ToolContext
@@ -73,6 +73,7 @@ public struct Salvage {
     var scan = try StoreScan(context, task: "reading deletes")
     scan.salvages = true
     let summaries = try scan.run(ends)
+    try ends.nameQueues(context, scan.listing)
     let collector = Collector(ends, export)
     scan.task = "reading messages"
     _ = try scan.run(collector)
@@ -114,6 +115,17 @@ private final class Ends: SegmentVisitor {
       newest[moved.message] = max(newest[moved.message] ?? 0, place.lsn?.value ?? 0)
     case .setAside(let message, _, _): damaged.insert(message)
     case .logCreated, .sent, .queueChanged, .leased, .leaseChanged, .drawn, .cleared: break
+    }
+  }
+
+  /// The record that names a queue may be gone with its segment; a checkpoint knows the name, too.
+  /// Nothing else is taken from it.
+  func nameQueues(_ context: ToolContext, _ listing: StoreListing) throws(ToolError) {
+    for name in listing.checkpoints {
+      guard let state = try FoundCheckpoint.read(name, context, store: nil)?.state else { continue }
+      for queue in state.queueNames(prefix: "", after: nil, limit: .max) {
+        if let id = state.queue(named: queue), names[id] == nil { names[id] = queue }
+      }
     }
   }
 

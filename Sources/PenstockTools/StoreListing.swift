@@ -127,6 +127,9 @@ struct StoreListing {
         + "use a newer penstock")
   }
 
+  /// Names of files that only compaction removes.
+  var lasting: Set<String> { Set(segments.map(\.name) + checkpoints) }
+
   /// The identity that most of the directory agrees on: that of `STORE`, else nil.
   var storeID: StoreID? { store.content?.store }
 }

@@ -25,6 +25,8 @@ public struct Finding: Sendable, Hashable {
   public var advice: String
   /// Whether `repair` takes care of it.
   public var isRepairable = false
+  /// Whether a start refuses the store for it.
+  public var stopsOpening = false
 
   public var text: String {
     let place = [offset.map { "offset \($0)" }, lsn.map { "LSN \($0)" }].compactMap(\.self)
@@ -39,7 +41,7 @@ public struct Finding: Sendable, Hashable {
       ("severity", .string(severity.rawValue)), ("file", .string(file)),
       ("offset", offset.map { .int($0) } ?? .null), ("lsn", .lsn(lsn)),
       ("problem", .string(problem)), ("meaning", .string(meaning)), ("advice", .string(advice)),
-      ("repairable", .bool(isRepairable)),
+      ("repairable", .bool(isRepairable)), ("stopsOpening", .bool(stopsOpening)),
     ])
   }
 }
@@ -61,9 +63,12 @@ public struct Verify {
 
     public var isSound: Bool { !findings.contains { $0.severity == .damage } }
 
+    /// Whether a start would take the store as it is.
+    public var opens: Bool { !findings.contains { $0.stopsOpening } }
+
     public var json: JSON {
       .object([
-        ("sound", .bool(isSound)), ("segments", .int(segments)), ("records", .unsigned(records)),
+        ("sound", .bool(isSound)), ("opens", .bool(opens)), ("segments", .int(segments)), ("records", .unsigned(records)),
         ("bytes", .unsigned(bytes)), ("lastLSN", .unsigned(lastLSN)),
         ("findings", .array(findings.map(\.json))),
       ])
@@ -81,6 +86,20 @@ public struct Verify {
   /// - Throws: `ToolError` of the kind `unreadable` when it could not look.
   /// - Complexity: reads every segment once, and a sound store a second time to replay it.
   public func run() throws(ToolError) -> Report {
+    try Attempts.run { () throws(ToolError) in try attempt() }
+  }
+
+  private func attempt() throws(ToolError) -> Report {
+    let before = try StoreListing(context).lasting
+    let report = try look()
+    // What was read at different times need not fit together.
+    if !report.isSound, try !before.isSubset(of: StoreListing(context).lasting) {
+      throw Replay.vanished
+    }
+    return report
+  }
+
+  private func look() throws(ToolError) -> Report {
     var scan = try StoreScan(context, task: "verifying")
     let checker = RecordChecker()
     let summaries = try scan.run(checker)
@@ -114,7 +133,7 @@ public struct Verify {
             severity: .damage, file: "segment number \(ordinal)", offset: nil, lsn: nil,
             problem: "it is missing, and \(here.count) messages are in it",
             meaning: "acknowledged messages are lost, and the store will not open",
-            advice: Self.restore))
+            advice: Self.restore, stopsOpening: true))
       }
     } catch {
       guard error.kind == .damaged else { throw error }
@@ -122,7 +141,7 @@ public struct Verify {
         Finding(
           severity: .damage, file: context.directory, offset: nil, lsn: nil,
           problem: error.description, meaning: "the records do not make a state together",
-          advice: Self.restore))
+          advice: Self.restore, stopsOpening: true))
     }
   }
 
@@ -146,7 +165,7 @@ private final class RecordChecker: SegmentVisitor {
         Finding(
           severity: .damage, file: place.segment, offset: place.offset, lsn: place.lsn?.value,
           problem: error.description, meaning: "another program or a newer penstock wrote it",
-          advice: "open the store with the build that wrote it"))
+          advice: "open the store with the build that wrote it", stopsOpening: true))
     }
   }
 }
@@ -183,12 +202,13 @@ struct Judge {
 
   private mutating func damage(
     _ file: String, _ offset: Int?, _ lsn: LSN?, _ problem: String, _ meaning: String,
-    _ advice: String = Verify.restore
+    _ advice: String = Verify.restore, stopsOpening: Bool = true
   ) {
     findings.append(
       Finding(
         severity: .damage, file: file, offset: offset, lsn: lsn?.value, problem: problem,
-        meaning: meaning, advice: advice, isRepairable: advice == Verify.repair))
+        meaning: meaning, advice: advice, isRepairable: advice == Verify.repair,
+        stopsOpening: stopsOpening))
   }
 
   private mutating func note(
@@ -254,11 +274,12 @@ struct Judge {
         checkpoint.name, 0, nil, fault,
         base == nil
           ? "a start needs the whole log" : "a start goes on from the checkpoint before it",
-        Verify.repair)
+        Verify.repair, stopsOpening: false)
     }
     for (name, fault) in indexFaults {
       damage(
-        name, 0, nil, fault, "it is of no use; all of it follows from its segment", Verify.repair)
+        name, 0, nil, fault, "it is of no use; all of it follows from its segment", Verify.repair,
+        stopsOpening: false)
     }
     guard let base else { return }
     guard let first = summaries.first(where: { $0.firstLSN == base.firstLSN }) else {
@@ -315,17 +336,18 @@ struct Judge {
       damage(
         name, 48, previous.seal?.givenOut.advanced(by: 1),
         "segment \(header.ordinal) follows segment \(before.ordinal)",
-        "segments between them are missing")
+        "segments between them are missing", stopsOpening: !isContainer(segment))
     } else if let seal = previous.seal {
       if header.previous != seal.checksum {
         damage(
           name, 52, header.firstLSN, "it does not continue \(previous.name)",
-          "one of the two is of another life of the store, or was changed")
+          "one of the two is of another life of the store, or was changed",
+          stopsOpening: !isContainer(segment))
       } else if header.firstLSN != seal.givenOut.advanced(by: 1) {
         damage(
           name, 40, header.firstLSN,
           "it begins with LSN \(header.firstLSN), and \(previous.name) ends with \(seal.givenOut)",
-          "one of the two was changed")
+          "one of the two was changed", stopsOpening: !isContainer(segment))
       }
     }
   }
@@ -337,18 +359,21 @@ struct Judge {
         "\(part.reason), up to offset \(part.end): \(part.lsnText)",
         isContainer(segment)
           ? "messages whose bytes are here are set aside when they are received"
-          : "acknowledged data is damaged, and the store will not open")
+          : "acknowledged data is damaged, and the store will not open",
+        stopsOpening: !isContainer(segment))
     }
     guard segment.damages.isEmpty else { return }
     if segment.seal == nil {
       damage(
         segment.name, segment.sound.offset, segment.sound.nextLSN,
-        "the segment ends without its seal", "what it held from here on is missing")
+        "the segment ends without its seal", "what it held from here on is missing",
+        stopsOpening: !isContainer(segment))
     } else if segment.size > segment.sound.offset {
       damage(
         segment.name, segment.sound.offset, segment.sound.nextLSN,
         "the file goes on behind its seal", "somebody made it longer",
-        "cut it to \(segment.sound.offset) bytes when they are zeros")
+        "cut it to \(segment.sound.offset) bytes when they are zeros",
+        stopsOpening: !isContainer(segment))
     }
   }
 

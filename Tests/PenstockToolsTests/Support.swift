@@ -5,11 +5,11 @@ import PenstockTesting
 import PenstockTools
 import Testing
 
-/// A store with a history, on a simulated disk: 60 messages in several small segments, some of them
+/// A store with a history, on a simulated disk: 40 messages in several small segments, some of them
 /// received, some deleted.
 struct Sample {
   static let directory = "/store"
-  static let messages = 60
+  static let messages = 40
   let disk: SimulatedFileSystem
   /// What the store showed at its end.
   var stateHash: UInt64 = 0
@@ -17,8 +17,10 @@ struct Sample {
   /// Bodies of messages that were not deleted.
   var live: Set<String> = []
 
-  /// - Parameter closes: whether the last run closes the store; else its process dies.
-  static func make(closes: Bool = true) async throws -> Sample {
+  /// - Parameters:
+  ///   - closes: whether the last run closes the store; else its process dies.
+  ///   - deletes: how many messages are deleted. Some let compaction move others.
+  static func make(closes: Bool = true, deletes: Int = 0) async throws -> Sample {
     var sample = Sample(disk: SimulatedFileSystem())
     let store = try Store.openBlocking(
       at: directory, options: options, environment: environment(sample.disk))
@@ -29,7 +31,7 @@ struct Sample {
       try await (number % 10 == 9 ? other : queue).send(body)
       sample.live.insert(body)
     }
-    for lease in try await queue.receive(maximum: 5) {
+    for lease in try await queue.receive(maximum: deletes) where deletes > 0 {
       try await lease.delete()
       sample.live.remove(lease.text)
     }
