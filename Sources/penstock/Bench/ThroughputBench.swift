@@ -4,9 +4,18 @@ import Foundation
 import Penstock
 import PenstockSystem
 
-/// `penstock bench`: what this machine's disk does, and how much of that the engine reaches.
+/// `penstock bench`: what the engine does on this machine's disk.
 struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
+    abstract: "Measure the engine on this machine.",
+    subcommands: [ThroughputBench.self, BacklogBench.self, SpaceBench.self, BacklogStep.self],
+    defaultSubcommand: ThroughputBench.self)
+}
+
+/// `penstock bench throughput`: what the disk does, and how much of that the engine reaches.
+struct ThroughputBench: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "throughput",
     abstract: "Measure durable throughput and latency beside the device's own limit.",
     discussion: """
       Every rate is of acknowledged, synced operations in this process. The device's limit is \
@@ -99,21 +108,21 @@ struct Bench: AsyncParsableCommand {
       + lead(whole(device.percentile(0.50)), 9)
       + lead("\(Double(Int((ratio * 100).rounded())) / 100)", 11)
   }
+}
 
-  private func whole(_ value: Double) -> String { String(Int(value.rounded())) }
+func whole(_ value: Double) -> String { String(Int(value.rounded())) }
 
-  private func pad(_ text: String, _ width: Int) -> String {
-    text + String(repeating: " ", count: max(0, width - text.count))
-  }
+func pad(_ text: String, _ width: Int) -> String {
+  text + String(repeating: " ", count: max(0, width - text.count))
+}
 
-  private func lead(_ text: String, _ width: Int) -> String {
-    String(repeating: " ", count: max(0, width - text.count)) + text
-  }
+func lead(_ text: String, _ width: Int) -> String {
+  String(repeating: " ", count: max(0, width - text.count)) + text
+}
 
-  private func removeTree(_ path: String) {
-    do { try FileManager.default.removeItem(atPath: path) } catch {
-      print("could not remove \(path): \(error.localizedDescription)")
-    }
+func removeTree(_ path: String) {
+  do { try FileManager.default.removeItem(atPath: path) } catch {
+    print("could not remove \(path): \(error.localizedDescription)")
   }
 }
 
