@@ -26,20 +26,32 @@ public struct Backup {
     public var copiedBytes: UInt64 = 0
     public var keptFiles = 0
     public var target = ""
+    /// Places that are damaged in the store, and so in the copy, without being part of its state:
+    /// bytes of messages alone.
+    var damages: [Damage] = []
+
+    public var isVerified: Bool { damages.isEmpty }
 
     public var json: JSON {
       .object([
-        ("verified", .bool(true)), ("lsn", .unsigned(lsn)), ("stateHash", .string(stateHash)),
+        ("verified", .bool(isVerified)), ("lsn", .unsigned(lsn)), ("stateHash", .string(stateHash)),
         ("time", .integer(time)), ("copiedFiles", .int(copiedFiles)),
         ("copiedBytes", .unsigned(copiedBytes)), ("keptFiles", .int(keptFiles)),
-        ("target", .string(target)),
+        ("target", .string(target)), ("damages", .array(damages.map(\.json))),
       ])
     }
 
     public var text: String {
-      "verified: \(target) holds the store up to LSN \(lsn), \(TimeText.text(time)), state hash "
-        + "\(stateHash)\ncopied \(copiedFiles) files (\(copiedBytes) bytes), "
-        + "\(keptFiles) were there already"
+      var lines = damages.map {
+        "DAMAGE  \($0.file), offset \($0.offset) to \($0.end): \($0.reason) (\($0.lsnText))"
+      }
+      let verdict = isVerified ? "verified" : "NOT VERIFIED in full, the store itself is damaged"
+      lines.append(
+        "\(verdict): \(target) holds the store up to LSN \(lsn), \(TimeText.text(time)), state hash "
+          + stateHash)
+      lines.append(
+        "copied \(copiedFiles) files (\(copiedBytes) bytes), \(keptFiles) were there already")
+      return lines.joined(separator: "\n")
     }
   }
 
@@ -47,19 +59,43 @@ public struct Backup {
   /// - Throws: `damaged` when the store, or the copy, is not whole; `refused` when the target is
   ///   something else. The backup that was there before is then still the one that counts.
   public func run() throws(ToolError) -> Report {
-    try Attempts.run { () throws(ToolError) in try attempt() }
-  }
-
-  private func attempt() throws(ToolError) -> Report {
     let target = context.elsewhere(target)
-    // What only the page cache holds must not be in a backup that outlives it (L3).
-    let listing = try StoreListing(context)
-    guard case .whole(let store) = listing.store else {
+    guard case .whole(let store) = try StoreListing(context).store else {
       throw ToolError(.damaged, "STORE is missing or damaged: verify says what to do")
     }
-    if let newest = listing.segments.last { try sync(newest.name) }
+    try openTarget(target)
+    let lock: any FileLock
+    do throws(SystemError) {
+      lock = try context.fileSystem.lock(target.path(Manifest.lock))
+    } catch {
+      throw ToolError(
+        .refused,
+        error.isLocked ? "another backup to \(target.directory) is under way" : error.description)
+    }
+    defer { lock.release() }
+    // Kept over the attempts, so that each one copies only what the one before had no time for.
+    var manifest = try Manifest.read(target) ?? Manifest(store: store.store.description)
+    guard manifest.store == store.store.description else {
+      throw ToolError(
+        .refused,
+        "\(target.directory) is a backup of store \(manifest.store), not of \(store.store); name "
+          + "another directory")
+    }
+    return try Attempts.run { () throws(ToolError) in try attempt(target, store, &manifest) }
+  }
+
+  private func attempt(
+    _ target: ToolContext, _ store: StoreFile, _ manifest: inout Manifest
+  ) throws(ToolError) -> Report {
     let source = try Replay.run(context, to: .newest, task: "replaying the store")
-    var manifest = try openTarget(target, store.store, source.lsn)
+    // What only the page cache holds must not be in a backup that outlives it (L3).
+    try sync(source.cut.segment)
+    if let last = manifest.points.last, last.lsn > source.lsn.value {
+      throw ToolError(
+        .refused,
+        "\(target.directory) holds LSN \(last.lsn), and the store ends with \(source.lsn): the "
+          + "store is older than its backup. Name another directory")
+    }
     var report = Report()
     report.target = target.directory
 
@@ -67,8 +103,7 @@ public struct Backup {
     let files = try StoreListing(context)
     let segments = files.segments.filter { $0.firstLSN <= source.cut.header.firstLSN }
     for (index, segment) in segments.enumerated() {
-      context.progress(
-        ToolProgress(task: "copying", done: UInt64(index), total: UInt64(segments.count)))
+      context.progress(ToolProgress("copying", segments: index, of: segments.count))
       let isLast = segment.name == source.cut.segment
       let cut = isLast ? source.cut : nil
       try copy(segment.name, target, cut: cut, &manifest, &report)
@@ -88,11 +123,19 @@ public struct Backup {
       }
       manifest.files[name] = try fingerprint(name, target)
     }
+    // Compaction may have taken a segment before it was listed.
+    if let missing = try Replay.missing(source.state, in: target).first {
+      throw ToolError(
+        .vanished,
+        "segment number \(missing), in which messages live, is not there: either the store was "
+          + "busy, then run it again, or it is lost, then verify says what to do")
+    }
     let copy = try Replay.run(target, to: .newest, task: "replaying the copy")
     guard copy.stateHash == source.stateHash, copy.lsn == source.lsn else {
       throw ToolError(
-        .damaged, "NOT verified: at LSN \(copy.lsn) the copy's state hash is \(copy.stateHash); the "
-          + "store's is \(source.stateHash) at LSN \(source.lsn). Do not trust \(target.directory)")
+        .damaged,
+        "NOT verified: at LSN \(copy.lsn) the copy's state hash is \(copy.stateHash); the store's "
+          + "is \(source.stateHash) at LSN \(source.lsn). Do not trust \(target.directory)")
     }
     report.lsn = source.lsn.value
     report.stateHash = source.stateHash
@@ -117,49 +160,23 @@ public struct Backup {
     }
   }
 
-  /// Makes the target, or takes up the backup that is in it.
-  private func openTarget(
-    _ target: ToolContext, _ store: StoreID, _ lsn: LSN
-  ) throws(ToolError) -> Manifest {
+  /// Makes the target, or sees that it is a backup.
+  private func openTarget(_ target: ToolContext) throws(ToolError) {
     let files = context.fileSystem
-    let isThere = try system { () throws(SystemError) in try files.status(target.directory) != nil }
     guard target.directory != context.directory else {
       throw ToolError(.refused, "the target is the store itself; name another directory")
     }
-    guard isThere else {
-      try system { () throws(SystemError) in
+    let names = try unlessMissing { () throws(SystemError) in try files.list(target.directory) }
+    guard let names else {
+      return try system { () throws(SystemError) in
         try files.createDirectory(target.directory)
         try files.syncDirectory(Restore.parent(of: target.directory))
       }
-      return Manifest(store: store.description)
     }
-    guard let manifest = try Manifest.read(target) else {
-      let names = try system { () throws(SystemError) in try files.list(target.directory) }
-      // A first backup that was cut short has no manifest yet.
-      let ours: [StoreFileName.Kind] = [.segment, .checkpoint, .partial]
-      var isOurs = names.allSatisfy { ours.contains(StoreFileName.kind(of: $0)) }
-      if !isOurs, !names.contains(StoreFileName.lock) {
-        isOurs = try StoreListing(target).storeID == store
-      }
-      guard isOurs else {
-        throw ToolError(
-          .refused, "\(target.directory) holds something else than a backup; name a new directory")
-      }
-      return Manifest(store: store.description)
-    }
-    guard manifest.store == store.description else {
+    guard names.isEmpty || names.contains(where: Manifest.names.contains) else {
       throw ToolError(
-        .refused,
-        "\(target.directory) is a backup of store \(manifest.store), not of \(store); "
-          + "name another directory")
+        .refused, "\(target.directory) holds something else than a backup; name a new directory")
     }
-    if let last = manifest.points.last, last.lsn > lsn.value {
-      throw ToolError(
-        .refused,
-        "\(target.directory) holds LSN \(last.lsn), and the store ends with \(lsn): the store is "
-          + "older than its backup. Name another directory")
-    }
-    return manifest
   }
 
   /// Copies a file unless the target has it, and reads the copy back.
@@ -168,21 +185,25 @@ public struct Backup {
     _ report: inout Report
   ) throws(ToolError) {
     // The end of a segment that goes on is copied each time.
-    let isKept = cut == nil && manifest.files[name] != nil
-    if isKept, try isSame(name, target) {
+    if cut == nil, manifest.files[name]?.isDamaged == false, try isSame(name, target) {
       report.keptFiles += 1
       return
     }
     guard let written = try FileCopy(target).copy(name, to: name, from: context, cut: cut) else {
       throw Replay.vanished
     }
-    let found = try fingerprint(name, target)
-    let isWhole = cut.map { !$0.isSealed } ?? false
+    var found = try fingerprint(name, target)
+    let isWhole =
+      cut.map { !$0.isSealed } ?? false
       || (found.size == written.size && found.checksum == written.checksum)
     guard isWhole else {
       throw ToolError(.damaged, "\(target.path(name)) does not read back as it was written")
     }
-    if name.hasSuffix(StoreFileName.segmentSuffix) { try check(name, target) }
+    if name.hasSuffix(StoreFileName.segmentSuffix) {
+      let damages = try damages(name, target)
+      found.isDamaged = !damages.isEmpty
+      report.damages += damages
+    }
     manifest.files[name] = found
     report.copiedFiles += 1
     report.copiedBytes += found.size
@@ -198,16 +219,13 @@ public struct Backup {
   }
 
   /// Rot must not go into a backup unseen, also where no replay looks.
-  private func check(_ name: String, _ target: ToolContext) throws(ToolError) {
+  private func damages(_ name: String, _ target: ToolContext) throws(ToolError) -> [Damage] {
     var scan = try StoreScan(target, task: "checking")
-    let summary = try scan.run(Silent(), only: [name]).first
-    guard let summary, summary.damages.isEmpty, summary.unreadable == nil else {
-      let damage = summary?.damages.first
-      throw ToolError(
-        .damaged,
-        "NOT verified: \(name), offset \(damage?.offset ?? 0): \(damage?.reason ?? "unreadable"). "
-          + "The store itself is damaged there; verify says what to do")
+    guard let summary = try scan.run(Silent(), only: [name]).first else { throw Replay.vanished }
+    if let (_, reason) = summary.unreadable {
+      throw ToolError(.unreadable, "\(target.path(name)): \(reason)")
     }
+    return summary.damages
   }
 
   /// Whether the target's copy has the same size, first and last sector: header and seal. The seal's

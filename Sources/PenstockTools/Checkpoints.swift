@@ -73,8 +73,8 @@ enum IndexCheck {
       var checksum = CRC32C.of(raw.extracting(0..<40))
       checksum = zeros.withRaw { CRC32C.of($0, seed: checksum) }
       checksum = CRC32C.of(raw.extracting(44..<table), seed: checksum)
-      return checksum == raw.u32(at: 40) && UInt64(raw.u32(at: 0)) | UInt64(raw.u32(at: 4)) << 32
-        == LogFormat.indexMagic
+      let magic = UInt64(raw.u32(at: 0)) | UInt64(raw.u32(at: 4)) << 32
+      return checksum == raw.u32(at: 40) && magic == LogFormat.indexMagic
     }
     guard isWhole else { return "its header fails its checksum" }
     var offset = table

@@ -27,14 +27,16 @@ public struct Inspect {
     var damages = 0
     if segment == nil { damages += try checkpoints(scan.listing, out) }
     for place in scan.listing.segments where segment == nil || segment == place.name {
-      // Each segment's lines come after its own, which is known when it was read: so they are kept,
-      // unless there may be very many.
-      let printer = Printer(
-        frames: segment != nil || showsRecords, records: showsRecords, json: showsJSON)
-      guard let summary = try scan.run(printer, only: [place.name]).first else { continue }
+      guard let summary = try scan.run(Silent(), only: [place.name]).first else { continue }
       damages += summary.damages.count
       out(showsJSON ? json(summary).line : text(summary))
-      for line in printer.lines { out(line) }
+      // A second look, because the segment's own line comes first and there may be very many.
+      let isLong = segment != nil || showsRecords
+      guard isLong || !summary.damages.isEmpty else { continue }
+      try withoutActuallyEscaping(out) { (out) throws(ToolError) in
+        let printer = Printer(frames: isLong, records: showsRecords, json: showsJSON, out)
+        _ = try scan.run(printer, only: [place.name])
+      }
     }
     return damages
   }
@@ -112,15 +114,15 @@ public struct Inspect {
   }
 }
 
-/// Keeps the lines of one segment.
+/// Hands out the lines of one segment.
 private final class Printer: SegmentVisitor {
   private let frames: Bool
   private let records: Bool
   private let json: Bool
-  var lines: [String] = []
-  private var offset = LogFormat.segmentHeaderSize
+  private let out: (String) -> Void
 
-  init(frames: Bool, records: Bool, json: Bool) {
+  init(frames: Bool, records: Bool, json: Bool, _ out: @escaping (String) -> Void) {
+    self.out = out
     self.frames = frames
     self.records = records
     self.json = json
@@ -130,7 +132,7 @@ private final class Printer: SegmentVisitor {
     guard frames else { return }
     let kind = "\(header.kind)"
     if json {
-      lines.append(
+      out(
         JSON.object([
           ("type", .string("frame")), ("segment", .string(segment.name)),
           ("offset", .unsigned(UInt64(header.offset))), ("kind", .string(kind)),
@@ -143,7 +145,7 @@ private final class Printer: SegmentVisitor {
           ("checksum", .string(Hex.text(UInt64(header.headerChecksum), digits: 8))),
         ]).line)
     } else {
-      lines.append(
+      out(
         "  frame at \(header.offset)  \(kind)  LSN \(header.firstLSN)  \(header.count) records  "
           + "\(header.extent) bytes  durable LSN \(header.durableLSN)  chain "
           + "\(Hex.text(UInt64(header.previous), digits: 8)) to "
@@ -157,22 +159,22 @@ private final class Printer: SegmentVisitor {
       [("lsn", .lsn(place.lsn?.value))] + RecordText.members(payload)
       + [("offset", .int(place.offset)), ("bytes", .int(payload.byteCount))]
     if json {
-      lines.append(
+      out(
         JSON.object([("type", .string("record")), ("segment", .string(place.segment))] + members)
           .line)
     } else {
-      lines.append("    " + RecordText.line(members))
+      out("    " + RecordText.line(members))
     }
   }
 
   func damage(_ damage: Damage, in segment: SegmentSummary) {
     guard json else {
-      lines.append(
+      out(
         "  DAMAGE at \(damage.offset) to \(damage.end): \(damage.reason) (\(damage.lsnText))")
       return
     }
     if case .object(let members) = damage.json {
-      lines.append(JSON.object([("type", .string("damage"))] + members).line)
+      out(JSON.object([("type", .string("damage"))] + members).line)
     }
   }
 }

@@ -6,14 +6,19 @@ internal import PenstockSystem
 /// so a backup that was cut short is known by the one before it.
 ///
 /// **Layout**: lines of words: `penstock-backup 1`, `store ID`, one `file NAME BYTES CRC32C` for each
-/// file, one `point LSN MILLISECONDS STATEHASH` for each backup that was made here, oldest first, and
+/// file, or `damaged …` if the store had it damaged already, one `point LSN MILLISECONDS STATEHASH` for each backup that was made here, oldest first, and
 /// `end CRC32C` of all bytes before that line. Numbers are decimal, hashes and checksums hexadecimal.
 struct Manifest {
   static let name = "BACKUP"
+  /// Locked by the backup that is being made; made first, so that it marks one that was cut short.
+  static let lock = "BACKUP.lock"
+  static let names = [name, lock]
 
   struct File: Hashable {
     var size: UInt64
     var checksum: UInt32
+    /// Whether it was damaged in the store already.
+    var isDamaged = false
   }
 
   /// A backup: the state at its LSN, and when it was made.
@@ -33,7 +38,9 @@ struct Manifest {
     var text = "penstock-backup 1\nstore \(store)\n"
     for name in files.keys.sorted() {
       guard let file = files[name] else { continue }
-      text += "file \(name) \(file.size) \(Hex.text(UInt64(file.checksum), digits: 8))\n"
+      text +=
+        "\(file.isDamaged ? "damaged" : "file") \(name) \(file.size) "
+        + Hex.text(UInt64(file.checksum), digits: 8) + "\n"
     }
     for point in points { text += "point \(point.lsn) \(point.time) \(point.stateHash)\n" }
     return text + "end \(Self.checksum(text))\n"
@@ -56,8 +63,11 @@ struct Manifest {
     store = String(lines[1][1])
     for words in lines.dropFirst(2) {
       guard words.count == 4 else { return nil }
-      if words[0] == "file", let size = UInt64(words[2]), let sum = UInt32(words[3], radix: 16) {
-        files[String(words[1])] = File(size: size, checksum: sum)
+      if words[0] == "file" || words[0] == "damaged", let size = UInt64(words[2]),
+        let sum = UInt32(words[3], radix: 16)
+      {
+        files[String(words[1])] = File(
+          size: size, checksum: sum, isDamaged: words[0] == "damaged")
       } else if words[0] == "point", let lsn = UInt64(words[1]), let time = Int64(words[2]) {
         points.append(Point(lsn: lsn, time: time, stateHash: String(words[3])))
       } else {
@@ -80,7 +90,8 @@ struct Manifest {
     guard let bytes else { return nil }
     guard let text = String(validating: bytes, as: UTF8.self), let manifest = Manifest(text) else {
       throw ToolError(
-        .damaged, "\(path) is damaged: the backup cannot be believed. Its files may still be whole; "
+        .damaged,
+        "\(path) is damaged: the backup cannot be believed. Its files may still be whole; "
           + "verify looks at them")
     }
     return manifest

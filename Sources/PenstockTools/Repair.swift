@@ -50,26 +50,32 @@ public struct Repair {
 
   public struct Report: Sendable {
     public var actions: [Action] = []
-    /// Damage that this tool leaves alone; while there is any, it changes nothing.
+    /// Damage that this tool cannot repair and that keeps the store from opening: while there is
+    /// any, it changes nothing.
     public var refused: [Finding] = []
+    /// Damage that is left as it is, with which the store opens.
+    public var left: [Finding] = []
     public var isApplied = false
 
     public var json: JSON {
       .object([
         ("applied", .bool(isApplied)), ("actions", .array(actions.map(\.json))),
-        ("notRepairable", .array(refused.map(\.json))),
+        ("notRepairable", .array(refused.map(\.json))), ("left", .array(left.map(\.json))),
       ])
     }
 
     public var text: String {
-      var lines = refused.map(\.text)
+      var lines = (refused + left).map(\.text)
       lines += actions.map { $0.text(applied: isApplied) }
       if !refused.isEmpty {
         lines.append("nothing was changed: \(refused.count) damages cannot be repaired")
       } else if actions.isEmpty {
         lines.append("nothing to repair")
       } else if isApplied {
-        lines.append("repaired: the files are sound, and the store can be opened")
+        lines.append(
+          left.isEmpty
+            ? "repaired: the files are sound, and the store can be opened"
+            : "repaired as far as can be: the store can be opened, and \(left.count) damages stay")
       } else {
         lines.append("nothing was changed; --apply does it")
       }
@@ -100,7 +106,7 @@ public struct Repair {
     }
     try plan.apply()
     let after = try Verify(context).run()
-    guard after.isSound else {
+    guard after.opens, !after.findings.contains(where: \.isRepairable) else {
       throw ToolError(
         .damaged,
         "after the repair the files are still not sound; the copies are kept\n"
@@ -132,9 +138,11 @@ public struct Repair {
       let damages = judge.findings.filter { $0.severity == .damage }
       let newest = summaries.last
       // What recovery refuses in the newest segment and in HEAD has one answer each.
-      report.refused = damages.filter {
+      let others = damages.filter {
         !$0.isRepairable || ($0.file == newest?.name && newest?.header == nil)
       }
+      report.refused = others.filter(\.stopsOpening)
+      report.left = others.filter { !$0.stopsOpening }
       if let newest, damages.contains(where: { $0.file == newest.name }) {
         try planCut(newest)
       }

@@ -92,8 +92,7 @@ struct Replay {
     let segments = listing.segments.filter { $0.firstLSN >= first }
     var expected = (ordinal: base?.ordinal ?? 0, firstLSN: first, previous: base?.previous ?? 0)
     for (index, segment) in segments.enumerated() {
-      context.progress(
-        ToolProgress(task: task, done: UInt64(index), total: UInt64(segments.count)))
+      context.progress(ToolProgress(task, segments: index, of: segments.count))
       let window = try unlessMissing { () throws(SystemError) in
         try FileWindow(context.fileSystem.open(context.path(segment.name), .readOnly))
       }
@@ -128,6 +127,17 @@ struct Replay {
     return Result(state: visitor.state, lsn: visitor.lsn, checkpoint: base?.lsn, cut: cut)
   }
 
+  /// Segments in which messages of a state live and that a directory lacks, by ordinal.
+  static func missing(_ state: State, in context: ToolContext) throws(ToolError) -> [UInt32] {
+    var missing = Set(state.residents.keys)
+    for segment in try StoreListing(context).segments where !missing.isEmpty {
+      if let header = try SegmentSummary.header(segment.name, context) {
+        missing.remove(header.ordinal)
+      }
+    }
+    return missing.sorted()
+  }
+
   private func checkEnd(_ newest: SegmentSummary) throws(ToolError) {
     let end = NewestEnd(newest)
     // What is behind the point does not matter.
@@ -135,8 +145,9 @@ struct Replay {
     guard end.isDamage || newest.unreadable != nil else { return }
     // Bytes that were never acknowledged are no part of the log; this is.
     throw ToolError(
-      .damaged, "\(newest.name), offset \(end.offset), LSN \(end.nextLSN): the end of the log is "
-        + "damaged; verify says how")
+      .damaged,
+      "\(newest.name), offset \(end.offset), LSN \(end.nextLSN): the end of the log is damaged; "
+        + "verify says how")
   }
 }
 

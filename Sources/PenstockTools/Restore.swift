@@ -35,18 +35,24 @@ public struct Restore {
     public var stateHash = ""
     public var queues = 0
     public var messages = 0
+    /// Segments that hold messages which were damaged before the backup was made.
+    public var damagedFiles: [String] = []
 
     public var json: JSON {
       .object([
         ("verified", .bool(true)), ("directory", .string(directory)), ("lsn", .unsigned(lsn)),
         ("time", .integer(time)), ("stateHash", .string(stateHash)), ("queues", .int(queues)),
         ("messages", .int(messages)),
+        ("damagedFiles", .array(damagedFiles.map { .string($0) })),
       ])
     }
 
     public var text: String {
       "verified: \(directory) is the store at LSN \(lsn), \(TimeText.text(time)): \(messages) "
         + "messages in \(queues) queues, state hash \(stateHash)"
+        + damagedFiles.map {
+          "\nDAMAGE  \($0): it was damaged in the store already; verify says where"
+        }.joined()
     }
   }
 
@@ -81,24 +87,26 @@ public struct Restore {
     for known in manifest.points where known.lsn == source.lsn.value {
       guard known.stateHash == source.stateHash else {
         throw ToolError(
-          .damaged, "the backup's state hash at LSN \(known.lsn) is \(source.stateHash), and was "
+          .damaged,
+          "the backup's state hash at LSN \(known.lsn) is \(source.stateHash), and was "
             + "\(known.stateHash) when it was verified")
       }
     }
+    var report = Report()
     let place = try emptyPlace()
-    try build(place, source, manifest)
+    try build(place, source, manifest, &report)
     let copy = try Replay.run(place, to: .newest, task: "replaying the store")
     guard copy.stateHash == source.stateHash else {
       throw ToolError(
-        .damaged, "NOT verified: the restored state hash is \(copy.stateHash), not "
-          + "\(source.stateHash); what was made is in \(place.directory)")
+        .damaged,
+        "NOT verified: the restored state hash is \(copy.stateHash), not \(source.stateHash); what "
+          + "was made is in \(place.directory)")
     }
     try system { () throws(SystemError) in
       try files.syncDirectory(place.directory)
       try files.rename(place.directory, to: directory)
       try files.syncDirectory(Self.parent(of: directory))
     }
-    var report = Report()
     report.directory = directory
     report.lsn = source.lsn.value
     report.time = source.state.time.milliseconds
@@ -124,65 +132,60 @@ public struct Restore {
   }
 
   private func build(
-    _ place: ToolContext, _ source: Replay.Result, _ manifest: Manifest
+    _ place: ToolContext, _ source: Replay.Result, _ manifest: Manifest, _ report: inout Report
   ) throws(ToolError) {
     let listing = try StoreListing(context)
-    var ordinals: Set<UInt32> = []
     let segments = listing.segments.filter { $0.firstLSN <= source.cut.header.firstLSN }
     for (index, segment) in segments.enumerated() {
-      context.progress(
-        ToolProgress(task: "copying", done: UInt64(index), total: UInt64(segments.count)))
+      context.progress(ToolProgress("copying", segments: index, of: segments.count))
       let isLast = segment.name == source.cut.segment
-      try copy(segment.name, place, manifest, cut: isLast ? source.cut : nil)
-      if let ordinal = try ordinal(segment.name, place) { ordinals.insert(ordinal) }
+      try copy(segment.name, place, manifest, cut: isLast ? source.cut : nil, &report)
     }
-    let missing = source.state.residents.keys.filter { !ordinals.contains($0) }.sorted()
+    let missing = try Replay.missing(source.state, in: place)
     guard missing.isEmpty else {
       throw ToolError(
-        .refused, "the backup does not hold LSN \(source.lsn): messages of that time were in "
-          + "segments \(missing.map(String.init).joined(separator: ", ")), which it never saw")
+        .refused,
+        "the backup does not hold LSN \(source.lsn): messages of that time were in segments "
+          + "\(missing.map(String.init).joined(separator: ", ")), which it never saw")
     }
-    for name in listing.checkpoints {
-      // One that leads past the point would bring back what is to be left out.
-      let found = try FoundCheckpoint.read(name, context, store: listing.storeID)?.found
-      guard let header = found?.header, header.firstLSN <= source.cut.header.firstLSN,
-        header.lsn <= source.lsn
-      else { continue }
-      try copy(name, place, manifest, cut: nil)
+    // No other: one that leads past the point would bring back what is to be left out, and behind
+    // an older one the backup need not hold every segment.
+    if let checkpoint = source.checkpoint {
+      try copy(StoreFileName.checkpoint(checkpoint), place, manifest, cut: nil, &report)
     }
     try FileCopy(place).writeHead(source.cut.header)
-    try copy(StoreFileName.store, place, manifest, cut: nil)
+    try copy(StoreFileName.store, place, manifest, cut: nil, &report)
   }
 
-  /// Copies a file of the backup and compares it with what was verified.
+  /// Copies a file of the backup, if it is what was verified.
   private func copy(
-    _ name: String, _ place: ToolContext, _ manifest: Manifest, cut: Replay.Cut?
+    _ name: String, _ place: ToolContext, _ manifest: Manifest, cut: Replay.Cut?,
+    _ report: inout Report
   ) throws(ToolError) {
     guard let known = manifest.files[name] else {
       // Of a backup that was not finished; what is needed of it was replayed.
       if cut == nil { return }
       throw ToolError(.damaged, "\(name) is not in the manifest of \(context.directory)")
     }
-    guard let found = try FileCopy(context).fingerprint(name), found.size == known.size,
-      found.checksum == known.checksum
-    else {
+    let found = try FileCopy(context).fingerprint(name)
+    var isKnown = found?.size == known.size && found?.checksum == known.checksum
+    // A backup that was cut short may have put a longer one in its place.
+    if !isKnown, !known.isDamaged { isKnown = try isSoundSegment(name) }
+    guard isKnown else {
       throw ToolError(
-        .damaged, "\(context.path(name)) is not what was verified: its checksum differs. Choose an "
-          + "older point that does not need it, or another backup")
+        .damaged,
+        "\(context.path(name)) is not what was verified: its checksum differs. Choose a point that "
+          + "does not need it, or another backup")
     }
+    if known.isDamaged { report.damagedFiles.append(name) }
     try FileCopy(place).copy(name, to: name, from: context, cut: cut)
   }
 
-  private func ordinal(_ name: String, _ place: ToolContext) throws(ToolError) -> UInt32? {
-    let path = place.path(name)
-    let window = try unlessMissing { () throws(SystemError) in
-      try FileWindow(context.fileSystem.open(path, .readOnly))
-    }
-    return window?.look(0, LogFormat.segmentHeaderSize) { raw in
-      do throws(SegmentHeader.Failure) { return try SegmentHeader(raw).ordinal } catch {
-        return nil
-      }
-    }
+  private func isSoundSegment(_ name: String) throws(ToolError) -> Bool {
+    guard StoreFileName.firstLSN(of: name) != nil else { return false }
+    var scan = try StoreScan(context, task: "checking")
+    let summary = try scan.run(Silent(), only: [name]).first
+    return summary.map { $0.seal != nil && $0.damages.isEmpty && $0.unreadable == nil } ?? false
   }
 
   static func parent(of path: String) -> String {

@@ -6,8 +6,8 @@ internal import PenstockSystem
 /// `penstock salvage`: every message that the files still hold, whatever state they are in.
 ///
 /// Believes each record that is whole by its own checksum and nothing else: no continuity, no
-/// `HEAD`, and of checkpoints the names of queues alone. Whether a message was deleted is told as far as the log holds a record
-/// that says so. Never writes into the store's directory.
+/// `HEAD`, and of checkpoints the names of queues alone. Whether a message was deleted is told as
+/// far as the log holds a record that says so. Never writes into the store's directory.
 public struct Salvage {
   public var context: ToolContext
 
@@ -67,7 +67,7 @@ public struct Salvage {
 
   /// Writes each message to `export` as a line of JSON, in the order of the files.
   ///
-  /// - Complexity: two passes over the segments; memory follows the number of delete records.
+  /// - Complexity: two passes over the segments; in memory are some bits for each message.
   public func run(export: LineFile? = nil) throws(ToolError) -> Report {
     let ends = Ends()
     var scan = try StoreScan(context, task: "reading deletes")
@@ -92,13 +92,17 @@ public struct Salvage {
 /// First pass: what ends messages, and what queues are called.
 private final class Ends: SegmentVisitor {
   var names: [QueueID: String] = [:]
-  private var deleted: Set<UInt64> = []
+  private var deleted = LSNSet()
   /// By queue, the last LSN of a record that ends every message before it.
   private var purged: [QueueID: UInt64] = [:]
   private var removed: [QueueID: UInt64] = [:]
   private var expired: [QueueID: UInt64] = [:]
-  private var damaged: Set<UInt64> = []
-  /// Of messages that were copied, the LSN of the newest copy.
+  private var damaged = LSNSet()
+  /// Messages with a record, or a copy, in a frame that is whole.
+  private var whole = LSNSet()
+  /// Messages with such a copy.
+  private var copied = LSNSet()
+  /// Of messages that were copied more than once, the LSN of the newest copy.
   private var newest: [UInt64: UInt64] = [:]
 
   func record(_ place: RecordPlace, _ payload: RawSpan) {
@@ -111,10 +115,14 @@ private final class Ends: SegmentVisitor {
     case .queueDeleted: removed[entry.queue] = place.lsn?.value ?? .max
     case .expired(let through):
       expired[entry.queue] = max(through, expired[entry.queue] ?? 0)
+    case .sent:
+      if let lsn = place.lsn, !place.isLoose { whole.insert(lsn.value) }
     case .moved(let moved):
-      newest[moved.message] = max(newest[moved.message] ?? 0, place.lsn?.value ?? 0)
+      guard !place.isLoose, let lsn = place.lsn else { return }
+      whole.insert(moved.message)
+      if !copied.insert(moved.message) { newest[moved.message] = lsn.value }
     case .setAside(let message, _, _): damaged.insert(message)
-    case .logCreated, .sent, .queueChanged, .leased, .leaseChanged, .drawn, .cleared: break
+    case .logCreated, .queueChanged, .leased, .leaseChanged, .drawn, .cleared: break
     }
   }
 
@@ -133,10 +141,14 @@ private final class Ends: SegmentVisitor {
   ///
   /// - Parameters:
   ///   - lsn: of the send, which is the message's identity.
-  ///   - record: of the record at hand: the send's, or a copy's.
-  func end(of lsn: UInt64?, record: LSN?, _ queue: QueueID) -> String? {
+  ///   - place: of the record at hand: the send's, or a copy's.
+  func end(of lsn: UInt64?, _ place: RecordPlace, isCopy: Bool, _ queue: QueueID) -> String? {
     guard let lsn else { return nil }
-    if let newest = newest[lsn], let record, record.value < newest { return "moved" }
+    if place.isLoose {
+      if whole.contains(lsn) { return "moved" }
+    } else if isCopy ? place.lsn?.value ?? 0 < newest[lsn] ?? 0 : copied.contains(lsn) {
+      return "moved"
+    }
     if damaged.contains(lsn) { return "setAside" }
     if deleted.contains(lsn) { return "deleted" }
     if let at = purged[queue], lsn < at { return "purged" }
@@ -161,18 +173,19 @@ private final class Collector: SegmentVisitor {
 
   func record(_ place: RecordPlace, _ payload: RawSpan) throws(ToolError) {
     let message: StoredMessage
+    var isCopy = false
     var visibleAt: Timestamp?
     var lsn = place.lsn?.value
     do throws(RecordError) {
       switch try Entry(payload).record {
       case .sent(let sent): visibleAt = sent.visibleAt
-      case .moved(let moved): lsn = moved.message
+      case .moved(let moved): (lsn, isCopy) = (moved.message, true)
       default: return
       }
       message = try StoredMessage(payload)
     } catch { return }
-    let end = ends.end(of: lsn, record: place.lsn, message.queue)
-    // The newest copy stands for the message.
+    let end = ends.end(of: lsn, place, isCopy: isCopy, message.queue)
+    // The newest copy stands for the message; what is whole goes before what is not.
     if end == "moved" {
       report.superseded += 1
       return
@@ -194,7 +207,8 @@ private final class Collector: SegmentVisitor {
   ) -> String {
     let content = message.content
     var members: [(String, JSON)] = [
-      ("lsn", .lsn(lsn)), ("recordLSN", .lsn(place.lsn?.value)), ("id", .string(message.id.description)),
+      ("lsn", .lsn(lsn)), ("recordLSN", .lsn(place.lsn?.value)),
+      ("id", .string(message.id.description)),
       ("queue", .optional(queue)), ("queueNumber", .unsigned(UInt64(message.queue.value))),
       ("sentAt", .integer(message.sentAt.milliseconds)),
     ]

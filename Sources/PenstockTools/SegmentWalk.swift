@@ -100,6 +100,21 @@ struct SegmentSummary {
     var isSealed = false
   }
 
+  /// The header of a segment; nil when the file is gone, or the header is not valid.
+  static func header(
+    _ name: String, _ context: ToolContext
+  ) throws(ToolError) -> SegmentHeader? {
+    let window = try unlessMissing { () throws(SystemError) in
+      try FileWindow(context.fileSystem.open(context.path(name), .readOnly))
+    }
+    guard let window else { return nil }
+    let header: SegmentHeader? = window.look(0, LogFormat.segmentHeaderSize) { raw in
+      do throws(SegmentHeader.Failure) { return try SegmentHeader(raw) } catch { return nil }
+    }
+    try window.close()
+    return header
+  }
+
   /// Whether something behind the first damage shows that data from there on was durable.
   var isAcknowledgedDamaged: Bool {
     guard let first = damages.first else { return false }

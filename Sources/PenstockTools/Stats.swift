@@ -26,8 +26,10 @@ public struct Stats {
     /// Messages whose bytes are here and still needed.
     public var messages: Int
     public var liveBytes: Int
-    /// The rest: of messages that are gone, other records, headers, padding and room.
-    public var deadBytes: Int { max(0, bytes - liveBytes) }
+    /// Room behind the end of the log, in the newest segment.
+    public var freeBytes: Int
+    /// The rest: of messages that are gone, other records, headers and padding.
+    public var deadBytes: Int { max(0, bytes - liveBytes - freeBytes) }
   }
 
   public struct Report: Sendable {
@@ -69,6 +71,7 @@ public struct Stats {
                 ("ordinal", segment.ordinal.map { .unsigned(UInt64($0)) } ?? .null),
                 ("bytes", .int(segment.bytes)), ("messages", .int(segment.messages)),
                 ("liveBytes", .int(segment.liveBytes)), ("deadBytes", .int(segment.deadBytes)),
+                ("freeBytes", .int(segment.freeBytes)),
               ])
             })
         ),
@@ -83,7 +86,7 @@ public struct Stats {
       }
       lines += segments.map { segment in
         "\(segment.name): \(segment.bytes) bytes, \(segment.liveBytes) live in "
-          + "\(segment.messages) messages, \(segment.deadBytes) dead"
+          + "\(segment.messages) messages, \(segment.deadBytes) dead, \(segment.freeBytes) free"
       }
       let start = checkpoint.map { "from the checkpoint at LSN \($0)" } ?? "from the first record"
       lines.append("LSN \(lsn), read \(start); state hash \(stateHash)")
@@ -114,13 +117,13 @@ public struct Stats {
           oldestSentAt: result.state.oldestSecond(of: id).map { Int64($0) * 1000 }))
     }
     for segment in try StoreListing(context).segments {
-      try add(segment.name, result.state, to: &report)
+      try add(segment.name, result, to: &report)
     }
     return report
   }
 
   private func add(
-    _ name: String, _ state: State, to report: inout Report
+    _ name: String, _ result: Replay.Result, to report: inout Report
   ) throws(ToolError) {
     let window = try unlessMissing { () throws(SystemError) in
       try FileWindow(context.fileSystem.open(context.path(name), .readOnly))
@@ -131,11 +134,13 @@ public struct Stats {
         return nil
       }
     }
-    let live = ordinal.flatMap { state.residents[$0] }
+    let live = ordinal.flatMap { result.state.residents[$0] }
+    let cut = result.cut
+    let isOpen = name == cut.segment && !cut.isSealed
     report.segments.append(
       Segment(
         name: name, ordinal: ordinal, bytes: window.size, messages: live?.count ?? 0,
-        liveBytes: live?.bytes ?? 0))
+        liveBytes: live?.bytes ?? 0, freeBytes: isOpen ? max(0, window.size - cut.offset) : 0))
     try window.close()
   }
 }

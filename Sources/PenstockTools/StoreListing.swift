@@ -62,6 +62,8 @@ struct StoreListing {
           StoreFileName.checkpointSuffix + StoreFileName.damagedSuffix,
         ]
         if parts.contains(where: { name.contains($0) }) { evidence.append(name) }
+      // A backup is a store with a manifest.
+      case .unknown where Manifest.names.contains(name): break
       case .unknown: unknown.append(name)
       }
     }

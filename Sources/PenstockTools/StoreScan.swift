@@ -32,7 +32,7 @@ struct StoreScan {
     var summaries: [SegmentSummary] = []
     var done: UInt64 = 0
     for segment in segments {
-      context.progress(ToolProgress(task: task, done: done, total: total))
+      context.progress(ToolProgress(task, bytes: done, of: total))
       guard let summary = try walk(segment, visitor) else {
         let fresh = try StoreListing(context)
         guard !fresh.segments.contains(segment) else {
@@ -45,7 +45,7 @@ struct StoreScan {
       summaries.append(summary)
       done += UInt64(summary.size)
     }
-    context.progress(ToolProgress(task: task, done: total, total: total))
+    context.progress(ToolProgress(task, bytes: total, of: total))
     return summaries
   }
 

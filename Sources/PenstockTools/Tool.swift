@@ -32,16 +32,30 @@ public struct ToolContext {
   }
 }
 
-/// How far a tool has come, in bytes.
+/// How far a tool has come.
 public struct ToolProgress: Sendable {
+  public enum Unit: String, Sendable {
+    case bytes
+    case segments
+  }
   public var task: String
   public var done: UInt64
   public var total: UInt64
+  public var unit: Unit
+
+  init(_ task: String, bytes done: UInt64, of total: UInt64) {
+    (self.task, self.done, self.total, unit) = (task, done, total, .bytes)
+  }
+
+  init(_ task: String, segments done: Int, of total: Int) {
+    (self.task, self.done, self.total) = (task, UInt64(clamping: done), UInt64(clamping: total))
+    unit = .segments
+  }
 }
 
 /// Why a tool could not do its work.
 public struct ToolError: Error, Hashable, Sendable, CustomStringConvertible {
-  public enum Kind: Sendable {
+  public enum Kind: String, Sendable {
     /// The tool could not look: no such directory, no permission, a disk that fails.
     case unreadable
     /// What is there is damaged, and the work needs it whole.
@@ -54,6 +68,10 @@ public struct ToolError: Error, Hashable, Sendable, CustomStringConvertible {
   public var kind: Kind
   /// What happened, and what to do.
   public var description: String
+
+  public var json: JSON {
+    .object([("error", .string(description)), ("kind", .string(kind.rawValue))])
+  }
 
   public init(_ kind: Kind, _ description: String) {
     self.kind = kind

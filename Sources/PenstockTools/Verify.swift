@@ -68,8 +68,9 @@ public struct Verify {
 
     public var json: JSON {
       .object([
-        ("sound", .bool(isSound)), ("opens", .bool(opens)), ("segments", .int(segments)), ("records", .unsigned(records)),
-        ("bytes", .unsigned(bytes)), ("lastLSN", .unsigned(lastLSN)),
+        ("sound", .bool(isSound)), ("opens", .bool(opens)), ("segments", .int(segments)),
+        ("records", .unsigned(records)), ("bytes", .unsigned(bytes)),
+        ("lastLSN", .unsigned(lastLSN)),
         ("findings", .array(findings.map(\.json))),
       ])
     }
@@ -84,7 +85,7 @@ public struct Verify {
   }
 
   /// - Throws: `ToolError` of the kind `unreadable` when it could not look.
-  /// - Complexity: reads every segment once, and a sound store a second time to replay it.
+  /// - Complexity: reads every segment once, and what a start replays a second time.
   public func run() throws(ToolError) -> Report {
     try Attempts.run { () throws(ToolError) in try attempt() }
   }
@@ -108,7 +109,7 @@ public struct Verify {
     judge.run()
     var report = Report()
     report.findings = judge.findings
-    if report.isSound { try replay(&report, summaries) }
+    if report.opens { try replay(&report, summaries) }
     report.segments = summaries.count
     report.records = summaries.reduce(0) { $0 + $1.records }
     report.bytes = summaries.reduce(0) { $0 + UInt64($1.size) }
@@ -124,6 +125,7 @@ public struct Verify {
       let result = try Attempts.run { () throws(ToolError) in
         try Replay.run(context, to: .newest, task: "replaying")
       }
+      // Those begun since the files were read are not missing.
       let there = Set(summaries.compactMap { $0.header?.ordinal })
       let newest = there.max() ?? 0
       for (ordinal, here) in result.state.residents.sorted(by: { $0.key < $1.key })

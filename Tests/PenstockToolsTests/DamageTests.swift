@@ -67,8 +67,8 @@ import Testing
   }
 
   @Test(arguments: [true, false], Kind.allCases)
-  func everyToolIsRightAboutIt(_ closes: Bool, _ kind: Kind) async throws {
-    let original = try await Sample.make(closes: closes, deletes: 5)
+  func everyToolIsRightAboutIt(_ closes: Bool, _ kind: Kind) throws {
+    let original = try Sample.make(closes: closes, deletes: 5)
     let segments = try original.segments
     let derived = try original.files.filter {
       $0.hasSuffix(".checkpoint") || $0.hasSuffix(".index")
@@ -87,8 +87,8 @@ import Testing
     }
   }
 
-  @Test func oneRecordIsLostAndAllOthersAreSalvaged() async throws {
-    let original = try await Sample.make()
+  @Test func oneRecordIsLostAndAllOthersAreSalvaged() throws {
+    let original = try Sample.make(segmentSize: 256 << 10)
     let name = try original.segments[1]
     let whole = try Salvage(original.context).run()
     #expect(whole.messages == Sample.messages)
@@ -107,8 +107,8 @@ import Testing
     }
   }
 
-  @Test func theExportHasEveryBodyAndIsNeverWrittenIntoAStore() async throws {
-    let sample = try await Sample.make(deletes: 5)
+  @Test func theExportHasEveryBodyAndIsNeverWrittenIntoAStore() throws {
+    let sample = try Sample.make(deletes: 5)
     sample.disk.erase(sample.path("STORE"))
     sample.disk.erase(sample.path("HEAD"))
     let file = try LineFile("/export", sample.context)
@@ -124,8 +124,8 @@ import Testing
     #expect(throws: ToolError.self) { try LineFile("/store/export", sample.context) }
   }
 
-  @Test func historyNamesEveryRecordOfAMessage() async throws {
-    let sample = try await Sample.make(deletes: 5)
+  @Test func historyNamesEveryRecordOfAMessage() throws {
+    let sample = try Sample.make(deletes: 5, segmentSize: 1 << 20)
     let byLSN = try History(sample.context).run("4")
     #expect(byLSN.text.contains("leased"))
     #expect(byLSN.text.contains("deleted"))

@@ -9,7 +9,7 @@ import Testing
   /// Damages the newest segment of a store whose run died, repairs it, and opens it.
   @Test(arguments: [0, 1, 2, 3, 4, 5, 6, 7, 8])
   func acknowledgedDamageInTheNewestSegmentIsCutAndSaid(_ frame: Int) async throws {
-    let sample = try await Sample.make(closes: false)
+    let sample = try Sample.make(closes: false)
     let name = try #require(try sample.segments.last)
     sample.disk.flipBit((4096 + frame * 4096 + 70) * 8, in: sample.path(name))
     let damaged = sample.disk.contents(of: sample.path(name))
@@ -46,7 +46,7 @@ import Testing
 
   @Test(arguments: ["missing", "damaged", "foreign"])
   func headIsWrittenAnew(_ how: String) async throws {
-    let sample = try await Sample.make()
+    let sample = try Sample.make()
     let before = sample.disk.contents(of: sample.path("HEAD"))
     switch how {
     case "missing": sample.disk.erase(sample.path("HEAD"))
@@ -72,16 +72,56 @@ import Testing
     #expect(isKept == (how != "missing"))
   }
 
-  @Test func damageElsewhereIsLeftAloneAndSaid() async throws {
-    let sample = try await Sample.make()
+  @Test func damageThatNoRepairMendsIsLeftAloneAndSaid() throws {
+    let sample = try Sample.make()
     let name = try sample.segments[1]
-    sample.disk.flipBit(8300 * 8, in: sample.path(name))
+    sample.disk.flipBit(60 * 8, in: sample.path(name))
     sample.disk.erase(sample.path("HEAD"))
     let before = try sample.image()
     let report = try Repair(sample.context).run(applies: true)
     #expect(!report.isApplied)
     #expect(!report.refused.isEmpty)
     #expect(try sample.image() == before)
+  }
+
+  /// Damaged bytes of messages keep no store from opening, and so no repair from its work.
+  @Test func damageThatAStoreOpensWithIsLeftAndTheRestIsRepaired() throws {
+    let sample = try Sample.make()
+    let name = try sample.segments[0]
+    sample.disk.flipBit((4096 + 70) * 8, in: sample.path(name))
+    try #require(try sample.refusal() == nil)
+    sample.disk.erase(sample.path("HEAD"))
+    try #require(try sample.refusal() != nil)
+    let report = try Repair(sample.context).run(applies: true)
+    #expect(report.isApplied)
+    #expect(report.actions.map(\.file) == ["HEAD"])
+    #expect(report.left.map(\.file) == [name])
+    #expect(try sample.refusal() == nil)
+  }
+
+  /// Derived files are taken out of use under another name, and the store goes on without them.
+  @Test func aDamagedCheckpointAndIndexAreSetAside() async throws {
+    let sample = try Sample.make()
+    let files = try sample.files
+    let names = try [".checkpoint", ".index"].map { suffix in
+      try #require(files.last { $0.hasSuffix(suffix) })
+    }
+    for name in names { sample.disk.flipBit(50 * 8, in: sample.path(name)) }
+    let before = names.map { sample.disk.contents(of: sample.path($0)) }
+    #expect(try !Verify(sample.context).run().isSound)
+    let report = try Repair(sample.context).run(applies: true)
+    #expect(report.isApplied)
+    #expect(Set(report.actions.map(\.file)) == Set(names))
+    #expect(report.actions.allSatisfy { $0.givenUp == nil })
+    let after = names.map { sample.disk.contents(of: sample.path($0 + ".set-aside-1")) }
+    #expect(after == before)
+    #expect(try Verify(sample.context).run().isSound)
+    let store = try await Store.open(
+      at: Sample.directory, options: Sample.options,
+      environment: Sample.environment(sample.disk))
+    #expect(store.stateHash == sample.stateHash)
+    #expect(store.recovery.unknownFiles.isEmpty)
+    try await store.close()
   }
 
   @Test func aStoreInUseIsRefused() async throws {
@@ -98,7 +138,7 @@ import Testing
   /// A crash in any call of a repair leaves a store that the next repair finishes, with the damaged
   /// bytes kept.
   @Test func aCrashInARepairIsRepaired() async throws {
-    let sample = try await Sample.make(closes: false)
+    let sample = try Sample.make(closes: false)
     let name = try #require(try sample.segments.last)
     sample.disk.flipBit((4096 + 4096 + 70) * 8, in: sample.path(name))
     sample.disk.erase(sample.path("HEAD"))

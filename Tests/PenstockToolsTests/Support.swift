@@ -3,6 +3,7 @@ import Penstock
 import PenstockSystem
 import PenstockTesting
 import PenstockTools
+import Synchronization
 import Testing
 
 /// A store with a history, on a simulated disk: 40 messages in several small segments, some of them
@@ -20,34 +21,30 @@ struct Sample {
   /// - Parameters:
   ///   - closes: whether the last run closes the store; else its process dies.
   ///   - deletes: how many messages are deleted. Some let compaction move others.
-  static func make(closes: Bool = true, deletes: Int = 0) async throws -> Sample {
+  ///   - segmentSize: with larger ones nothing is moved.
+  static func make(
+    closes: Bool = true, deletes: Int = 0, segmentSize: Int = 64 << 10
+  ) throws -> Sample {
     var sample = Sample(disk: SimulatedFileSystem())
-    let store = try Store.openBlocking(
-      at: directory, options: options, environment: environment(sample.disk))
-    let queue = try await store.queue("orders")
-    let other = try await store.queue("other")
+    let store = try DrivenStore(sample.disk, segmentSize: segmentSize)
+    let queues = try [store.queue("orders"), store.queue("other")]
     for number in 0..<messages {
       let body = Sample.body(number)
-      try await (number % 10 == 9 ? other : queue).send(body)
+      try store.send(body, to: queues[number % 10 == 9 ? 1 : 0])
       sample.live.insert(body)
     }
-    for lease in try await queue.receive(maximum: deletes) where deletes > 0 {
-      try await lease.delete()
-      sample.live.remove(lease.text)
+    if deletes > 0 {
+      for body in try store.consume(deletes, of: queues[0]) { sample.live.remove(body) }
     }
-    _ = try await queue.receive(maximum: 2)
-    sample.stateHash = store.stateHash
-    sample.lastLSN = store.lastLSN
+    _ = try store.receive(2, from: queues[0])
+    sample.stateHash = store.store.stateHash
+    sample.lastLSN = store.store.lastLSN
     if closes {
-      try await store.close()
+      try store.close()
       return sample
     }
-    // The handles of this one are of no further use to the copy.
-    let copy = Sample(
-      disk: sample.disk.copy(), stateHash: sample.stateHash, lastLSN: sample.lastLSN,
-      live: sample.live)
-    copy.disk.kill()
-    try await store.close()
+    let copy = sample.copy()
+    try store.close()
     return copy
   }
 
@@ -58,6 +55,8 @@ struct Sample {
   static var options: StoreOptions {
     var options = StoreOptions()
     options.segmentSize = 64 << 10
+    // So that messages are parked and segments have indexes.
+    options.window = 4
     return options
   }
 
@@ -124,6 +123,66 @@ struct Sample {
     }
     return image
   }
+}
+
+/// A store whose threads take their turns in a fixed order, so that a run is always the same.
+final class DrivenStore {
+  let store: Store
+  let clock = SimulatedClock(wallMilliseconds: 1_700_000_000_000)
+  private let driver: StoreDriver
+
+  init(_ disk: any FileSystem, segmentSize: Int = 64 << 10) throws {
+    var options = Sample.options
+    options.segmentSize = segmentSize
+    let environment = StoreEnvironment(
+      fileSystem: disk, clock: clock, random: StableRandom(seed: 5))
+    (store, driver) = try Store.openDriven(
+      at: Sample.directory, options: options, environment: environment)
+    settle()
+  }
+
+  /// Lets every thread do what it has to do now.
+  func settle() {
+    while let worker = driver.due.first { driver.turn(worker) }
+  }
+
+  func wait<Value: Sendable>(_ start: (@escaping Completion<Value>) -> Void) throws -> Value {
+    let box = Box(Mutex<Result<Value, PenstockError>?>(nil))
+    start { result in box.value.withLock { $0 = result } }
+    settle()
+    return try #require(box.value.withLock { $0 }).get()
+  }
+
+  func queue(_ name: String) throws -> QueueID {
+    try wait { store.createQueue(name, QueueSettingsChange(), $0) }.id
+  }
+
+  func send(_ body: String, to queue: QueueID) throws {
+    let entry = SendEntry(MessageContent(body: Array(body.utf8)))
+    for result in try wait({ store.send([entry], to: queue, $0) }) { _ = try result.get() }
+  }
+
+  func receive(_ count: Int, from queue: QueueID) throws -> [ReceivedMessage] {
+    try wait { store.receive(ReceiveRequest(maximumMessages: count), from: queue, $0) }
+  }
+
+  /// Receives messages and deletes them; returns their bodies.
+  func consume(_ count: Int, of queue: QueueID) throws -> [String] {
+    let messages = try receive(count, from: queue)
+    for result in try wait({ store.delete(messages.map(\.handle), from: queue, $0) }) {
+      try result.get()
+    }
+    return messages.map { String(decoding: $0.content.body, as: UTF8.self) }
+  }
+
+  func close() throws {
+    let _: Void = try wait { store.close($0) }
+  }
+}
+
+private final class Box<Value: ~Copyable & Sendable>: Sendable {
+  let value: Value
+  init(_ value: consuming Value) { self.value = value }
 }
 
 /// Collects lines.

@@ -5,7 +5,8 @@ import PenstockTools
 /// `penstock stats`.
 struct StatsCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "stats", abstract: "Print queues, their messages by state, and what disk they use.",
+    commandName: "stats",
+    abstract: "Print queues, their messages by state, and what disk they use.",
     discussion: """
       Replays the files, from the newest checkpoint, and changes nothing. Beside a server it shows \
       what was written a moment ago.
@@ -28,7 +29,7 @@ struct BackupCommand: ParsableCommand {
     discussion: """
       The copy is opened, replayed, and compared with the store by state hash before it is called \
       verified. A second backup into the same target copies what is new. Status 1: the store or \
-      the copy is damaged.
+      the copy is damaged. 2: it could not be made.
       """)
 
   @OptionGroup var arguments: ToolArguments
@@ -40,6 +41,7 @@ struct BackupCommand: ParsableCommand {
     try arguments.run { context in
       let report = try Backup(context, target: target).run()
       arguments.show(report.text, report.json)
+      if !report.isVerified { throw ExitCode(1) }
     }
   }
 }
@@ -47,7 +49,8 @@ struct BackupCommand: ParsableCommand {
 /// `penstock restore`.
 struct RestoreCommand: ParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "restore", abstract: "Make a store from a backup, at its end or at a point in time.",
+    commandName: "restore",
+    abstract: "Make a store from a backup, at its end or at a point in time.",
     discussion: """
       A point in time ends at the last commit that lies wholly before it. The store is built beside \
       its place, replayed and compared, and gets its name last.
@@ -73,7 +76,9 @@ struct RestoreCommand: ParsableCommand {
     if let time, TimeText.milliseconds(time) == nil {
       throw ValidationError("--time must be like 2026-01-31T12:00:00Z, or milliseconds since 1970.")
     }
-    guard !backup.isEmpty, !directory.isEmpty else { throw ValidationError("Name both directories.") }
+    guard !backup.isEmpty, !directory.isEmpty else {
+      throw ValidationError("Name both directories.")
+    }
   }
 
   func run() throws {

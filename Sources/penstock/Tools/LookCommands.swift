@@ -122,7 +122,8 @@ struct RepairCommand: ParsableCommand {
     try arguments.run { context in
       let report = try Repair(context).run(applies: apply)
       arguments.show(report.text, report.json)
-      if !report.refused.isEmpty || (!report.actions.isEmpty && !apply) { throw ExitCode(1) }
+      let isOpen = !report.actions.isEmpty && !apply
+      if isOpen || !report.refused.isEmpty || !report.left.isEmpty { throw ExitCode(1) }
     }
   }
 }

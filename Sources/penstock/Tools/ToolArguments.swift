@@ -45,6 +45,9 @@ struct ToolArguments: ParsableArguments {
     } catch let error as ToolError {
       ProgressBar.clear()
       ProgressBar.write("Error: \(error.description)\n")
+      if json {
+        print(error.json.line)
+      }
       throw ExitCode(error.kind == .damaged ? 1 : 2)
     }
     ProgressBar.clear()
@@ -69,8 +72,10 @@ final class ProgressBar {
     let percent = progress.total == 0 ? 100 : progress.done * 100 / progress.total
     let filled = Int(percent / 4)
     let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: 25 - filled)
-    Self.write(
-      "\r\u{1b}[K\(progress.task) [\(bar)] \(percent)% of \(progress.total >> 20) MiB")
+    let total =
+      progress.unit == .bytes
+      ? "\(progress.total >> 20) MiB" : "\(progress.total) segments"
+    Self.write("\r\u{1b}[K\(progress.task) [\(bar)] \(percent)% of \(total)")
   }
 
   static func clear() { if isTerminal { write("\r\u{1b}[K") } }
