@@ -47,8 +47,8 @@ public struct Backup {
       }
       let verdict = isVerified ? "verified" : "NOT VERIFIED in full, the store itself is damaged"
       lines.append(
-        "\(verdict): \(target) holds the store up to LSN \(lsn), \(TimeText.text(time)), state hash "
-          + stateHash)
+        "\(verdict): \(target) holds the store up to LSN \(lsn), \(TimeText.text(time)), state "
+          + "hash \(stateHash)")
       lines.append(
         "copied \(copiedFiles) files (\(copiedBytes) bytes), \(keptFiles) were there already")
       return lines.joined(separator: "\n")
@@ -116,13 +116,11 @@ public struct Backup {
       guard let header = found.header, header.lsn <= source.lsn else { continue }
       try copy(name, target, cut: nil, &manifest, &report)
     }
-    try FileCopy(target).writeHead(source.cut.header)
-    for name in [StoreFileName.head, StoreFileName.store] {
-      if name == StoreFileName.store {
-        try require(FileCopy(target).copy(name, to: name, from: context) != nil)
-      }
-      manifest.files[name] = try fingerprint(name, target)
-    }
+    // A store that began with version 1 has none.
+    if case .whole = files.head { try FileCopy(target).writeHead(source.cut.header) }
+    try require(
+      FileCopy(target).copy(StoreFileName.store, to: StoreFileName.store, from: context) != nil)
+    manifest.files[StoreFileName.store] = try fingerprint(StoreFileName.store, target)
     // Compaction may have taken a segment before it was listed.
     if let missing = try Replay.missing(source.state, in: target).first {
       throw ToolError(
@@ -228,8 +226,8 @@ public struct Backup {
     return summary.damages
   }
 
-  /// Whether the target's copy has the same size, first and last sector: header and seal. The seal's
-  /// checksum chains everything before it.
+  /// Whether the target's copy has the same size, first and last sector: header and seal. The
+  /// seal's checksum chains everything before it.
   private func isSame(_ name: String, _ target: ToolContext) throws(ToolError) -> Bool {
     func ends(_ context: ToolContext) throws(ToolError) -> [[UInt8]]? {
       try unlessMissing { () throws(SystemError) in

@@ -47,8 +47,8 @@ struct FoundCheckpoint {
   }
 }
 
-/// An index file: what is wrong with it. Indexes follow from their segments, so nothing is lost with
-/// one.
+/// An index file: what is wrong with it. Indexes follow from their segments, so nothing is lost
+/// with one.
 enum IndexCheck {
   /// - Returns: nil when it is whole, or gone.
   static func fault(_ name: String, _ context: ToolContext) throws(ToolError) -> String? {

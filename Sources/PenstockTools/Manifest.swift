@@ -2,15 +2,17 @@
 internal import PenstockLog
 internal import PenstockSystem
 
-/// The file `BACKUP` in a backup: what is in it, and what was verified. Written last and atomically,
-/// so a backup that was cut short is known by the one before it.
+/// The file `BACKUP` in a backup: what is in it, and what was verified. Written last and
+/// atomically, so a backup that was cut short is known by the one before it.
 ///
-/// **Layout**: lines of words: `penstock-backup 1`, `store ID`, one `file NAME BYTES CRC32C` for each
-/// file, or `damaged …` if the store had it damaged already, one `point LSN MILLISECONDS STATEHASH` for each backup that was made here, oldest first, and
-/// `end CRC32C` of all bytes before that line. Numbers are decimal, hashes and checksums hexadecimal.
+/// **Layout**: lines of words: `penstock-backup 1`, `store ID`, one `file NAME BYTES CRC32C` for
+/// each file, or `damaged …` if the store had it damaged already, one
+/// `point LSN MILLISECONDS STATEHASH` for each backup that was made here, oldest first, and
+/// `end CRC32C` of all bytes before that line. Numbers are decimal, hashes and checksums
+/// hexadecimal.
 struct Manifest {
   static let name = "BACKUP"
-  /// Locked by the backup that is being made; made first, so that it marks one that was cut short.
+  /// Locked by the backup that is being made; made first, so it marks one that was cut short.
   static let lock = "BACKUP.lock"
   static let names = [name, lock]
 

@@ -24,14 +24,18 @@ public struct Repair {
     public var evidence: String
     /// Acknowledged LSNs that are given up; nil when none is.
     public var givenUp: ClosedRange<UInt64>?
-    /// How many of the records given up can still be read.
-    public var readable: UInt64 = 0
+    /// How many of the records given up can still be read, and what is among them: messages, which
+    /// are lost, and deletes, which are undone.
+    public var readable = 0
+    public var messages = 0
+    public var deletes = 0
 
     var json: JSON {
       .object([
         ("file", .string(file)), ("step", .string(step)), ("evidence", .string(evidence)),
         ("givenUpFirstLSN", .lsn(givenUp?.lowerBound)),
-        ("givenUpLastLSN", .lsn(givenUp?.upperBound)), ("givenUpReadable", .unsigned(readable)),
+        ("givenUpLastLSN", .lsn(givenUp?.upperBound)), ("givenUpReadable", .int(readable)),
+        ("givenUpMessages", .int(messages)), ("givenUpDeletes", .int(deletes)),
       ])
     }
 
@@ -41,8 +45,9 @@ public struct Repair {
       if let givenUp {
         lines.append(
           "       GIVES UP LSN \(givenUp.lowerBound) to \(givenUp.upperBound), which were "
-            + "acknowledged; \(readable) records of them can still be read"
-            + (applied ? "" : ": run salvage --export first"))
+            + "acknowledged. \(readable) records of them can still be read: \(messages) messages, "
+            + "which are lost, and \(deletes) deletes, whose messages come back"
+            + (applied ? "" : ". Run salvage --export first"))
       }
       return lines.joined(separator: "\n")
     }
@@ -198,7 +203,12 @@ public struct Repair {
         let last = max(newest.durableLSN, newest.lastLSN ?? LSN(0))
         if last >= end.nextLSN {
           action.givenUp = end.nextLSN.value...last.value
-          action.readable = newest.records - min(newest.records, newest.sound.records)
+          let counter = Counter(end.nextLSN)
+          var scan = try StoreScan(context, task: "looking")
+          _ = try scan.run(counter, only: [newest.name])
+          action.readable = counter.readable
+          action.messages = counter.messages
+          action.deletes = counter.deletes
         } else if case .resized = end.kind {
           action.step += "; what stood behind it, if anything did, is not in the file"
         }
@@ -287,5 +297,25 @@ public struct Repair {
   }
 }
 
-/// A visitor that only counts.
+/// Counts what a cut gives up.
+private final class Counter: SegmentVisitor {
+  private let first: LSN
+  var (readable, messages, deletes) = (0, 0, 0)
+
+  init(_ first: LSN) { self.first = first }
+
+  func record(_ place: RecordPlace, _ payload: RawSpan) {
+    guard let lsn = place.lsn, lsn >= first else { return }
+    readable += 1
+    do throws(RecordError) {
+      switch try Entry(payload).record {
+      case .sent: messages += 1
+      case .deleted: deletes += 1
+      default: break
+      }
+    } catch {}
+  }
+}
+
+/// A visitor that only looks whether all is whole.
 final class Silent: SegmentVisitor {}

@@ -5,7 +5,8 @@ internal import PenstockSystem
 
 /// The state of a store at a point of its log, from the files alone and without changing any.
 ///
-/// Goes on from the newest checkpoint that lies before the point and from which the log is complete.
+/// Goes on from the newest checkpoint that lies before the point and from which the log is
+/// complete.
 /// Ends at the end of a frame, so that what was atomic stays so.
 struct Replay {
   enum Point: Hashable {
@@ -56,6 +57,7 @@ struct Replay {
 
   private func run() throws(ToolError) -> Result {
     let listing = try StoreListing(context)
+    if case .newest = point { try checkHead(listing) }
     var reason = ToolError(.damaged, "\(context.directory) holds no log from its first record on")
     for name in listing.checkpoints.reversed() {
       guard let (found, state) = try FoundCheckpoint.read(name, context, store: listing.storeID)
@@ -136,6 +138,32 @@ struct Replay {
       }
     }
     return missing.sorted()
+  }
+
+  /// Whether the newest segments are there: what is not can be missed by nothing else.
+  private func checkHead(_ listing: StoreListing) throws(ToolError) {
+    guard let store = listing.store.content else {
+      throw ToolError(.damaged, "STORE is missing or damaged: verify says what to do")
+    }
+    guard case .whole(let slots) = listing.head else {
+      if case .missing = listing.head, store.version == 1 { return }
+      throw ToolError(.damaged, "HEAD is missing or damaged: verify says what to do")
+    }
+    let ours = slots.compactMap(\.self).filter { $0.store == store.store }
+    guard let begun = ours.map(\.ordinal).max() else {
+      throw ToolError(.damaged, "HEAD is another store's: verify says what to do")
+    }
+    guard let name = listing.segments.last?.name else {
+      throw ToolError(.damaged, "the store's segments are missing")
+    }
+    // A newest segment without a header is found out elsewhere.
+    guard let newest = try SegmentSummary.header(name, context), newest.ordinal < begun else {
+      return
+    }
+    throw ToolError(
+      .damaged,
+      "HEAD counts \(UInt64(begun) + 1) segments, and the newest that is there is number "
+        + "\(UInt64(newest.ordinal) + 1): what was acknowledged behind it is missing")
   }
 
   private func checkEnd(_ newest: SegmentSummary) throws(ToolError) {

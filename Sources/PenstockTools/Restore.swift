@@ -153,7 +153,7 @@ public struct Restore {
     if let checkpoint = source.checkpoint {
       try copy(StoreFileName.checkpoint(checkpoint), place, manifest, cut: nil, &report)
     }
-    try FileCopy(place).writeHead(source.cut.header)
+    if case .whole = listing.head { try FileCopy(place).writeHead(source.cut.header) }
     try copy(StoreFileName.store, place, manifest, cut: nil, &report)
   }
 

@@ -52,8 +52,8 @@ struct RestoreCommand: ParsableCommand {
     commandName: "restore",
     abstract: "Make a store from a backup, at its end or at a point in time.",
     discussion: """
-      A point in time ends at the last commit that lies wholly before it. The store is built beside \
-      its place, replayed and compared, and gets its name last.
+      A point in time ends at the last commit that lies wholly before it. The store is built \
+      beside its place, replayed and compared, and gets its name last.
       """)
 
   @Argument(help: "Directory of the backup.")
