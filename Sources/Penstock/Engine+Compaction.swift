@@ -51,7 +51,7 @@ extension Engine {
 
   /// Bytes on disk above what may be: twice what lives, and three segments. A fourth is left for
   /// the time that compaction takes.
-  private func excess() -> Int {
+  func excess() -> Int {
     let prepared = log.preparedCount * options.segmentSize
     let live = shared.withLock { $0.state.liveBytes }
     return Int(clamping: log.bytes) + prepared - 2 * live - 3 * options.segmentSize

@@ -6,7 +6,8 @@ internal import Synchronization
 
 // The keeper: the thread that keeps disk use, memory and the next start small. It writes indexes of
 // sealed segments and checkpoints, removes segments in which nothing lives, moves what lives in
-// mostly dead ones (`Engine+Compaction.swift`), and reads sealed ones for damage.
+// mostly dead ones (`Engine+Compaction.swift`), and reads sealed ones for damage
+// (`Engine+Scrubbing.swift`).
 
 /// The state at the end of a segment. A copy: the store goes on while it is written.
 struct Snapshot: Sendable {
@@ -24,9 +25,11 @@ struct Keeper: Sendable {
   var unreadable: Set<UInt32> = []
   /// Dead segments, and the record that must be durable before they are removed.
   var removal: (segments: [UInt32], lsn: LSN)?
-  /// Bytes of the newest checkpoint.
+  /// The segment that was verified last, and when the next one is due by the monotonic clock.
   var scrubbed: UInt32?
-  var isShortOfSpace = false
+  var scrubsAt: UInt64 = 0
+  /// When a segment is ended for a checkpoint that is wanted.
+  var endsSegmentAt: UInt64 = 0
 }
 
 extension Engine {
@@ -41,11 +44,12 @@ extension Engine {
     // A large state is written less often, so that it costs no more than a quarter of the log.
     let isDue =
       shared.loggedSince >= max(options.segmentSize / 2, 4 * Int(newest?.bytes ?? 0))
-      || shared.segmentsSince >= 8 || shared.tail.isShortOfSpace
+      || shared.segmentsSince >= 8 || shared.isCheckpointWanted || shared.tail.isShortOfSpace
     guard isDue, shared.snapshot == nil, lsn > LSN(2) else { return }
     shared.snapshot = Snapshot(state: shared.state, lsn: LSN(lsn.value - 1), ordinal: next)
     shared.loggedSince = 0
     shared.segmentsSince = 0
+    shared.isCheckpointWanted = false
   }
 
   func keeperTurn() -> Rest {
@@ -70,6 +74,7 @@ extension Engine {
     if try writeCheckpoint() { return .none }
     if try removeDead(&keeper) { return .none }
     if let rest = try compact(&keeper) { return rest }
+    if let rest = endSegment(&keeper) { return rest }
     return scrub(&keeper)
   }
 
@@ -117,6 +122,31 @@ extension Engine {
     }
   }
 
+  /// Asks for a checkpoint when too much disk is used and nothing before the older one is left to
+  /// give up. A store that is busy ends its segment soon; for one that is not the keeper does.
+  private func endSegment(_ keeper: inout Keeper) -> Rest? {
+    let horizon = log.horizon
+    guard excess() > 0 else { return nil }
+    let now = clock.monotonicNanoseconds()
+    var pause: UInt64?
+    critical { shared, actions in
+      guard shared.refusal == nil, shared.snapshot == nil, horizon + 1 < shared.segment else {
+        return
+      }
+      if !shared.isCheckpointWanted {
+        shared.isCheckpointWanted = true
+        keeper.endsSegmentAt = now + Self.keeperRetry
+      }
+      pause = Self.keeperRetry
+      if now < keeper.endsSegmentAt {
+        pause = keeper.endsSegmentAt - now
+      } else if shared.tail.endSegment(for: Self.smallRecordSize) {
+        logCleared(&shared, &actions)
+      }
+    }
+    return pause.map { .atMost(nanoseconds: $0) }
+  }
+
   // MARK: Removing
 
   /// Removes segments in which nothing lives; false when there are none.
@@ -149,11 +179,16 @@ extension Engine {
 
   /// Logs a record that says nothing, for its sync; the keeper is rung when it is durable.
   private func appendCleared(_ shared: inout Shared, _ actions: inout Actions) -> LSN? {
-    let entry = Entry(queue: QueueID(0), time: shared.state.time, record: .cleared)
     guard
       case .ready = shared.tail.makeRoom(
         Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
     else { return nil }
+    return logCleared(&shared, &actions)
+  }
+
+  @discardableResult
+  private func logCleared(_ shared: inout Shared, _ actions: inout Actions) -> LSN {
+    let entry = Entry(queue: QueueID(0), time: shared.state.time, record: .cleared)
     let lsn = append(entry, synced: true, &shared)
     answer(after: lsn, synced: true, &shared, &actions) { _, actions in
       actions.ringsKeeper = true
@@ -176,30 +211,5 @@ extension Engine {
       }
     }
     return !isDone
-  }
-
-  // MARK: Scrubbing
-
-  /// Verifies one sealed segment after another, at the pace that was asked for.
-  private func scrub(_ keeper: inout Keeper) -> Rest {
-    guard options.scrubBytesPerSecond > 0 else { return .untilRung }
-    let sealed = log.segments.filter { $0.key < shared.withLock { $0.writtenSegment } }
-    let next =
-      sealed.keys.filter { $0 > keeper.scrubbed ?? 0 || keeper.scrubbed == nil }.min()
-      ?? sealed.keys.min()
-    guard let next, let info = sealed[next] else { return .untilRung }
-    keeper.scrubbed = next
-    verify(next)
-    let seconds = Double(info.bytes) / Double(options.scrubBytesPerSecond)
-    return .atMost(nanoseconds: UInt64(min(seconds, 86_400) * 1e9))
-  }
-
-  /// Reads a sealed segment and reports what is damaged in it. Repairs nothing.
-  private func verify(_ segment: UInt32) {
-    do throws(LogError) { try log.scan(segment) { _, _ in } } catch {
-      guard log.hasBegun(segment) else { return }
-      let isNews = shared.withLock { $0.damagedSegments.insert(segment).inserted }
-      if isNews { options.log?("the scrubber found damage: \(error)") }
-    }
   }
 }

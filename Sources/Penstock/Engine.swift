@@ -81,6 +81,8 @@ final class Engine: Sendable {
     /// Bytes and segments since the last one.
     var loggedSince = 0
     var segmentsSince = 0
+    /// Disk use waits for a checkpoint.
+    var isCheckpointWanted = false
     /// Segments in which the scrubber found damage.
     var damagedSegments: Set<UInt32> = []
     /// The keeper wants to know when less than this lives.

@@ -69,8 +69,8 @@ public struct Queue: Sendable {
 
   /// Messages as they come, for as long as the loop runs: a long poll after the other.
   ///
-  /// The sequence ends when the task is cancelled or the store is closed, and throws on other
-  /// errors. Each element must be deleted by its handler; one that is not comes back when its lease
+  /// The sequence ends when the task is cancelled or the store is closed, passes over messages that
+  /// cannot be read, and throws on other errors. Each element must be deleted by its handler; one that is not comes back when its lease
   /// ends.
   public func leases(visibilityTimeout: Duration? = nil) -> Leases {
     Leases(queue: self, visibilityTimeout: visibilityTimeout)
@@ -172,6 +172,8 @@ public struct Leases: AsyncSequence, Sendable {
           if let lease = leases.first { return lease }
         } catch {
           if error.code == .closed { return nil }
+          // It was logged, and set aside if it is damaged: those behind it must not wait for it.
+          if error.code == .unreadableMessage { continue }
           throw error
         }
         if queue.store.isClosed { return nil }

@@ -18,11 +18,13 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
   }
 
   public var end: End
+  /// LSN of the checkpoint that the log was read from; nil when it was read from its beginning.
+  public var checkpointLSN: UInt64?
   public var queues: Int
   public var messages: Int
   public var segments: Int
+  /// Records behind the checkpoint, and bytes of their segments: what was read.
   public var records: UInt64
-  /// Bytes of the log that were read.
   public var bytes: UInt64
   /// LSN of the last record.
   public var lastLSN: UInt64
@@ -43,11 +45,12 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
       case .torn: .torn
       case .unsyncedWindow: .unsyncedWindow
       }
+    checkpointLSN = log.checkpoint?.value
     self.queues = queues
     self.messages = messages
     segments = log.segments
     records = log.records
-    bytes = log.bytes
+    bytes = log.replayedBytes
     lastLSN = log.lastLSN.value
     droppedBytes = log.droppedBytes
     evidence = log.evidence
@@ -68,8 +71,9 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
       lines.append("the last run did not close the store; cut unacknowledged commits")
     }
     lines.append(
-      "\(messages) messages in \(queues) queues, from \(records) records in \(segments) segments "
-        + "(\(bytes) bytes) in \(milliseconds) ms")
+      "\(messages) messages in \(queues) queues and \(segments) segments; read "
+        + (checkpointLSN.map { "the checkpoint at LSN \($0) and " } ?? "")
+        + "\(records) records (\(bytes) bytes) in \(milliseconds) ms")
     if droppedBytes > 0 {
       lines.append("\(droppedBytes) bytes cut; kept in \(evidence ?? "no file: the disk is full")")
     }

@@ -79,7 +79,8 @@ public final class Store: Sendable {
 
   // MARK: Opening
 
-  /// Opens the store in a directory, or makes one there. Reads the whole log.
+  /// Opens the store in a directory, or makes one there. Reads the newest checkpoint and the log
+  /// behind it.
   ///
   /// - Durability: on return everything that the store shows is durable.
   /// - Throws: `.storeInUse` when somebody else has it open; `.corrupted` when acknowledged data is
@@ -90,22 +91,9 @@ public final class Store: Sendable {
     at path: String, options: StoreOptions = StoreOptions(),
     environment: StoreEnvironment = StoreEnvironment()
   ) async throws(PenstockError) -> Store {
-    let result = await withCheckedContinuation { continuation in
-      let body: @Sendable () -> Void = {
-        do throws(PenstockError) {
-          let store = try openBlocking(at: path, options: options, environment: environment)
-          continuation.resume(returning: Result<Store, PenstockError>.success(store))
-        } catch {
-          continuation.resume(returning: .failure(error))
-        }
-      }
-      // Reading a log takes long and must not hold a thread of the cooperative pool.
-      do throws(SystemError) { _ = try SystemThread(name: "penstock-open", body) } catch {
-        continuation.resume(
-          returning: .failure(PenstockError(.inputOutput, error.description)))
-      }
+    try await onThread(named: "penstock-open") { () throws(PenstockError) in
+      try openBlocking(at: path, options: options, environment: environment)
     }
-    return try result.get()
   }
 
   /// As `open`, on the calling thread.
@@ -237,8 +225,11 @@ public final class Store: Sendable {
   /// The first invariant of the state that does not hold, in words; nil when all do.
   package var brokenInvariant: String? { engine.look { $0.brokenInvariant() } }
 
-  /// Tells the store that an injected clock was moved: the scheduler sleeps in real time.
-  package func timeHasMoved() { engine.schedulerBell.ring() }
+  /// Tells the store that an injected clock was moved: its threads sleep in real time.
+  package func timeHasMoved() {
+    engine.schedulerBell.ring()
+    engine.keeperBell.ring()
+  }
 
   // MARK: Queues
 

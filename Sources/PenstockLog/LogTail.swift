@@ -138,17 +138,31 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
       open = newBatch()
       return .ready
     }
-    let rolledEnd = roundUp(
+    return roll(size, needed) ? .ready : refusal()
+  }
+
+  /// Opens a batch for a record in the next segment, whatever room is left in this one.
+  ///
+  /// - Returns: false when no segment is prepared that can be spared.
+  public mutating func endSegment(for size: Int) -> Bool {
+    guard !isShortOfSpace, roll(size, reserve) else {
+      isSegmentWanted = true
+      return false
+    }
+    return true
+  }
+
+  private mutating func roll(_ size: Int, _ needed: Int) -> Bool {
+    let end = roundUp(
       LogFormat.segmentHeaderSize + LogFormat.frameHeaderSize + size, to: LogFormat.sectorSize)
-    guard preparedAhead > 0, rolledEnd <= usable,
-      usable - rolledEnd + (preparedAhead - 1) * rollGain >= needed
-    else { return refusal() }
+    guard preparedAhead > 0, end <= usable, usable - end + (preparedAhead - 1) * rollGain >= needed
+    else { return false }
     closeOpenBatch()
     preparedAhead -= 1
     segment &+= 1
     offset = LogFormat.segmentHeaderSize
     open = newBatch()
-    return .ready
+    return true
   }
 
   private var rollGain: Int { usable - LogFormat.segmentHeaderSize }

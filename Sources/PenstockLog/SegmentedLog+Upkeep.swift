@@ -85,6 +85,18 @@ extension SegmentedLog {
     for checkpoint in old { try remove(path(StoreFileName.checkpoint(checkpoint.lsn))) }
   }
 
+  /// Reads a checkpoint; answers what is wrong with it, nil when it is sound or gone.
+  public func damage(in checkpoint: KeptCheckpoint) throws(SystemError) -> String? {
+    let name = StoreFileName.checkpoint(checkpoint.lsn)
+    do throws(SystemError) {
+      let isSound = try Checkpoint.read(directory + "/" + name, fileSystem) != nil
+      return isSound ? nil : "\(name): the checkpoint is damaged"
+    } catch {
+      guard error.isNotFound else { throw error }
+      return nil
+    }
+  }
+
   /// Gives up the older of two checkpoints, so that a full disk has room for a new one. What could
   /// be removed behind it stays until there are two again.
   ///
