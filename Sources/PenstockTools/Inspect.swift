@@ -25,7 +25,7 @@ public struct Inspect {
         .unreadable, "there is no segment \(segment) in \(context.directory); inspect lists them")
     }
     var damages = 0
-    if segment == nil { damages += try checkpoints(scan.listing, out) }
+    if segment == nil { damages += try derived(scan.listing, out) }
     for place in scan.listing.segments where segment == nil || segment == place.name {
       guard let summary = try scan.run(Silent(), only: [place.name]).first else { continue }
       damages += summary.damages.count
@@ -41,7 +41,7 @@ public struct Inspect {
     return damages
   }
 
-  private func checkpoints(
+  private func derived(
     _ listing: StoreListing, _ out: (String) -> Void
   ) throws(ToolError) -> Int {
     var damages = 0
@@ -67,6 +67,24 @@ public struct Inspect {
           ("firstLSN", .lsn(found.header?.firstLSN.value)),
           ("queues", state.map { .int($0.queueCount) } ?? .null),
           ("messages", state.map { .int($0.liveCount) } ?? .null),
+          ("fault", .optional(found.fault)),
+        ]).line)
+    }
+    for name in listing.indexes {
+      guard let found = try FoundIndex.read(name, context, store: nil) else { continue }
+      damages += found.fault == nil ? 0 : 1
+      guard showsJSON else {
+        let text =
+          found.fault.map { "DAMAGED: \($0)" }
+          ?? "of segment \(found.ordinal)  \(found.messages) waiting messages"
+        out("\(name)  \(found.bytes) bytes  \(text)")
+        continue
+      }
+      out(
+        JSON.object([
+          ("type", .string("index")), ("name", .string(name)), ("bytes", .int(found.bytes)),
+          ("ordinal", found.fault == nil ? .unsigned(UInt64(found.ordinal)) : .null),
+          ("messages", found.fault == nil ? .unsigned(found.messages) : .null),
           ("fault", .optional(found.fault)),
         ]).line)
     }

@@ -198,7 +198,8 @@ struct Judge {
       if let found { checkpoints.append(found) }
     }
     for name in listing.indexes {
-      if let fault = try IndexCheck.fault(name, context) { indexFaults.append((name, fault)) }
+      let found = try FoundIndex.read(name, context, store: listing.storeID)
+      if let fault = found?.fault { indexFaults.append((name, fault)) }
     }
   }
 
