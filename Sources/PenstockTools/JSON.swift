@@ -17,53 +17,61 @@ public enum JSON: Sendable {
 
   /// The value on one line.
   public var line: String {
-    var out = ""
+    var out: [UInt8] = []
     write(into: &out)
-    return out
+    return String(decoding: out, as: UTF8.self)
   }
 
-  private func write(into out: inout String) {
+  private func write(into out: inout [UInt8]) {
     switch self {
-    case .null: out += "null"
-    case .bool(let value): out += value ? "true" : "false"
-    case .integer(let value): out += String(value)
-    case .unsigned(let value): out += String(value)
+    case .null: out += "null".utf8
+    case .bool(let value): out += (value ? "true" : "false").utf8
+    case .integer(let value): out += String(value).utf8
+    case .unsigned(let value): out += String(value).utf8
     case .string(let text): Self.quote(text, into: &out)
     case .array(let items):
-      out += "["
+      out.append(UInt8(ascii: "["))
       for (index, item) in items.enumerated() {
-        if index > 0 { out += "," }
+        if index > 0 { out.append(UInt8(ascii: ",")) }
         item.write(into: &out)
       }
-      out += "]"
+      out.append(UInt8(ascii: "]"))
     case .object(let members):
-      out += "{"
+      out.append(UInt8(ascii: "{"))
       for (index, member) in members.enumerated() {
-        if index > 0 { out += "," }
+        if index > 0 { out.append(UInt8(ascii: ",")) }
         Self.quote(member.0, into: &out)
-        out += ":"
+        out.append(UInt8(ascii: ":"))
         member.1.write(into: &out)
       }
-      out += "}"
+      out.append(UInt8(ascii: "}"))
     }
   }
 
-  private static func quote(_ text: String, into out: inout String) {
-    out += "\""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "\"": out += "\\\""
-      case "\\": out += "\\\\"
-      case "\n": out += "\\n"
-      case "\r": out += "\\r"
-      case "\t": out += "\\t"
-      // Also the marks that end a line for some readers of lines.
-      case _ where scalar.value < 0x20 || [0x7f, 0x85, 0x2028, 0x2029].contains(scalar.value):
-        out += "\\u" + Hex.text(UInt64(scalar.value), digits: 4)
-      default: out.unicodeScalars.append(scalar)
+  private static func quote(_ text: String, into out: inout [UInt8]) {
+    out.append(UInt8(ascii: "\""))
+    // The two bytes before: of the marks beyond ASCII that end a line for some readers of lines,
+    // which are U+0085, U+2028 and U+2029.
+    var before: (UInt8, UInt8) = (0, 0)
+    for byte in text.utf8 {
+      switch byte {
+      case UInt8(ascii: "\""): out += #"\""#.utf8
+      case UInt8(ascii: "\\"): out += #"\\"#.utf8
+      case UInt8(ascii: "\n"): out += #"\n"#.utf8
+      case UInt8(ascii: "\r"): out += #"\r"#.utf8
+      case UInt8(ascii: "\t"): out += #"\t"#.utf8
+      case ..<0x20, 0x7f: out += (#"\u"# + Hex.text(UInt64(byte), digits: 4)).utf8
+      case 0x85 where before.1 == 0xc2:
+        out.removeLast()
+        out += #"\u0085"#.utf8
+      case 0xa8 where before == (0xe2, 0x80), 0xa9 where before == (0xe2, 0x80):
+        out.removeLast(2)
+        out += (byte == 0xa8 ? #"\u2028"# : #"\u2029"#).utf8
+      default: out.append(byte)
       }
+      before = (before.1, byte)
     }
-    out += "\""
+    out.append(UInt8(ascii: "\""))
   }
 
   /// Bytes as text where they are valid UTF-8, else as base64 under another name.

@@ -230,6 +230,7 @@ def test_a_damaged_store_is_told_salvaged_and_repaired_or_left(new_server, tmp_p
     assert all(message["body"].endswith("é" * 100) for message in found)
     tool("inspect", data, "--records", status=1 if what in ("frame", "header") else 0)
     tool("history", data, "--message", 3, status=1 if what == "missing" else 0)
+    tool("stats", data, status=1)
     tool("backup", data, tmp_path / "backup", status=1)
     assert not (tmp_path / "backup/BACKUP").exists()
 

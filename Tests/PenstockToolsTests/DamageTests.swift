@@ -159,6 +159,14 @@ import Testing
     #expect(try Verify(Sample.context(disk)).run().isSound)
   }
 
+  @Test func linesOfJSONAreEscaped() {
+    let text = "a\"\\\n\r\t\u{1}\u{7f}ä\u{85}\u{2028}\u{2029}\u{205}\u{2027}🐝"
+    let expected =
+      #"["a\"\\\n\r\t\u0001\u007fä\u0085\u2028\u2029"# + "\u{205}\u{2027}🐝\"]"
+    #expect(JSON.array([.string(text)]).line == expected)
+    #expect(JSON.object([("k", .null), ("é", .bool(true))]).line == #"{"k":null,"é":true}"#)
+  }
+
   @Test func aDirectoryThatIsNoStoreIsSaidToBeNone() throws {
     let disk = SimulatedFileSystem()
     try disk.createDirectory("/empty")
