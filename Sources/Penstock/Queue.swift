@@ -70,8 +70,8 @@ public struct Queue: Sendable {
   /// Messages as they come, for as long as the loop runs: a long poll after the other.
   ///
   /// The sequence ends when the task is cancelled or the store is closed, passes over messages that
-  /// cannot be read, and throws on other errors. Each element must be deleted by its handler; one that is not comes back when its lease
-  /// ends.
+  /// cannot be read, and throws on other errors. Each element must be deleted by its handler; one
+  /// that is not comes back when its lease ends.
   public func leases(visibilityTimeout: Duration? = nil) -> Leases {
     Leases(queue: self, visibilityTimeout: visibilityTimeout)
   }

@@ -11,7 +11,7 @@ package import PenstockSystem
 /// the differences to the one before it, as variable-length numbers: LSN, offset in eights, size in
 /// eights (the size itself), second (zigzag); the first is counted from zeros.
 ///
-/// A queue has one strip for messages that were sent here, and one for each ascending row of copies.
+/// A queue has one strip for messages sent here, and one for each ascending row of copies.
 public struct SegmentIndex: Sendable {
   /// As `WaitingMessage` of the core, which this layer does not know.
   public struct Entry: Hashable, Sendable {

@@ -29,6 +29,11 @@ public final class SQSService: Sendable {
       completion(SQSReply { Self.methodNotAllowed(requestID) })
       return nil
     }
+    if request.method == "GET", request.target == Metrics.path {
+      let store = store
+      completion(SQSReply { Metrics.response(store) })
+      return nil
+    }
     let wire = WireProtocol(request)
     guard wire == .json else {
       let response = QueryProtocol.answer(request, requestID: requestID)

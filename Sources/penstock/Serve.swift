@@ -39,6 +39,19 @@ struct Serve: AsyncParsableCommand {
   var segmentSize = StoreOptions().segmentSize
 
   @Option(
+    help: """
+      How many bytes of sealed segments are read per second in search of damage. 0 reads none.
+      """)
+  var scrubBytesPerSecond = StoreOptions().scrubBytesPerSecond
+
+  @Option(
+    help: """
+      How many bytes of messages are copied per second to free disk space. When much more is used \
+      than is needed, the store does not keep to it.
+      """)
+  var compactionBytesPerSecond = StoreOptions().compactionBytesPerSecond
+
+  @Option(
     help: ArgumentHelp(
       "What an acknowledgement means: synced survives power loss, written the process only.",
       valueName: "synced|written"),
@@ -60,6 +73,12 @@ struct Serve: AsyncParsableCommand {
     guard (65_536...1 << 30).contains(segmentSize), segmentSize.isMultiple(of: 4096) else {
       throw ValidationError(
         "--segment-size must be a multiple of 4096 from 65536 to 1073741824.")
+    }
+    guard scrubBytesPerSecond >= 0 else {
+      throw ValidationError("--scrub-bytes-per-second must not be negative.")
+    }
+    guard compactionBytesPerSecond > 0 else {
+      throw ValidationError("--compaction-bytes-per-second must be at least 1.")
     }
     guard !dataDir.isEmpty else { throw ValidationError("--data-dir must name a directory.") }
     guard !host.isEmpty else { throw ValidationError("--host must name an address.") }
@@ -89,6 +108,8 @@ struct Serve: AsyncParsableCommand {
       var options = StoreOptions()
       options.segmentSize = segmentSize
       options.durability = durability
+      options.scrubBytesPerSecond = scrubBytesPerSecond
+      options.compactionBytesPerSecond = compactionBytesPerSecond
       options.log = { [logger] text in logger.error("\(text)") }
       store = try await Store.open(at: dataDir, options: options)
     } catch {

@@ -326,6 +326,19 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
     }
   }
 
+  @Test func metricsTellWhatTheStoreTakes() async throws {
+    try await ServiceFixture.run { fixture in
+      let answer = await answer(fixture, "GET", "/penstock/metrics", [:])
+      #expect(answer.status == 200)
+      #expect(answer.headers["content-type"] == "text/plain; version=0.0.4")
+      let lines = answer.text.split(separator: "\n")
+      #expect(lines.contains("penstock_set_aside_messages 0"))
+      #expect(lines.contains("penstock_damaged_segments 0"))
+      #expect(lines.contains("# TYPE penstock_disk_bytes gauge"))
+      #expect(lines.allSatisfy { $0.hasPrefix("# ") || $0.split(separator: " ").count == 2 })
+    }
+  }
+
   @Test func unknownActionOfAFormIsEscaped() async throws {
     try await ServiceFixture.run { fixture in
       let answer = await answer(fixture, "GET", "/?Action=%3Cx%3E%26", [:])

@@ -177,7 +177,7 @@ extension Queue {
 }
 
 @Suite struct DiskUse {
-  /// Waits until disk use is under its bound; an idle store waits before it ends a segment for that.
+  /// Waits until disk use is under its bound; an idle store ends a segment for that after a while.
   private func waitForRoom(_ store: Store, _ bench: Bench) async throws {
     try await eventually {
       bench.pass(.milliseconds(1), store)
@@ -331,5 +331,30 @@ extension Queue {
     #expect(try disk.list("/store").contains { $0.contains(".seg.damaged-") })
     #expect(try await queue.receiveAll() == Array(6..<100).filter { $0 != 7 })
     try await store.close()
+  }
+}
+
+@Suite struct ALargeBody {
+  @Test func of64MebibytesIsSentReceivedAndKept() async throws {
+    try await withTemporaryDirectory { directory in
+      let bench = Bench(PosixFileSystem(), path: directory, segmentSize: 144 << 20)
+      var (store, queue) = try await bench.openWithQueue()
+      let size = 64 << 20
+      try await queue.change(QueueSettingsChange(maximumMessageBytes: size))
+      var body = [UInt8](repeating: 0x5a, count: size)
+      for index in stride(from: 0, to: size, by: 4099) {
+        body[index] = UInt8(truncatingIfNeeded: index)
+      }
+      let sent = try await queue.send(body)
+      #expect(await code { try await queue.send(body + [1]) } == .messageTooLarge)
+      try await store.close()
+      store = try await bench.open()
+      queue = try #require(store.existingQueue("q"))
+      let lease = try #require(try await queue.receive().first)
+      #expect(lease.message.id == sent)
+      #expect(lease.message.content.body == body)
+      try await lease.delete()
+      try await store.close()
+    }
   }
 }
