@@ -58,7 +58,7 @@ public enum LogFormat {
   /// Larger ones are damage. State keeps LSNs in 56 bits; that is 2^28 recoveries.
   static let maximumLSN = LSN(1 << 56)
   /// No segment begins here or behind: its own LSNs and those a recovery leaves out must fit.
-  static let endOfFirstLSNs = LSN(maximumLSN.value - 2 * UInt64(lostLSNs))
+  package static let endOfFirstLSNs = LSN(maximumLSN.value - 2 * UInt64(lostLSNs))
 
   /// Bytes that a record with this payload takes in a frame.
   @inline(__always)

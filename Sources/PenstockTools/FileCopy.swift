@@ -23,10 +23,12 @@ struct FileCopy {
   ///
   /// - Parameter cut: copies a segment up to there and ends it with a seal, as a recovery does; nil
   ///   copies all of a file.
+  /// - Parameter givenOut: the last LSN that this seal names, in the place of one that is there.
   /// - Returns: how many bytes were copied, and their CRC-32C; nil when there is no such file.
   @discardableResult
   func copy(
-    _ name: String, to copy: String, from source: ToolContext? = nil, cut: Replay.Cut? = nil
+    _ name: String, to copy: String, from source: ToolContext? = nil, cut: Replay.Cut? = nil,
+    givenOut: LSN? = nil
   ) throws(ToolError) -> (size: UInt64, checksum: UInt32)? {
     let path = (source ?? context).path(name)
     let file = try unlessMissing { () throws(SystemError) in
@@ -36,7 +38,8 @@ struct FileCopy {
     var checksum: UInt32 = 0
     var offset: UInt64 = 0
     try make(copy) { (target) throws(SystemError) in
-      let end = min(cut.map { UInt64($0.offset) } ?? .max, try file.size())
+      let last = cut.map { givenOut == nil ? $0.offset : $0.contentOffset }
+      let end = min(last.map { UInt64($0) } ?? .max, try file.size())
       while offset < end {
         let wanted = Int(min(UInt64(FileWindow.windowSize), end - offset))
         var bytes = [UInt8](repeating: 0, count: wanted)
@@ -52,17 +55,20 @@ struct FileCopy {
         offset += UInt64(count)
       }
       try file.close()
-      if let cut, !cut.isSealed { try Self.seal(target, cut) }
+      guard let cut, !cut.isSealed || givenOut != nil else { return }
+      try Self.seal(target, cut, givenOut ?? cut.lastLSN.advanced(by: LogFormat.lostLSNs))
     }
     return (offset, checksum)
   }
 
   /// Whoever continues the log from here gives out no LSN a second time.
-  private static func seal(_ file: any File, _ cut: Replay.Cut) throws(SystemError) {
+  private static func seal(
+    _ file: any File, _ cut: Replay.Cut, _ givenOut: LSN
+  ) throws(SystemError) {
     _ = try SegmentedLog.writeSeal(
-      file, at: cut.offset, salt: cut.header.salt, lastLSN: cut.lastLSN,
-      givenOut: cut.lastLSN.advanced(by: LogFormat.lostLSNs), records: cut.records,
-      previous: cut.chain, scratch: CommitBuffer(capacity: 2 * LogFormat.sectorSize))
+      file, at: cut.contentOffset, salt: cut.header.salt, lastLSN: cut.lastLSN,
+      givenOut: givenOut, records: cut.records, previous: cut.contentChain,
+      scratch: CommitBuffer(capacity: 2 * LogFormat.sectorSize))
   }
 
   /// Writes `HEAD` for a store whose newest segment has this header.

@@ -26,6 +26,9 @@ struct Replay {
     var offset: Int
     /// Its chain value.
     var chain: UInt32
+    /// The same two without the seal, if that is the last frame.
+    var contentOffset: Int
+    var contentChain: UInt32
     /// Records of the segment before it.
     var records: UInt64
     var isSealed: Bool
@@ -220,6 +223,7 @@ private final class ReplayVisitor: SegmentVisitor {
     }
     cut = Replay.Cut(
       segment: name, header: found, offset: LogFormat.segmentHeaderSize, chain: found.checksum,
+      contentOffset: LogFormat.segmentHeaderSize, contentChain: found.checksum,
       records: 0, isSealed: false, lastLSN: LSN(found.firstLSN.value - 1))
   }
 
@@ -266,6 +270,10 @@ private final class ReplayVisitor: SegmentVisitor {
     }
     cut?.offset = Int(header.offset) + Int(header.extent)
     cut?.chain = header.headerChecksum
+    if header.kind != .seal {
+      cut?.contentOffset = Int(header.offset) + Int(header.extent)
+      cut?.contentChain = header.headerChecksum
+    }
     cut?.records += UInt64(entries.count)
     cut?.isSealed = header.kind == .seal
     cut?.lastLSN = LSN(header.firstLSN.value &+ UInt64(header.count) &- 1)

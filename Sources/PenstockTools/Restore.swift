@@ -131,6 +131,18 @@ public struct Restore {
     throw ToolError(.refused, "remove the directories \(directory).restoring-…")
   }
 
+  /// How far the restored store's LSNs begin behind all that the backup knows of. The original may
+  /// have gone on after the backup; what it gave out until it was lost is in handles that clients
+  /// still have, and must name nothing here. 2^56 LSNs are enough for 2^16 such steps.
+  private static let distance = 1 << 40
+
+  /// The last LSN that the restored store takes for given out.
+  private func givenOut(_ cut: Replay.Cut, _ manifest: Manifest) -> LSN {
+    let newest = max(cut.lastLSN, LSN(manifest.points.last?.lsn ?? 0), cut.header.firstLSN)
+    let far = newest.advanced(by: Self.distance)
+    return far < LogFormat.endOfFirstLSNs ? far : newest.advanced(by: LogFormat.lostLSNs)
+  }
+
   private func build(
     _ place: ToolContext, _ source: Replay.Result, _ manifest: Manifest, _ report: inout Report
   ) throws(ToolError) {
@@ -178,7 +190,8 @@ public struct Restore {
           + "does not need it, or another backup")
     }
     if known.isDamaged { report.damagedFiles.append(name) }
-    try FileCopy(place).copy(name, to: name, from: context, cut: cut)
+    try FileCopy(place).copy(
+      name, to: name, from: context, cut: cut, givenOut: cut.map { givenOut($0, manifest) })
   }
 
   private func isSoundSegment(_ name: String) throws(ToolError) -> Bool {

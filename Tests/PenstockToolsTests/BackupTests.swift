@@ -201,6 +201,33 @@ import Testing
 
   private final class Busy { var steps = 0 }
 
+  /// The original went on after the backup and was lost; its clients still have handles of that
+  /// time.
+  @Test(arguments: [true, false], [true, false])
+  func noHandleOfTheOriginalNamesAMessageOfTheRestored(
+    _ closes: Bool, _ crashes: Bool
+  ) async throws {
+    let sample = try Sample.make(closes: closes)
+    _ = try Backup(sample.context, target: "/backup").run()
+    if crashes {
+      // Each loss leaves LSNs out.
+      let (_, _, _) = try await Self.open(sample.disk, Sample.directory)
+    }
+    let store = try await Store.open(
+      at: Sample.directory, options: Sample.options, environment: Sample.environment(sample.disk))
+    for _ in 0..<50 { try await store.queue("orders").send("later") }
+    let last = store.lastLSN
+    try await store.close()
+    _ = try Restore(Sample.context(sample.disk, "/backup"), to: "/restored").run()
+    let restored = try await Store.open(
+      at: "/restored", options: Sample.options, environment: Sample.environment(sample.disk))
+    try await restored.queue("orders").send("new")
+    #expect(restored.lastLSN > last + 1 << 30)
+    #expect(restored.recovery.unknownFiles.isEmpty)
+    try await restored.close()
+    #expect(try Verify(Sample.context(sample.disk, "/restored")).run().isSound)
+  }
+
   /// A backup that ends in any call leaves the one before as it was, and the next one goes on.
   @Test func aBackupThatIsCutShortLeavesTheOneBefore() throws {
     let disk = SimulatedFileSystem()
