@@ -50,6 +50,10 @@ let package = Package(
       name: "PenstockExplorer", dependencies: ["PenstockTesting", "PenstockSystem", "Penstock"],
       swiftSettings: engine),
     .target(
+      name: "PenstockTools",
+      dependencies: ["Penstock", "PenstockLog", "PenstockCore", "PenstockSystem"],
+      swiftSettings: engine),
+    .target(
       name: "PenstockSQS",
       dependencies: ["Penstock", server("Crypto", "swift-crypto")], swiftSettings: common),
     .target(
@@ -64,8 +68,8 @@ let package = Package(
     .executableTarget(
       name: "penstock",
       dependencies: [
-        "PenstockServer", "PenstockSQS", "PenstockExplorer", "Penstock", "PenstockSystem",
-        "PenstockTesting",
+        "PenstockServer", "PenstockSQS", "PenstockExplorer", "PenstockTools", "Penstock",
+        "PenstockSystem", "PenstockTesting",
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
         server("UnixSignals", "swift-service-lifecycle"),
@@ -99,6 +103,12 @@ let package = Package(
     .testTarget(
       name: "PenstockExplorerTests",
       dependencies: ["PenstockExplorer", "Penstock", "PenstockSystem", "PenstockTesting"],
+      swiftSettings: common),
+    .testTarget(
+      name: "PenstockToolsTests",
+      dependencies: [
+        "PenstockTools", "PenstockLog", "PenstockSystem", "Penstock", "PenstockTesting",
+      ],
       swiftSettings: common),
     .testTarget(name: "TidyTests", swiftSettings: common),
   ]

@@ -58,7 +58,7 @@ public enum LogFormat {
   /// Larger ones are damage. State keeps LSNs in 56 bits; that is 2^28 recoveries.
   static let maximumLSN = LSN(1 << 56)
   /// No segment begins here or behind: its own LSNs and those a recovery leaves out must fit.
-  static let endOfFirstLSNs = LSN(maximumLSN.value - 2 * UInt64(lostLSNs))
+  package static let endOfFirstLSNs = LSN(maximumLSN.value - 2 * UInt64(lostLSNs))
 
   /// Bytes that a record with this payload takes in a frame.
   @inline(__always)
@@ -70,7 +70,7 @@ public enum LogFormat {
   static let segmentMagic: UInt64 = 0x4745_534b_4353_4e50  // "PNSCKSEG"
   static let storeMagic: UInt64 = 0x524f_5453_4b53_4e50  // "PNSKSTOR"
   static let checkpointMagic: UInt64 = 0x5450_4b43_4b53_4e50  // "PNSKCKPT"
-  static let indexMagic: UInt64 = 0x5844_4e49_4b53_4e50  // "PNSKINDX"
+  package static let indexMagic: UInt64 = 0x5844_4e49_4b53_4e50  // "PNSKINDX"
   static let headMagic: UInt64 = 0x4441_4548_4b53_4e50  // "PNSKHEAD"
 }
 
@@ -408,6 +408,8 @@ public enum StoreFileName {
   public static let damagedMark = ".damaged-"
   public static let checkpointSuffix = ".checkpoint"
   public static let indexSuffix = ".index"
+  /// Before the number of a copy that a repair keeps.
+  public static let setAsideMark = ".set-aside-"
   /// Behind the name of a checkpoint that cannot be used.
   public static let damagedSuffix = ".damaged"
 
@@ -418,7 +420,7 @@ public enum StoreFileName {
   }
   public static func index(_ first: LSN) -> String { StoreID.hex(first.value) + indexSuffix }
 
-  enum Kind {
+  package enum Kind {
     case segment
     case checkpoint
     case index
@@ -432,7 +434,7 @@ public enum StoreFileName {
 
   /// What a name in a store's directory stands for. Names are matched whole, so that a stranger's
   /// file is never taken for a leftover.
-  static func kind(of name: String) -> Kind {
+  package static func kind(of name: String) -> Kind {
     if firstLSN(of: name) != nil { return .segment }
     if isNumbered(name, checkpointSuffix) { return .checkpoint }
     if isNumbered(name, indexSuffix) { return .index }
@@ -440,11 +442,21 @@ public enum StoreFileName {
     if isNumbered(name, partialSuffix) || name == newStore { return .partial }
     if [lock, store, head, "lost+found"].contains(name) { return .other }
     if isNumbered(name, checkpointSuffix + damagedSuffix) { return .other }
+    if isSetAside(name) { return .other }
     let segment = 16 + segmentSuffix.utf8.count
     let isEvidence =
       [evidenceMark, damagedMark].contains { name.dropFirst(segment).hasPrefix($0) }
       && firstLSN(of: String(name.prefix(segment))) != nil
     return isEvidence ? .other : .unknown
+  }
+
+  /// A name of the store's, the mark, and a number.
+  private static func isSetAside(_ name: String) -> Bool {
+    let number = name.utf8.reversed().prefix { (48...57).contains($0) }.count
+    let rest = name.dropLast(number)
+    guard (1...9).contains(number), rest.hasSuffix(setAsideMark) else { return false }
+    let original = String(rest.dropLast(setAsideMark.count))
+    return !original.contains(setAsideMark) && kind(of: original) != .unknown
   }
 
   /// Sixteen hex digits in lower case, then the suffix.

@@ -168,7 +168,7 @@ public final class SegmentedLog: Sendable {
   ///
   /// Crash steps: (1) the seal is durable; (2) the file is cut. So a file without a seal is never
   /// shorter than it was made, unless it was damaged.
-  static func writeSeal(
+  package static func writeSeal(
     _ file: any File, at end: Int, salt: UInt64, lastLSN: LSN, givenOut: LSN, records: UInt64,
     previous: UInt32, scratch: CommitBuffer
   ) throws(SystemError) -> UInt32 {

@@ -7,7 +7,11 @@ import Foundation
   static let configuration = CommandConfiguration(
     commandName: "penstock",
     abstract: "A durable queue engine with an SQS-compatible server.",
-    subcommands: [Serve.self, Bench.self, Crashtest.self, Explore.self])
+    subcommands: [
+      Serve.self, Bench.self, Crashtest.self, Explore.self, VerifyCommand.self,
+      InspectCommand.self, HistoryCommand.self, SalvageCommand.self, RepairCommand.self,
+      StatsCommand.self, BackupCommand.self, RestoreCommand.self,
+    ])
 
   static func main() async {
     do {

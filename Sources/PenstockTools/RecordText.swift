@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+
+/// A record as names and values, for people and for programs.
+enum RecordText {
+  /// What a record says, or why it cannot be read.
+  static func members(_ payload: borrowing RawSpan) -> [(String, JSON)] {
+    do throws(RecordError) {
+      let entry = try Entry(payload)
+      return members(of: entry)
+    } catch {
+      return [("record", .string("unreadable")), ("reason", .string(error.description))]
+    }
+  }
+
+  static func members(of entry: Entry) -> [(String, JSON)] {
+    var members: [(String, JSON)] = [("record", .string(name(entry.record)))]
+    switch entry.record {
+    case .logCreated, .cleared: break
+    default: members.append(("queue", .unsigned(UInt64(entry.queue.value))))
+    }
+    members.append(("time", .integer(entry.time.milliseconds)))
+    switch entry.record {
+    case .logCreated, .queueDeleted, .purged, .cleared: break
+    case .sent(let sent):
+      members.append(("id", .string(sent.id.description)))
+      if sent.isParked { members.append(("parked", .bool(true))) }
+      if let visibleAt = sent.visibleAt {
+        members.append(("visibleAt", .integer(visibleAt.milliseconds)))
+      }
+    case .queueCreated(let name, let settings):
+      members.append(("name", .string(name)))
+      members += self.members(of: settings)
+    case .queueChanged(let settings): members += self.members(of: settings)
+    case .leased(let message, let slot, let deadline),
+      .leaseChanged(let message, let slot, let deadline):
+      members += [
+        ("message", .unsigned(message)), ("slot", .unsigned(UInt64(slot))),
+        ("deadline", .integer(deadline.milliseconds)),
+      ]
+    case .deleted(let message, let slot):
+      members += [("message", .unsigned(message)), ("slot", .unsigned(UInt64(slot)))]
+    case .expired(let through): members.append(("through", .unsigned(through)))
+    case .moved(let moved):
+      members += [
+        ("id", .string(moved.id.description)), ("message", .unsigned(moved.message)),
+        ("slot", moved.slot.map { .unsigned(UInt64($0)) } ?? .null),
+      ]
+    case .drawn(let segment, let messages):
+      members += [
+        ("segmentOrdinal", .unsigned(UInt64(segment))), ("count", .int(messages.count)),
+        ("firstMessage", .lsn(messages.first?.message)),
+        ("lastMessage", .lsn(messages.last?.message)),
+      ]
+    case .setAside(let message, let slot, let size):
+      members += [
+        ("message", .unsigned(message)), ("slot", slot.map { .unsigned(UInt64($0)) } ?? .null),
+        ("messageBytes", .unsigned(UInt64(size))),
+      ]
+    }
+    return members
+  }
+
+  private static func members(of settings: QueueSettings) -> [(String, JSON)] {
+    [
+      ("visibilityTimeout", .integer(settings.visibilityTimeout.wholeMilliseconds)),
+      ("delay", .integer(settings.delay.wholeMilliseconds)),
+      ("maximumMessageBytes", .int(settings.maximumMessageBytes)),
+      ("retention", .integer(settings.retention.wholeMilliseconds)),
+      ("receiveWait", .integer(settings.receiveWait.wholeMilliseconds)),
+    ]
+  }
+
+  static func name(_ record: Record) -> String {
+    switch record {
+    case .logCreated: "logCreated"
+    case .sent: "sent"
+    case .queueCreated: "queueCreated"
+    case .queueChanged: "queueChanged"
+    case .queueDeleted: "queueDeleted"
+    case .leased: "leased"
+    case .leaseChanged: "leaseChanged"
+    case .deleted: "deleted"
+    case .purged: "purged"
+    case .expired: "expired"
+    case .moved: "moved"
+    case .drawn: "drawn"
+    case .setAside: "setAside"
+    case .cleared: "cleared"
+    }
+  }
+
+  /// The same for people: the record's name, then names and values.
+  static func line(_ members: [(String, JSON)]) -> String {
+    members.map { name, value in
+      switch (name, value) {
+      case ("record", .string(let text)): text
+      case ("time", .integer(let time)), ("deadline", .integer(let time)),
+        ("visibleAt", .integer(let time)):
+        "\(name) \(TimeText.text(time))"
+      case (_, .string(let text)): "\(name) \(text)"
+      default: "\(name) \(value.line)"
+      }
+    }.joined(separator: "  ")
+  }
+}
