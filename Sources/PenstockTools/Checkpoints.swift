@@ -19,11 +19,24 @@ struct FoundCheckpoint {
     _ name: String, _ context: ToolContext, store: StoreID?
   ) throws(ToolError) -> (found: FoundCheckpoint, state: State?)? {
     let path = context.path(name)
-    let checkpoint = try unlessMissing { () throws(SystemError) in
-      try (Checkpoint.read(path, context.fileSystem), context.fileSystem.status(path)?.size ?? 0)
+    let size = try unlessMissing { () throws(SystemError) in
+      try context.fileSystem.status(path)?.size
     }
-    guard let (checkpoint, bytes) = checkpoint else { return nil }
+    guard let bytes = size ?? nil else { return nil }
     var found = FoundCheckpoint(name: name, bytes: bytes)
+    var version: UInt32?
+    let read = try unlessMissing { () throws(SystemError) -> Checkpoint? in
+      do throws(LogError) { return try Checkpoint.read(path, context.fileSystem) } catch {
+        if case .system(let error) = error { throw error }
+        if case .unsupportedVersion(_, let unknown) = error { version = unknown }
+        return nil
+      }
+    }
+    guard let checkpoint = read else { return nil }
+    if let version {
+      found.fault = "it is of format version \(version), which this build does not know"
+      return (found, nil)
+    }
     guard let checkpoint else {
       found.fault = "it fails its checksums, or cannot be read"
       return (found, nil)
