@@ -49,12 +49,12 @@ extension Engine {
       ? Rest.none : .atMost(nanoseconds: UInt64(moved) * 1_000_000_000 / UInt64(rate))
   }
 
-  /// Bytes on disk above what may be: twice what lives, and three segments. A fourth is left for
-  /// the time that compaction takes.
+  /// Bytes on disk above what may be: twice what lives, and three segments (`spareSegments`). A
+  /// fourth is left for the time that compaction takes.
   private func excess() -> Int {
     let prepared = log.preparedCount * options.segmentSize
     let live = shared.withLock { $0.state.liveBytes }
-    return Int(clamping: log.bytes) + prepared - 2 * live - 3 * options.segmentSize
+    return Int(clamping: log.bytes) + prepared - 2 * live - options.spareSegments * options.segmentSize
   }
 
   /// The segment to empty next: the one with the least that lives, when too much disk is used.

@@ -19,6 +19,8 @@ final class Machine {
     var options = StoreOptions()
     options.segmentSize = setup.segmentSize
     options.durability = setup.durability
+    options.window = setup.window
+    options.spareSegments = setup.spareSegments
     var environment = StoreEnvironment(fileSystem: fileSystem, clock: clock, random: random)
     environment.plantedBug = setup.canary?.inEngine
     environment.replaying = setup.canary?.replaying
@@ -56,6 +58,9 @@ package struct Setup: Sendable {
   static let directory = "/store"
 
   package var segmentSize = 64 << 10
+  /// So few messages are parked early, and little dead weight is compacted.
+  package var window = 4
+  package var spareSegments = 1
   /// What a crash keeps or drops together, in bytes.
   package var sectorSize = 4096
   /// Whether a torn sector may also hold garbage.
@@ -79,6 +84,7 @@ package struct Setup: Sendable {
     if step.number(2, 0...1) == 1 { durability = .written }
     losesRecovery = step.number(3, 0...1) == 1
     damages = step.number(4, 0...1) == 1
+    if step.number(5, 0...1_000_000) > 0 { window = step.number(5, 0...1_000_000) }
   }
 }
 
