@@ -28,8 +28,10 @@ extension Engine {
 
   /// Does one piece of compaction. Nil when there is nothing to compact.
   func compact(_ keeper: inout Keeper) throws(SystemError) -> Rest? {
+    // What was purged still counts as living until it is freed, and none of it can be moved.
+    if keeper.compaction == nil, clearDying() { return Rest.none }
     if keeper.compaction == nil { keeper.compaction = nextCompaction(keeper.unreadable) }
-    guard var compaction = keeper.compaction else { return clearDying() ? Rest.none : nil }
+    guard var compaction = keeper.compaction else { return nil }
     let moved: Int?
     do throws(LogError) { moved = try step(&compaction) } catch {
       keeper.compaction = nil
@@ -40,8 +42,9 @@ extension Engine {
     keeper.compaction = compaction
     guard let moved else {
       keeper.compaction = nil
-      // What is left was purged and waits to be freed.
-      return Rest.none
+      // What is left was purged meanwhile or waits for room: it must not be tried without end.
+      let isEmpty = shared.withLock { $0.state.residents[compaction.segment] == nil }
+      return isEmpty || clearDying() ? Rest.none : .atMost(nanoseconds: Self.keeperRetry)
     }
     guard moved >= 0 else { return .atMost(nanoseconds: 10_000_000) }
     let rate = max(1, options.compactionBytesPerSecond)
@@ -54,7 +57,8 @@ extension Engine {
   private func excess() -> Int {
     let prepared = log.preparedCount * options.segmentSize
     let live = shared.withLock { $0.state.liveBytes }
-    return Int(clamping: log.bytes) + prepared - 2 * live - options.spareSegments * options.segmentSize
+    let spare = options.spareSegments * options.segmentSize
+    return Int(clamping: log.bytes) + prepared - 2 * live - spare
   }
 
   /// The segment to empty next: the one with the least that lives, when too much disk is used.
