@@ -21,8 +21,11 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
   public var queues: Int
   public var messages: Int
   public var segments: Int
+  /// LSN up to which a checkpoint had everything; nil when the whole log was replayed.
+  public var checkpoint: UInt64?
+  /// Records that were replayed: those behind the checkpoint.
   public var records: UInt64
-  /// Bytes of the log that were read.
+  /// Bytes of all segments.
   public var bytes: UInt64
   /// LSN of the last record.
   public var lastLSN: UInt64
@@ -49,6 +52,7 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
     self.queues = queues
     self.messages = messages
     segments = log.segments
+    checkpoint = log.checkpoint?.value
     records = log.records
     bytes = log.bytes
     lastLSN = log.lastLSN.value

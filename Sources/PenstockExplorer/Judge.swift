@@ -43,7 +43,7 @@ struct Judge {
   let setup: Setup
 
   /// So long are messages hidden that were seen, in milliseconds.
-  private static let hiding: Int64 = 40_000_000
+  static let hiding: Int64 = 40_000_000
 
   init(_ setup: Setup) { self.setup = setup }
 
@@ -127,7 +127,7 @@ struct Judge {
     return Opened(machine: second, openedAt: second.store.now.milliseconds)
   }
 
-  private func open(
+  func open(
     _ disk: SimulatedFileSystem, _ clock: SimulatedClock, seed: UInt64, _ checks: inout Checks
   ) throws(Violation) -> Machine {
     let process = SimulatedProcess(disk) { _, call in
@@ -141,6 +141,7 @@ struct Judge {
       machine = try Machine(setup, process, copy, StableRandom(seed: seed))
     } catch { throw Violation(.legalCrashIsAccepted, "refused: \(error)") }
     try checks.check(.legalCrashIsAccepted, true, "")
+    checks.note(machine)
     return machine
   }
 
@@ -167,7 +168,7 @@ struct Judge {
 
   /// When to look: now, around every end of a delay or lease that an allowed moment knows, and when
   /// all are over.
-  private func times(_ timeline: Timeline, least: Int, from opened: Int64) -> [Int64] {
+  func times(_ timeline: Timeline, least: Int, from opened: Int64) -> [Int64] {
     var times: Set<Int64> = [opened]
     for moment in timeline.moments[least...] {
       for id in moment.queues.values {
@@ -224,6 +225,13 @@ struct Judge {
       throw Violation(
         .recoveredWasSubmitted, "a receive after the recovery: \(String(describing: answer))")
     }
+    return try sightings(messages, queue, timeline, time)
+  }
+
+  /// What was received, told by the bytes.
+  func sightings(
+    _ messages: [ReceivedMessage], _ queue: Int, _ timeline: Timeline, _ time: Int64
+  ) throws(Violation) -> [Sighting] {
     var sightings: [Sighting] = []
     for message in messages {
       guard let known = timeline.number(message.content.body) else {
@@ -240,7 +248,7 @@ struct Judge {
   }
 
   /// What a moment would have shown.
-  private func predict(_ moment: Timeline.Moment, _ times: [Int64], at opened: Int64) -> Sight {
+  func predict(_ moment: Timeline.Moment, _ times: [Int64], at opened: Int64) -> Sight {
     var sight = Sight(names: moment.queues.keys.sorted().map { "q\($0)" })
     sight.queues = moment.queues
     var oracle = moment.oracle

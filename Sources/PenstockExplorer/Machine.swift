@@ -8,6 +8,8 @@ final class Machine {
   let store: Store
   let driver: StoreDriver
   let clock: SimulatedClock
+  /// What the start replayed.
+  let replayed = Replayed()
 
   /// Turns after which a store that still finds something to do is stuck.
   static let turnLimit = 20_000
@@ -23,7 +25,11 @@ final class Machine {
     options.spareSegments = setup.spareSegments
     var environment = StoreEnvironment(fileSystem: fileSystem, clock: clock, random: random)
     environment.plantedBug = setup.canary?.inEngine
-    environment.replaying = setup.canary?.replaying
+    let (replayed, spoil) = (replayed, setup.canary?.replaying)
+    environment.replaying = { entry in
+      replayed.note(entry.record)
+      return spoil?(&entry) ?? 1
+    }
     (store, driver) = try Store.openDriven(
       at: Setup.directory, options: options, environment: environment)
   }
@@ -44,6 +50,22 @@ final class Machine {
     let box = Box<T>()
     start { box.result = $0 }
     return settle() ? box.result : nil
+  }
+}
+
+/// Kinds of records that a start replayed.
+// Unchecked: a replay has one thread.
+final class Replayed: @unchecked Sendable {
+  private(set) var events: Set<Event> = []
+
+  func note(_ record: Record) {
+    switch record {
+    case .sent(let sent) where sent.isParked: events.insert(.replayedParked)
+    case .drawn: events.insert(.replayedDraws)
+    case .moved: events.insert(.replayedMoves)
+    case .setAside: events.insert(.replayedSetAside)
+    default: break
+    }
   }
 }
 

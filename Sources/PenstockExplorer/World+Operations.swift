@@ -102,6 +102,7 @@ extension World {
 
   /// Nothing fails that has no reason to.
   func checkMayFail(_ error: PenstockError, _ operation: Int) throws(Violation) {
+    if error.code == .storeFull { checks.note(.refusedFull) }
     let hasReason = mayFail || error.code == .storeFull && mayBeFull
     try checks.check(
       .answersAgree, hasReason && error.code != .corrupted,

@@ -111,7 +111,8 @@ final class World: @unchecked Sendable {
         try recoverDisk()
         continue
       }
-      if machine != nil {
+      if let machine {
+        checks.note(machine)
         // Until a start has returned, the promises of before it hold and no more.
         if let found { timeline.begin(from: found) }
         found = nil
@@ -166,6 +167,10 @@ final class World: @unchecked Sendable {
   private func handle(_ call: Call, _ process: SimulatedProcess) -> SimulatedProcess.Handling {
     calls += 1
     trace.add(call)
+    if call.kind == .remove {
+      if call.path.hasSuffix(".seg") { checks.note(.removedSegment) }
+      if call.path.hasSuffix(".checkpoint") { checks.note(.removedCheckpoint) }
+    }
     if var nested, writerIsCalling {
       nested.calls -= 1
       self.nested = nested.calls > 0 ? nested : nil
