@@ -64,7 +64,7 @@ extension Engine {
   /// The segment to empty next: the one with the least that lives, when too much disk is used.
   private func nextCompaction(_ unreadable: Set<UInt32>) -> Compaction? {
     let excess = excess()
-    let horizon = log.horizon
+    let horizon = horizon
     guard excess > 0 else {
       // Less may live soon, without a record that ends a segment: a purge, say.
       shared.withLock { $0.keeperFloor = max(0, $0.state.liveBytes + excess / 2) }
@@ -221,6 +221,7 @@ extension Engine {
 
   /// Takes a message in memory out of its queue whose bytes are damaged.
   func setAside(_ resident: State.Resident) {
+    if plantedBug == .losesDamaged { return }
     keepEvidence(resident)
     let attempt: Attempt = { engine, shared, actions in
       guard shared.refusal == nil, let entry = shared.state.decideSetAside(resident) else {

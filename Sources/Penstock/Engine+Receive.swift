@@ -171,7 +171,7 @@ extension Engine {
     // durable yet takes the lease with it into the sync it waits for.
     let mustSync =
       isSynced && LSN(newest) > shared.tail.durableLSN && plantedBug != .showsUnsynced
-      || slotMayVanish(newest, of: waiter.queue, shared)
+      || slotMayVanish(newest, of: waiter.queue, shared) && plantedBug != .showsUndurableDraws
     if mustSync {
       shared.tail.requireSync()
       shared.lastSynced = last

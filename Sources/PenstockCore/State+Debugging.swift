@@ -76,6 +76,13 @@ extension State {
     }.reduce(0) { $0 + Int($1.count) }
   }
 
+  /// A planted bug: every lease and delay ends at once.
+  package mutating func forgetTimers() {
+    let present = time
+    advance(to: Timestamp(milliseconds: .max))
+    time = present
+  }
+
   func messages(_ list: SlotList) -> [UInt32] {
     var all: [UInt32] = []
     var index = list.head

@@ -23,7 +23,7 @@ struct Damage {
 
   init(_ setup: Setup, _ judge: Judge, _ world: World) {
     self.setup = setup
-    self.judge = judge
+    self.judge = judge.ofDamaged
     self.world = world
   }
 

@@ -101,10 +101,10 @@ package struct Family: Sendable {
   /// waiting, and parked. As soon as the present one ends there are two checkpoints behind them.
   private static let beforeCompaction =
     creating + ", create 1, create 2, send 1 9 100, settle, send 1 1 100 3000000, settle, "
-    + "receive 1 1 3000000, settle, receive 1 1 0, settle, \(filling), receive 2 10 90000, "
-    + "settle, delete 2, delete 3, delete 4, settle, "
-    + "\(filler), settle, \(filling), receive 2 10 90000, settle, delete 5, delete 6, delete 7, "
-    + "delete 8, settle, \(filling)"
+    + "receive 1 1 3000000, settle, receive 1 1 0, settle, "
+    + "\(filler), settle, \(filler), settle, receive 2 10 90000, settle, delete 2, delete 3, "
+    + "settle, \(filler), settle, \(filler), settle, receive 2 10 90000, settle, delete 4, "
+    + "delete 5, settle, \(filler), settle"
 
   /// All families; their histories have up to `length` operations.
   package static func all(length: Int) -> [Family] {
@@ -155,13 +155,13 @@ package struct Family: Sendable {
       Family(
         name: "compaction", prelude: beforeCompaction,
         alphabet: [
-          filler, "receive 1 10 30000", "delete 3", "hide 4 0", "purge 1", "remove 1", "kill",
+          filler, "receive 1 10 30000", "delete 0", "hide 0 0", "purge 1", "remove 1", "kill",
           "restart",
         ], length: min(length, 2), limit: 24, cost: 4),
       Family(
         name: "full disk", prelude: beforeCompaction + ", fill 1",
         alphabet: [
-          "\(filling), \(filler)", "receive 1 10 30000", "delete 5", "purge 2",
+          "\(filling), \(filler)", "receive 1 10 30000", "delete 0", "purge 1",
           "fill 0, pass 6000", "restart",
         ], length: min(length, 2), limit: 24, cost: 4),
       Family(
@@ -173,7 +173,7 @@ package struct Family: Sendable {
       Family(
         name: "damaged messages", prelude: beforeCompaction + ", \(filler), settle",
         alphabet: [
-          "receive 1 10 30000", "\(filling), \(filler), settle, restart", "delete 0, purge 2",
+          "receive 1 10 30000", "\(filling), \(filler), settle, restart", "delete 0, purge 1",
         ], length: min(length, 1), machine: "machine 0 0 0 0 1", limit: 24),
     ]
   }

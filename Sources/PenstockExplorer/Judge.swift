@@ -41,11 +41,19 @@ struct Judge {
   }
 
   let setup: Setup
+  /// What it looks at was damaged on purpose.
+  var isDamaged = false
 
   /// So long are messages hidden that were seen, in milliseconds.
   static let hiding: Int64 = 40_000_000
 
   init(_ setup: Setup) { self.setup = setup }
+
+  var ofDamaged: Judge {
+    var judge = self
+    judge.isDamaged = true
+    return judge
+  }
 
   /// Judges a copy of `disk`, on which no process runs.
   ///
@@ -140,7 +148,10 @@ struct Judge {
     do throws(PenstockError) {
       machine = try Machine(setup, process, copy, StableRandom(seed: seed))
     } catch { throw Violation(.legalCrashIsAccepted, "refused: \(error)") }
-    try checks.check(.legalCrashIsAccepted, true, "")
+    let spoiled = machine.store.recovery.damagedCheckpoints
+    try checks.check(
+      .legalCrashIsAccepted, isDamaged || spoiled.isEmpty,
+      "a checkpoint was not whole: \(spoiled)")
     checks.note(machine)
     return machine
   }

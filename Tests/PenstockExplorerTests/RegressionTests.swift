@@ -67,4 +67,22 @@ import Testing
       fault 6 1 2 1, receive 0 10 300000, receive 0 3 0
       """)
   }
+
+  /// The last commit of a full segment had no witness: damage to it looked like a torn write.
+  @Test func theLastCommitOfAFullSegmentHasAWitness() throws {
+    try replay(
+      """
+      machine 0 0 0 0 1, create 2, settle, send 2 1 16000, settle, send 2 1 16000, settle, \
+      send 2 1 16000, settle
+      """)
+  }
+
+  /// What a delay made visible was given before what was parked, though it was sent later.
+  @Test func whatWasParkedComesBeforeWhatWasSentLater() throws {
+    try replay(
+      """
+      create 0, settle, send 0 7 100, settle, send 0 1 100 500, settle, receive 0 4 30000, \
+      pass 600, receive 0 1 30000, settle
+      """)
+  }
 }
