@@ -192,7 +192,11 @@ extension Engine {
       func isThere(_ state: State) -> Bool {
         state.isFirstParked(message.message, queue, in: segment)
       }
-      guard shared.withLock({ isThere($0.state) }) else { continue }
+      guard shared.withLock({ isThere($0.state) }) else {
+        // It was drawn meanwhile.
+        draw.first = message.message + 1
+        continue
+      }
       let copy = try copy(resident, isParked: true)
       if copy == nil { keepEvidence(resident) }
       var done = true

@@ -38,7 +38,7 @@ import Testing
     try replay("machine 0 0 0 0 1, create 0, settle, send 0 1 100, settle, pass 200, settle")
   }
 
-  /// Compaction tried the segment of a purged queue without end, as long as nothing else was logged.
+  /// Compaction tried the segment of a purged queue without end while nothing else was logged.
   @Test func compactionOfWhatWasPurgedComesToRest() throws {
     try replay(
       """
@@ -83,6 +83,18 @@ import Testing
       """
       create 0, settle, send 0 7 100, settle, send 0 1 100 500, settle, receive 0 4 30000, \
       pass 600, receive 0 1 30000, settle
+      """)
+  }
+
+  /// Compaction never ended when parked messages that it was to move were drawn meanwhile.
+  @Test func compactionEndsWhenItsMessagesAreDrawnMeanwhile() throws {
+    try replay(
+      """
+      machine 0 0 0 0 1, create 2, settle, send 2 1 16000, settle, send 2 1 16000, settle, \
+      receive 2 10 90000, settle, delete 0, delete 1, settle, send 2 1 16000, settle, \
+      send 2 1 16000, settle, receive 2 10 90000, settle, delete 2, delete 3, settle, \
+      send 2 1 16000, settle, send 2 1 16000, settle, send 2 1 16000, settle, send 2 1 16000, \
+      settle, send 2 1 16000, settle, send 2 1 16000, settle, restart
       """)
   }
 }
