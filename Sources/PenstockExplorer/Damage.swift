@@ -92,16 +92,20 @@ struct Damage {
     case .vital: try refusedOrHarmless(damaged, story, &tally)
     case .spare: try survived(damaged, path, isThere: bytes != nil, story, &tally)
     case .bodies:
-      for isBusy in [false, true] {
-        do throws(Violation) {
-          try judge.judgeSpoiled(damaged, world.timeline, world.clock, isBusy, &tally.checks)
-        } catch {
-          let when = isBusy ? ", then compacted" : ""
-          throw Violation(error.invariant, "\(story)\(when): \(error.story)")
-        }
-      }
+      try setAside(damaged, isBusy: false, story, &tally)
+      try setAside(damaged, isBusy: true, "\(story), then compacted", &tally)
+      damaged.erase(String(path.dropLast(".seg".utf8.count)) + ".index")
+      try setAside(damaged, isBusy: false, "\(story), without its index", &tally)
       tally.survived += 1
     }
+  }
+
+  private func setAside(
+    _ disk: SimulatedFileSystem, isBusy: Bool, _ story: String, _ tally: inout Tally
+  ) throws(Violation) {
+    do throws(Violation) {
+      try judge.judgeSpoiled(disk, world.timeline, world.clock, isBusy, &tally.checks)
+    } catch { throw Violation(error.invariant, "\(story): \(error.story)") }
   }
 
   private func refusedOrHarmless(

@@ -41,8 +41,8 @@ package struct Family: Sendable {
     return count
   }
 
-  /// Indexes of all histories but the longest, and of about every `stride`th of those (of a costly family's, fewer), drawn so
-  /// that every operation comes last.
+  /// Indexes of all histories but the longest, and of about every `stride`th of those, fewer in a
+  /// costly family, drawn so that every operation comes last.
   package func indexes(stride: Int) -> [Int] {
     let longest = count(upTo: max(0, length - 1))..<count
     let share = stride * cost

@@ -95,7 +95,8 @@ struct Planted: Sendable, CustomTestStringConvertible {
     Planted(.losesDamaged, .damagedIsSetAside, "machine 0 0 0 0 1, \(dead), settle"),
     Planted(.forgetsParked, .acknowledgedIsRecovered, parked),
     Planted(
-      .forgetsDraws, .closedComesBackWhole, "\(parked), receive 0 2 30000, settle, restart, settle"),
+      .forgetsDraws, .closedComesBackWhole,
+      "\(parked), receive 0 2 30000, settle, restart, settle"),
     Planted(.forgetsMoves, .legalCrashIsAccepted, "\(dead), \(filler), settle"),
   ]
 }
