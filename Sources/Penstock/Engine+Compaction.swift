@@ -28,8 +28,10 @@ extension Engine {
 
   /// Does one piece of compaction. Nil when there is nothing to compact.
   func compact(_ keeper: inout Keeper) throws(SystemError) -> Rest? {
+    // What was purged still counts as living until it is freed, and none of it can be moved.
+    if keeper.compaction == nil, clearDying() { return Rest.none }
     if keeper.compaction == nil { keeper.compaction = nextCompaction(keeper.unreadable) }
-    guard var compaction = keeper.compaction else { return clearDying() ? Rest.none : nil }
+    guard var compaction = keeper.compaction else { return nil }
     let moved: Int?
     do throws(LogError) { moved = try step(&compaction) } catch {
       keeper.compaction = nil
@@ -40,8 +42,9 @@ extension Engine {
     keeper.compaction = compaction
     guard let moved else {
       keeper.compaction = nil
-      // What is left was purged and waits to be freed.
-      return Rest.none
+      // What is left was purged meanwhile or waits for room: it must not be tried without end.
+      let isEmpty = shared.withLock { $0.state.residents[compaction.segment] == nil }
+      return isEmpty || clearDying() ? Rest.none : .atMost(nanoseconds: Self.keeperRetry)
     }
     guard moved >= 0 else { return .atMost(nanoseconds: 10_000_000) }
     let rate = max(1, options.compactionBytesPerSecond)
@@ -49,18 +52,19 @@ extension Engine {
       ? Rest.none : .atMost(nanoseconds: UInt64(moved) * 1_000_000_000 / UInt64(rate))
   }
 
-  /// Bytes on disk above what may be: twice what lives, and three segments. A fourth is left for
-  /// the time that compaction takes.
+  /// Bytes on disk above what may be: twice what lives, and three segments (`spareSegments`). A
+  /// fourth is left for the time that compaction takes.
   func excess() -> Int {
     let prepared = log.preparedCount * options.segmentSize
     let live = shared.withLock { $0.state.liveBytes }
-    return Int(clamping: log.bytes) + prepared - 2 * live - 3 * options.segmentSize
+    let spare = options.spareSegments * options.segmentSize
+    return Int(clamping: log.bytes) + prepared - 2 * live - spare
   }
 
   /// The segment to empty next: the one with the least that lives, when too much disk is used.
   private func nextCompaction(_ unreadable: Set<UInt32>) -> Compaction? {
     let excess = excess()
-    let horizon = log.horizon
+    let horizon = horizon
     guard excess > 0 else {
       // Less may live soon, without a record that ends a segment: a purge, say.
       shared.withLock { $0.keeperFloor = max(0, $0.state.liveBytes + excess / 2) }
@@ -189,7 +193,7 @@ extension Engine {
         state.isFirstParked(message.message, queue, in: segment)
       }
       guard shared.withLock({ isThere($0.state) }) else {
-        // It was drawn meanwhile, and those before it.
+        // It was drawn meanwhile.
         draw.first = message.message + 1
         continue
       }
@@ -221,6 +225,7 @@ extension Engine {
 
   /// Takes a message in memory out of its queue whose bytes are damaged.
   func setAside(_ resident: State.Resident) {
+    if plantedBug == .losesDamaged { return }
     keepEvidence(resident)
     let attempt: Attempt = { engine, shared, actions in
       guard shared.refusal == nil, let entry = shared.state.decideSetAside(resident) else {

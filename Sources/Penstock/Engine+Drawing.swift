@@ -60,6 +60,8 @@ extension Engine {
     for waiter in shared.waiters.removeAll(on: queue) {
       actions.call(waiter.completion, .failure(error))
     }
+    // None of them waits for room any more.
+    retryReceives(&shared, &actions)
   }
 
   /// Logs a draw and serves those who waited for it; false when there is no room yet.
@@ -70,7 +72,7 @@ extension Engine {
     if shared.refusal == nil, let entry = shared.state.decideDrawn(draw, messages) {
       let size = LogFormat.recordSize(payload: entry.payloadSize())
       switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
-      case .ready: _ = append(entry, synced: false, &shared)
+      case .ready: noteDraw(draw, append(entry, synced: false, &shared), &shared)
       case .wait: return false
       case .full:
         shared.drawing.remove(draw.queue)
@@ -82,6 +84,23 @@ extension Engine {
     if shared.refusal == nil { requestDraw(for: draw.queue, &shared, &actions) }
     retryReceives(&shared, &actions)
     return true
+  }
+
+  /// Notes a draw until it is durable: a handle names its message's slot, which a loss of power
+  /// would take, and a delete by the handle would then find nothing to delete.
+  private func noteDraw(_ draw: State.Draw, _ lsn: LSN, _ shared: inout Shared) {
+    let durable = shared.tail.durableLSN
+    shared.undurableDraws = shared.undurableDraws.filter { $0.value.lsn > durable }
+    let first = shared.undurableDraws[draw.queue]?.first ?? draw.first
+    shared.undurableDraws[draw.queue] = (lsn, first)
+  }
+
+  /// Whether a message's slot could still be lost.
+  func slotMayVanish(
+    _ message: UInt64, of queue: QueueID, _ shared: borrowing Shared
+  ) -> Bool {
+    guard let draw = shared.undurableDraws[queue] else { return false }
+    return draw.lsn > shared.tail.durableLSN && message >= draw.first
   }
 
   // MARK: Indexes

@@ -167,10 +167,11 @@ extension Engine {
           leaseEndsAt: lease.deadline))
     }
     requestDraw(for: waiter.queue, &shared, &actions)
-    // Nobody may see a message that could still vanish: one that is not durable yet takes its lease
-    // with it into the sync it waits for.
+    // Nobody may see a message that could still vanish, nor get a handle that could: what is not
+    // durable yet takes the lease with it into the sync it waits for.
     let mustSync =
       isSynced && LSN(newest) > shared.tail.durableLSN && plantedBug != .showsUnsynced
+      || slotMayVanish(newest, of: waiter.queue, shared) && plantedBug != .showsUndurableDraws
     if mustSync {
       shared.tail.requireSync()
       shared.lastSynced = last

@@ -71,6 +71,8 @@ final class Engine: Sendable {
     var failure: PenstockError?
     /// Queues whose waiting messages are being read.
     var drawing: Set<QueueID> = []
+    /// Draws that are not durable yet: the newest of a queue, and the first message of them all.
+    var undurableDraws: [QueueID: (lsn: LSN, first: UInt64)] = [:]
     /// Where messages stand that were parked in segments whose index is not written yet.
     var indexes: [UInt32: SegmentIndex] = [:]
     /// The segment of the newest record, and of the newest that was written.

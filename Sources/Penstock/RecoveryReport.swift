@@ -32,6 +32,9 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
   public var droppedBytes: Int
   /// The file in the store's directory that keeps them; nil if there were none or no space for it.
   public var evidence: String?
+  /// Checkpoints that were damaged and set aside, by their new names. What they held was taken from
+  /// an older one, or from the log's beginning.
+  public var damagedCheckpoints: [String]
   /// Names in the directory that are not the store's.
   public var unknownFiles: [String]
   public var duration: Duration
@@ -54,6 +57,7 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
     lastLSN = log.lastLSN.value
     droppedBytes = log.droppedBytes
     evidence = log.evidence
+    damagedCheckpoints = log.damagedCheckpoints
     unknownFiles = log.unknownFiles
     duration = .nanoseconds(Int64(clamping: nanoseconds))
   }
@@ -76,6 +80,11 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
         + "\(records) records (\(bytes) bytes) in \(milliseconds) ms")
     if droppedBytes > 0 {
       lines.append("\(droppedBytes) bytes cut; kept in \(evidence ?? "no file: the disk is full")")
+    }
+    if !damagedCheckpoints.isEmpty {
+      lines.append(
+        "damaged checkpoints, set aside and not needed: "
+          + damagedCheckpoints.joined(separator: ", "))
     }
     if !unknownFiles.isEmpty {
       lines.append("not the store's: \(unknownFiles.joined(separator: ", "))")

@@ -30,6 +30,8 @@ public struct StoreOptions: Sendable {
   public var compactionBytesPerSecond = 64 << 20
   /// Waiting messages of a queue that are kept in memory; those behind them are read ahead of need.
   package var window = 1024
+  /// Disk use is compacted when it is above twice what lives and so many segments.
+  package var spareSegments = 3
   /// Most messages that one receive may take.
   public var maximumReceive = 1000
   /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called
@@ -136,6 +138,7 @@ public final class Store: Sendable {
           do throws(RecordError) {
             state = try State(body)
             state.window = options.window
+            if environment.plantedBug == .forgetsTimersOfCheckpoints { state.forgetTimers() }
             return nil
           } catch {
             return error.description
@@ -162,7 +165,8 @@ public final class Store: Sendable {
     }
     // What lives in segments before the checkpoint was not read; that they are there can be known.
     let segments = opened.log.segments
-    for segment in state.residents.keys.sorted() where segments[segment] == nil {
+    for segment in state.residents.keys.sorted()
+    where segments[segment] == nil && environment.plantedBug != .ignoresMissingSegments {
       let count = state.residents[segment]?.count ?? 0
       opened.log.close()
       throw PenstockError(
@@ -224,6 +228,19 @@ public final class Store: Sendable {
 
   /// The first invariant of the state that does not hold, in words; nil when all do.
   package var brokenInvariant: String? { engine.look { $0.brokenInvariant() } }
+
+  /// LSNs of messages of a queue that were leased after a record, in that order.
+  package func leased(_ queue: QueueID, after lsn: UInt64) -> [UInt64] {
+    engine.shared.withLock { $0.state.leased(queue, after: lsn) }
+  }
+
+  /// LSN of the newest message of a queue; nil when it has none.
+  package func newestMessage(_ queue: QueueID) -> UInt64? {
+    engine.shared.withLock { $0.state.newestMessage(queue) }
+  }
+
+  /// How many messages the queue's counts may have too many: see `State.overdue`.
+  package func overdue(_ queue: QueueID) -> Int { engine.look { $0.overdue(queue) } }
 
   /// Tells the store that an injected clock was moved: its threads sleep in real time.
   package func timeHasMoved() {

@@ -51,6 +51,38 @@ extension State {
     hash.add(UInt64(activity.receiveCount))
   }
 
+  /// LSNs of the queue's messages whose newest lease came after a record, in the order of those
+  /// leases.
+  package func leased(_ id: QueueID, after lsn: UInt64) -> [UInt64] {
+    guard let q = places[id.value] else { return [] }
+    return messages(table[q].active)
+      .map { (token: activities[Int(slab[$0].link)].token, message: slab[$0].message) }
+      .filter { $0.token > lsn }.sorted { $0.token < $1.token }.map(\.message)
+  }
+
+  /// LSN of the newest message of a queue; nil when it has none.
+  package func newestMessage(_ id: QueueID) -> UInt64? {
+    guard let q = places[id.value] else { return nil }
+    let inMemory = (messages(table[q].ready) + messages(table[q].active)).map { slab[$0].message }
+    return (inMemory + [table[q].runs.last?.last].compactMap(\.self)).max()
+  }
+
+  /// No fewer than the parked messages that have outlived their retention and are still counted,
+  /// because others of their run have not.
+  package func overdue(_ id: QueueID) -> Int {
+    guard let q = places[id.value] else { return 0 }
+    return table[q].runs.filter {
+      table[q].retentionEnd(sentSecond: $0.oldestSecond) <= time.milliseconds
+    }.reduce(0) { $0 + Int($1.count) }
+  }
+
+  /// A planted bug: every lease and delay ends at once.
+  package mutating func forgetTimers() {
+    let present = time
+    advance(to: Timestamp(milliseconds: .max))
+    time = present
+  }
+
   func messages(_ list: SlotList) -> [UInt32] {
     var all: [UInt32] = []
     var index = list.head

@@ -113,7 +113,7 @@ extension State {
       record: .sent(.init(id: messageID, visibleAt: visibleAt, isParked: isParked)))
   }
 
-  /// Up to `limit` visible messages, oldest send first.
+  /// Up to `limit` visible messages, oldest send first; none that was sent behind parked ones.
   ///
   /// - Complexity: O(limit · log active).
   public mutating func candidates(_ id: QueueID, limit: Int) -> [Candidate] {
@@ -121,10 +121,11 @@ extension State {
     var found: [Candidate] = []
     var taken: [IndexedHeap.Node] = []
     var ready = table[q].ready.head
+    let firstParked = table[q].runs.first?.first ?? .max
     while found.count < limit {
       let index: UInt32
       if let first = table[q].returned.first,
-        ready == Slab.none || first.key < slab[ready].message
+        first.key < (ready == Slab.none ? firstParked : slab[ready].message)
       {
         taken.append(first)
         index = activities[Int(first.item)].slot

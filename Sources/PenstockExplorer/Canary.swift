@@ -33,6 +33,16 @@ package enum Canary: String, CaseIterable, Sendable {
   case prolongsLeases
   case forgetsReceiveCounts
   case appliesSendsTwice
+  case skipsTheCheckpointSync
+  case removesTooEarly
+  case removesBehindOneCheckpoint
+  case forgetsTimersOfCheckpoints
+  case ignoresMissingSegments
+  case showsUndurableDraws
+  case losesDamaged
+  case forgetsParked
+  case forgetsDraws
+  case forgetsMoves
 
   var inEngine: PlantedBug? {
     switch self {
@@ -46,6 +56,12 @@ package enum Canary: String, CaseIterable, Sendable {
     case .receivesNewestFirst: .receivesNewestFirst
     case .forgetsTheWriter: .forgetsTheWriter
     case .reusesLSNs: .reusesLSNs
+    case .removesTooEarly: .removesTooEarly
+    case .removesBehindOneCheckpoint: .removesBehindOneCheckpoint
+    case .forgetsTimersOfCheckpoints: .forgetsTimersOfCheckpoints
+    case .ignoresMissingSegments: .ignoresMissingSegments
+    case .showsUndurableDraws: .showsUndurableDraws
+    case .losesDamaged: .losesDamaged
     default: nil
     }
   }
@@ -55,6 +71,8 @@ package enum Canary: String, CaseIterable, Sendable {
     case .skipsTheDirectorySync where call.kind == .syncDirectory: .leftOut
     case .skipsTheHeaderSync where call.kind == .syncData && call.path.hasSuffix(".next"): .leftOut
     case .skipsTheCutSync where call.kind == .sync && call.path.hasSuffix(".seg"): .leftOut
+    case .skipsTheCheckpointSync where call.kind == .sync && call.path.hasSuffix(".partial"):
+      .leftOut
     // The slot that counts the second segment.
     case .forgetsHead where call.path.hasSuffix("HEAD") && call.offset == 4096: .leftOut
     case .skipsTheCut where call.kind == .truncate: .leftOut
@@ -71,6 +89,9 @@ package enum Canary: String, CaseIterable, Sendable {
     case .forgetsPurges: { if case .purged = $0.record { 0 } else { 1 } }
     case .forgetsSettings: { if case .queueChanged = $0.record { 0 } else { 1 } }
     case .appliesSendsTwice: { if case .sent = $0.record { 2 } else { 1 } }
+    case .forgetsDraws: { if case .drawn = $0.record { 0 } else { 1 } }
+    case .forgetsMoves: { if case .moved = $0.record { 0 } else { 1 } }
+    case .forgetsParked: { if case .sent(let sent) = $0.record, sent.isParked { 0 } else { 1 } }
     case .forgetsDelays:
       { entry in
         if case .sent(var sent) = entry.record {

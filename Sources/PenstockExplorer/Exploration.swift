@@ -19,6 +19,8 @@ package struct Tally: Sendable {
   package var damages = 0
   package var refused = 0
   package var harmless = 0
+  /// Those with damage that a store is to live with, and did.
+  package var survived = 0
   package var checks = Checks()
   /// The sum of the traces' hashes: it does not depend on which thread ran what.
   package var hash: UInt64 = 0
@@ -35,6 +37,7 @@ package struct Tally: Sendable {
     damages += other.damages
     refused += other.refused
     harmless += other.harmless
+    survived += other.survived
     checks.add(other.checks)
     hash &+= other.hash
   }
@@ -49,7 +52,7 @@ struct Exploration {
   /// More outcomes than this of one point are not all tried; such points are counted.
   var limit = 4096
   /// Of such a point, so many more outcomes by seed.
-  static let seeds: UInt64 = 64
+  private var seeds: UInt64 { UInt64(min(64, limit)) }
 
   /// - Parameter lastSteps: how many steps belong to the last operation.
   func explore(_ history: [Step], lastSteps: Int, _ tally: inout Tally) throws(Violation) {
@@ -66,7 +69,7 @@ struct Exploration {
       // The last commit has its witness when the log was idle for a while.
       world.onCall = nil
       try world.run([Step(.settle), Step(.pass, 200), Step(.settle)])
-      try looker.damage(world)
+      try Damage(setup, looker.judge, world).tryAll(&looker.tally)
     }
     looker.tally.checks.add(world.checks)
     looker.tally.hash &+= world.trace.value
@@ -106,7 +109,7 @@ struct Exploration {
       while chooser.next() {
         if chooser.rounds > exploration.limit {
           tally.capped += 1
-          for seed in 0..<Exploration.seeds {
+          for seed in 0..<exploration.seeds {
             var chooser = SeededChooser(seed: seed)
             tally.sampled += 1
             try lose(disk, choosing: &chooser, world, "\(story), seed \(seed)", again)
@@ -161,74 +164,6 @@ struct Exploration {
         _ = try Machine(exploration.setup, process, world.clock, StableRandom(seed: 400))
       } catch { throw Violation(.legalCrashIsAccepted, "\(story): refused: \(error)") }
       if let violation = inRecovery.violation { throw violation }
-    }
-
-    // MARK: Damage
-
-    /// Damages the disk that the process left, one sector after the other: what was acknowledged
-    /// and has a witness must all be there, or the start be refused.
-    func damage(_ world: World) throws(Violation) {
-      let disk = world.disk.copy()
-      disk.kill()
-      guard let names = try? disk.list(Setup.directory) else {
-        throw Violation(.damageIsRefused, "there is no store to damage")
-      }
-      let random = StableRandom(seed: 500)
-      for name in names where name.hasSuffix(".seg") || name == "STORE" || name == "HEAD" {
-        let path = Setup.directory + "/" + name
-        guard let bytes = disk.contents(of: path) else { continue }
-        for sector in stride(from: 0, to: bytes.count, by: 4096) {
-          let range = sector..<min(sector + 4096, bytes.count)
-          guard bytes[range].contains(where: { $0 != 0 }) else { continue }
-          var spoiled = bytes
-          let bit = random.below(8)
-          let used = bytes[range].lastIndex { $0 != 0 } ?? sector
-          spoiled[sector + random.below(used - sector + 1)] ^= 1 << UInt8(bit)
-          try tryDamaged(disk, path, spoiled, world, "a bit of \(name) at \(sector) flipped")
-          spoiled = bytes
-          spoiled.replaceSubrange(range, with: repeatElement(0, count: range.count))
-          try tryDamaged(disk, path, spoiled, world, "\(name) zeroed at \(sector)")
-          try tryDamaged(
-            disk, path, Array(bytes[..<sector]), world, "\(name) cut at \(sector)")
-        }
-        let longer = bytes + [UInt8](repeating: 0, count: 4096)
-        try tryDamaged(disk, path, longer, world, "\(name) with a sector more")
-        let without = disk.copy()
-        without.erase(path)
-        try tryOpening(without, world, "\(name) removed")
-      }
-    }
-
-    private func tryDamaged(
-      _ disk: SimulatedFileSystem, _ path: String, _ bytes: [UInt8], _ world: World,
-      _ story: String
-    ) throws(Violation) {
-      let copy = disk.copy()
-      copy.replace(path, with: bytes)
-      try tryOpening(copy, world, story)
-    }
-
-    private func tryOpening(
-      _ disk: SimulatedFileSystem, _ world: World, _ story: String
-    ) throws(Violation) {
-      tally.damages += 1
-      let before = disk.copy()
-      do throws(PenstockError) {
-        _ = try Machine(exploration.setup, before, world.clock, StableRandom(seed: 600))
-      } catch {
-        let isRight = error.code == .corrupted || error.code == .storeNotFound
-        try tally.checks.check(.damageIsRefused, isRight, "\(story): refused with \(error)")
-        tally.refused += 1
-        return
-      }
-      do throws(Violation) {
-        _ = try judge.judge(
-          disk, world.timeline, least: world.timeline.least, world.clock, &tally.checks, story)
-      } catch {
-        throw Violation(.damageIsRefused, "\(story), and not refused: \(error)")
-      }
-      try tally.checks.check(.damageIsRefused, true, "")
-      tally.harmless += 1
     }
   }
 }

@@ -15,6 +15,8 @@ package struct Family: Sendable {
   var machine = "machine 0 0 0"
   /// Outcomes of one loss of power beyond which only some are tried.
   var limit = 4096
+  /// Histories take so many times longer than those of other families: a stride takes fewer.
+  var cost = 1
 
   /// How an operation is followed by the next one: at rest, pending, inside the writer's first
   /// call, inside its second.
@@ -39,12 +41,13 @@ package struct Family: Sendable {
     return count
   }
 
-  /// Indexes of all histories but the longest, and of about every `stride`th of those, drawn so
-  /// that every operation comes last.
+  /// Indexes of all histories but the longest, and of about every `stride`th of those, fewer in a
+  /// costly family, drawn so that every operation comes last.
   package func indexes(stride: Int) -> [Int] {
     let longest = count(upTo: max(0, length - 1))..<count
+    let share = stride * cost
     return Array(0..<longest.lowerBound)
-      + longest.filter { stride == 1 || StableRandom(seed: UInt64($0)).below(stride) == 0 }
+      + longest.filter { stride == 1 || StableRandom(seed: UInt64($0)).below(share) == 0 }
   }
 
   /// History number `index`: the empty one, then those of one operation, of two, and so on.
@@ -85,6 +88,24 @@ package struct Family: Sendable {
     "purge 0", "create 1", "remove 0", "retain 0 10", "pass 40000", "turn 1",
   ]
 
+  /// Four of these fill a segment.
+  private static let filler = "send 2 1 16000"
+  private static let filling = "\(filler), settle, \(filler), settle, \(filler), settle"
+
+  /// A checkpoint was written, and the next segment is about to end: so is the next checkpoint.
+  private static let beforeCheckpoint =
+    "create 1, create 2, send 1 6 100, receive 1 2 90000, settle, delete 0, settle, "
+    + "\(filling), \(filler), settle, receive 2 1 0, settle, delete 2, settle, \(filling)"
+
+  /// The first segments hold little that lives: messages that are leased, returned, delayed,
+  /// waiting, and parked. As soon as the present one ends there are two checkpoints behind them.
+  private static let beforeCompaction =
+    creating + ", create 1, create 2, send 1 9 100, settle, send 1 1 100 3000000, settle, "
+    + "receive 1 1 3000000, settle, receive 1 1 0, settle, "
+    + "\(filler), settle, \(filler), settle, receive 2 10 90000, settle, delete 2, delete 3, "
+    + "settle, \(filler), settle, \(filler), settle, receive 2 10 90000, settle, delete 4, "
+    + "delete 5, settle, \(filler), settle"
+
   /// All families; their histories have up to `length` operations.
   package static func all(length: Int) -> [Family] {
     [
@@ -119,11 +140,41 @@ package struct Family: Sendable {
           "send 0 1 100", "receive 0 1 30000", "pass 200", "send 0 1 16000", "restart",
         ], length: min(length, 2), machine: "machine 0 0 0 1"),
       Family(
+        name: "parked messages",
+        prelude: creating + ", send 0 7 100, settle, send 0 2 100 60000, settle",
+        alphabet: [
+          "receive 0 1 30000", "receive 0 10 0", "send 0 2 100", "delete 0", "purge 0",
+          "retain 0 10", "pass 70000", "turn 1", "remove 0", "kill", "restart",
+        ], length: min(length, 2), limit: 200),
+      Family(
+        name: "checkpoints", prelude: creating + ", " + beforeCheckpoint,
+        alphabet: [
+          filler, "receive 0 10 30000", "delete 0", "purge 0", "send 1 2 100 60000", "remove 0",
+          "kill", "restart",
+        ], length: min(length, 2), limit: 24, cost: 4),
+      Family(
+        name: "compaction", prelude: beforeCompaction,
+        alphabet: [
+          filler, "receive 1 10 30000", "delete 0", "hide 0 0", "purge 1", "remove 1", "kill",
+          "restart",
+        ], length: min(length, 2), limit: 24, cost: 4),
+      Family(
+        name: "full disk", prelude: beforeCompaction + ", fill 1",
+        alphabet: [
+          "\(filling), \(filler)", "receive 1 10 30000", "delete 0", "purge 1",
+          "fill 0, pass 6000", "restart",
+        ], length: min(length, 2), limit: 24, cost: 4),
+      Family(
         name: "damage", prelude: creating + ", pass 200, settle",
         alphabet: [
           "send 0 1 100, settle, pass 200, settle", "receive 0 1 30000, settle, restart",
           "send 0 1 16000, settle, restart", "delete 0, settle, pass 200, settle",
         ], length: min(length, 2), machine: "machine 0 0 0 0 1"),
+      Family(
+        name: "damaged messages", prelude: beforeCompaction + ", \(filler), settle",
+        alphabet: [
+          "receive 1 10 30000", "\(filling), \(filler), settle, restart", "delete 0, purge 1",
+        ], length: min(length, 1), machine: "machine 0 0 0 0 1", limit: 24),
     ]
   }
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Penstock
 
 /// What must hold of a store, whatever happens to its machine. Each is a check of its own, and each
 /// has a planted bug that it must catch: see `Canary`.
@@ -31,6 +32,11 @@ package enum Invariant: String, CaseIterable, Sendable {
   case legalCrashIsAccepted
   /// Damage to what was acknowledged is refused, never shortened silently.
   case damageIsRefused
+  /// Damage to a checkpoint or an index changes nothing that is shown.
+  case spareIsSpared
+  /// A message whose bytes are damaged is set aside, on record and with its bytes in a file: never
+  /// delivered, and never silently gone.
+  case damagedIsSetAside
   /// Recovering again finds the same and changes nothing.
   case recoveryIsStable
   /// The state that was recovered fits together.
@@ -55,9 +61,25 @@ package struct Violation: Error, CustomStringConvertible {
   }
 }
 
-/// How often each invariant was looked at.
+/// What happened on the way: a proof that never came by there proves nothing of it.
+package enum Event: String, CaseIterable, Sendable {
+  case restoredACheckpoint = "starts from a checkpoint"
+  case restoredTheOlder = "starts from the older checkpoint, the newer one damaged"
+  case replayedParked = "starts that replayed parked messages"
+  case replayedDraws = "starts that replayed draws"
+  case replayedMoves = "starts that replayed moved messages"
+  case replayedSetAside = "starts that replayed damaged messages' being set aside"
+  case setAside = "stores that set damaged messages aside"
+  case heldUp = "stores with a queue held up by damage, with an error"
+  case removedSegment = "segments removed"
+  case removedCheckpoint = "checkpoints removed"
+  case refusedFull = "operations refused for a full disk"
+}
+
+/// How often each invariant was looked at, and what happened on the way.
 package struct Checks: Sendable {
   package private(set) var counts = [Int](repeating: 0, count: Invariant.allCases.count)
+  package private(set) var events: [Event: Int] = [:]
 
   package init() {}
 
@@ -71,8 +93,20 @@ package struct Checks: Sendable {
 
   package func count(_ invariant: Invariant) -> Int { counts[Self.index[invariant, default: 0]] }
 
+  mutating func note(_ event: Event) { events[event, default: 0] += 1 }
+
+  /// Notes what a start found.
+  mutating func note(_ machine: Machine) {
+    for event in machine.replayed.events { note(event) }
+    let recovery = machine.store.recovery
+    guard recovery.checkpointLSN != nil else { return }
+    note(.restoredACheckpoint)
+    if !recovery.damagedCheckpoints.isEmpty { note(.restoredTheOlder) }
+  }
+
   package mutating func add(_ other: Checks) {
     for index in counts.indices { counts[index] += other.counts[index] }
+    events.merge(other.events) { $0 + $1 }
   }
 
   private static let index = Dictionary(

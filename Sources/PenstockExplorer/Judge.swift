@@ -21,20 +21,39 @@ struct Judge {
   }
 
   /// What a store showed of itself.
-  struct Sight: Equatable {
+  struct Sight {
     var names: [String] = []
     var queues: [Int: QueueID] = [:]
     var settings: [Int: QueueSettings] = [:]
     var counts: [Int: QueueCounts] = [:]
+    /// By so much the store's counts may be too high.
+    var overdue: [Int: Int] = [:]
     var sightings: [Sighting] = []
+
+    /// Whether a store that showed `seen` may be the one that this describes.
+    func fits(_ seen: Sight) -> Bool {
+      names == seen.names && queues == seen.queues && settings == seen.settings
+        && sightings == seen.sightings && counts.count == seen.counts.count
+        && counts.allSatisfy { number, counts in
+          seen.counts[number].map { counts.isShown(by: $0, seen.overdue[number] ?? 0) } ?? false
+        }
+    }
   }
 
   let setup: Setup
+  /// What it looks at was damaged on purpose.
+  var isDamaged = false
 
   /// So long are messages hidden that were seen, in milliseconds.
-  private static let hiding: Int64 = 40_000_000
+  static let hiding: Int64 = 40_000_000
 
   init(_ setup: Setup) { self.setup = setup }
+
+  var ofDamaged: Judge {
+    var judge = self
+    judge.isDamaged = true
+    return judge
+  }
 
   /// Judges a copy of `disk`, on which no process runs.
   ///
@@ -60,7 +79,7 @@ struct Judge {
     let sight = try see(machine, timeline, least: least)
     let opened = machine.openedAt
     let fitting = timeline.moments[least...].filter {
-      predict($0, sight.times, at: opened) == sight.sight
+      predict($0, sight.times, at: opened).fits(sight.sight)
     }
     // Two that look alike now may not later: the log tells which one it is.
     let lsn = machine.machine.store.recovery.lastLSN
@@ -116,7 +135,7 @@ struct Judge {
     return Opened(machine: second, openedAt: second.store.now.milliseconds)
   }
 
-  private func open(
+  func open(
     _ disk: SimulatedFileSystem, _ clock: SimulatedClock, seed: UInt64, _ checks: inout Checks
   ) throws(Violation) -> Machine {
     let process = SimulatedProcess(disk) { _, call in
@@ -129,7 +148,11 @@ struct Judge {
     do throws(PenstockError) {
       machine = try Machine(setup, process, copy, StableRandom(seed: seed))
     } catch { throw Violation(.legalCrashIsAccepted, "refused: \(error)") }
-    try checks.check(.legalCrashIsAccepted, true, "")
+    let spoiled = machine.store.recovery.damagedCheckpoints
+    try checks.check(
+      .legalCrashIsAccepted, isDamaged || spoiled.isEmpty,
+      "a checkpoint was not whole: \(spoiled)")
+    checks.note(machine)
     return machine
   }
 
@@ -139,14 +162,14 @@ struct Judge {
     Set(one.keys).union(other.keys).filter { one[$0] != other[$0] }.sorted()
   }
 
-  /// Names and contents of all files; of a prepared segment what is behind the header, for the rest
-  /// of it is written anew before it is used.
+  /// Names and contents of all files but the indexes, which may be missed; of a prepared segment
+  /// what is behind the header, for the rest of it is written anew before it is used.
   private func snapshot(_ disk: SimulatedFileSystem) throws(Violation) -> [String: [UInt8]] {
     guard let names = try? disk.list(Setup.directory) else {
       throw Violation(.recoveryIsStable, "the store's directory cannot be listed")
     }
     return Dictionary(
-      uniqueKeysWithValues: names.map { name in
+      uniqueKeysWithValues: names.filter { !$0.hasSuffix(".index") }.map { name in
         let bytes = disk.contents(of: Setup.directory + "/" + name) ?? []
         return (name, name.hasSuffix(".next") ? Array(bytes.dropFirst(4096)) : bytes)
       })
@@ -156,7 +179,7 @@ struct Judge {
 
   /// When to look: now, around every end of a delay or lease that an allowed moment knows, and when
   /// all are over.
-  private func times(_ timeline: Timeline, least: Int, from opened: Int64) -> [Int64] {
+  func times(_ timeline: Timeline, least: Int, from opened: Int64) -> [Int64] {
     var times: Set<Int64> = [opened]
     for moment in timeline.moments[least...] {
       for id in moment.queues.values {
@@ -190,33 +213,53 @@ struct Judge {
         if time == times[0] {
           sight.settings[number] = description.settings
           sight.counts[number] = description.counts
+          sight.overdue[number] = store.overdue(id)
         }
-        guard description.counts.visible > 0 else { continue }
-        let request = ReceiveRequest(
-          maximumMessages: 1000, wait: .zero, visibilityTimeout: .milliseconds(Self.hiding))
-        let answer = machine.answer { _ = store.receive(request, from: id, $0) }
-        guard case .success(let messages)? = answer else {
-          throw Violation(
-            .recoveredWasSubmitted, "a receive after the recovery: \(String(describing: answer))")
-        }
-        for message in messages {
-          guard let known = timeline.number(message.content.body) else {
-            throw Violation(
-              .recoveredWasSubmitted, "a message with bytes that nobody sent: \(message.id)")
-          }
-          sight.sightings.append(
-            Sighting(
-              time: time, queue: number, number: known, receiveCount: message.receiveCount,
-              sentAt: message.sentAt.milliseconds,
-              firstReceivedAt: message.firstReceivedAt.milliseconds))
+        // A receive gives what is in memory; what is parked comes with the next ones.
+        while store.lookup(id)?.counts.visible ?? 0 > 0 {
+          let more = try receive(from: id, number, machine, timeline, time)
+          if more.isEmpty { break }
+          sight.sightings += more
         }
       }
     }
     return (sight, times)
   }
 
+  private func receive(
+    from id: QueueID, _ queue: Int, _ machine: Machine, _ timeline: Timeline, _ time: Int64
+  ) throws(Violation) -> [Sighting] {
+    let request = ReceiveRequest(
+      maximumMessages: 1000, wait: .zero, visibilityTimeout: .milliseconds(Self.hiding))
+    let answer = machine.answer { _ = machine.store.receive(request, from: id, $0) }
+    guard case .success(let messages)? = answer else {
+      throw Violation(
+        .recoveredWasSubmitted, "a receive after the recovery: \(String(describing: answer))")
+    }
+    return try sightings(messages, queue, timeline, time)
+  }
+
+  /// What was received, told by the bytes.
+  func sightings(
+    _ messages: [ReceivedMessage], _ queue: Int, _ timeline: Timeline, _ time: Int64
+  ) throws(Violation) -> [Sighting] {
+    var sightings: [Sighting] = []
+    for message in messages {
+      guard let known = timeline.number(message.content.body) else {
+        throw Violation(
+          .recoveredWasSubmitted, "a message with bytes that nobody sent: \(message.id)")
+      }
+      sightings.append(
+        Sighting(
+          time: time, queue: queue, number: known, receiveCount: message.receiveCount,
+          sentAt: message.sentAt.milliseconds,
+          firstReceivedAt: message.firstReceivedAt.milliseconds))
+    }
+    return sightings
+  }
+
   /// What a moment would have shown.
-  private func predict(_ moment: Timeline.Moment, _ times: [Int64], at opened: Int64) -> Sight {
+  func predict(_ moment: Timeline.Moment, _ times: [Int64], at opened: Int64) -> Sight {
     var sight = Sight(names: moment.queues.keys.sorted().map { "q\($0)" })
     sight.queues = moment.queues
     var oracle = moment.oracle

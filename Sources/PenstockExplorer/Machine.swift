@@ -8,6 +8,8 @@ final class Machine {
   let store: Store
   let driver: StoreDriver
   let clock: SimulatedClock
+  /// What the start replayed.
+  let replayed = Replayed()
 
   /// Turns after which a store that still finds something to do is stuck.
   static let turnLimit = 20_000
@@ -19,9 +21,15 @@ final class Machine {
     var options = StoreOptions()
     options.segmentSize = setup.segmentSize
     options.durability = setup.durability
+    options.window = setup.window
+    options.spareSegments = setup.spareSegments
     var environment = StoreEnvironment(fileSystem: fileSystem, clock: clock, random: random)
     environment.plantedBug = setup.canary?.inEngine
-    environment.replaying = setup.canary?.replaying
+    let (replayed, spoil) = (replayed, setup.canary?.replaying)
+    environment.replaying = { entry in
+      replayed.note(entry.record)
+      return spoil?(&entry) ?? 1
+    }
     (store, driver) = try Store.openDriven(
       at: Setup.directory, options: options, environment: environment)
   }
@@ -45,6 +53,22 @@ final class Machine {
   }
 }
 
+/// Kinds of records that a start replayed.
+// Unchecked: a replay has one thread.
+final class Replayed: @unchecked Sendable {
+  private(set) var events: Set<Event> = []
+
+  func note(_ record: Record) {
+    switch record {
+    case .sent(let sent) where sent.isParked: events.insert(.replayedParked)
+    case .drawn: events.insert(.replayedDraws)
+    case .moved: events.insert(.replayedMoves)
+    case .setAside: events.insert(.replayedSetAside)
+    default: break
+    }
+  }
+}
+
 /// Takes an answer.
 // Unchecked: simulations have one thread.
 final class Box<T: Sendable>: @unchecked Sendable {
@@ -56,6 +80,9 @@ package struct Setup: Sendable {
   static let directory = "/store"
 
   package var segmentSize = 64 << 10
+  /// So few messages are parked early, and little dead weight is compacted.
+  package var window = 4
+  package var spareSegments = 1
   /// What a crash keeps or drops together, in bytes.
   package var sectorSize = 4096
   /// Whether a torn sector may also hold garbage.
@@ -79,6 +106,7 @@ package struct Setup: Sendable {
     if step.number(2, 0...1) == 1 { durability = .written }
     losesRecovery = step.number(3, 0...1) == 1
     damages = step.number(4, 0...1) == 1
+    if step.number(5, 0...1_000_000) > 0 { window = step.number(5, 0...1_000_000) }
   }
 }
 

@@ -48,7 +48,7 @@ package struct Step: Hashable, Sendable, CustomStringConvertible {
     /// First of all: sectors of 512 bytes (#0 above 0; else 4096), torn ones may hold garbage (#1
     /// above 0), answers wait for the operating system only (#2 above 0). An exploration loses
     /// power again at every call of each recovery (#3 above 0), or damages the disk at the end (#4
-    /// above 0).
+    /// above 0). So many waiting messages of a queue stay in memory (#5 above 0; else 4).
     case machine
     /// The disk has room for #0 KiB more; 0 takes the limit away.
     case fill

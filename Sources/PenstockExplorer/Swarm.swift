@@ -8,7 +8,8 @@ enum Swarm {
     let random = StableRandom(seed: seed &* 0x9e37_79b9_7f4a_7c15)
     var steps = [
       Step(
-        .machine, random.below(2), random.below(2), random.chance(1, of: 6) ? 1 : 0),
+        .machine, random.below(2), random.below(2), random.chance(1, of: 6) ? 1 : 0, 0, 0,
+        [2, 4, 16, 64][random.below(4)]),
       Step(.create, 0), Step(.settle),
     ]
     var verbs: [Step.Verb] = []
@@ -34,7 +35,7 @@ enum Swarm {
     switch verb {
     case .send:
       return Step(
-        .send, queue, one([1, 1, 1, 2, 5, 10]), one([8, 100, 100, 1000, 4000, 20_000]) / 2,
+        .send, queue, one([1, 1, 1, 2, 5, 10]), one([4, 50, 50, 500, 2000, 16_000, 16_000]),
         one([0, 0, 0, 500, 60_000]))
     case .receive:
       return Step(.receive, queue, one([1, 1, 3, 10]), one([0, 1000, 30_000, 300_000]))

@@ -37,6 +37,8 @@ struct Timeline {
   private(set) var lastSynced = 0
   private(set) var sent: [UInt64: Sent] = [:]
   private(set) var lastNumber: UInt64 = 0
+  /// Messages by the LSN of their send.
+  private var numbers: [UInt64: UInt64] = [:]
   private var groups = 0
 
   init(at time: Int64) { moments = [Moment(oracle: Oracle(at: time))] }
@@ -76,6 +78,14 @@ struct Timeline {
       return lastNumber
     }
   }
+
+  /// The log has a batch; the last message of it has this LSN.
+  mutating func place(_ batch: [UInt64], last: UInt64) {
+    for (index, number) in batch.reversed().enumerated() { numbers[last - UInt64(index)] = number }
+  }
+
+  /// A message by the LSN of its send; 0 for one that nobody sent.
+  func number(lsn: UInt64) -> UInt64 { numbers[lsn] ?? 0 }
 
   /// Somebody was told of everything up to `moment`.
   mutating func acknowledge(_ moment: Int, survivesPowerLoss: Bool) {

@@ -102,6 +102,7 @@ extension World {
 
   /// Nothing fails that has no reason to.
   func checkMayFail(_ error: PenstockError, _ operation: Int) throws(Violation) {
+    if error.code == .storeFull { checks.note(.refusedFull) }
     let hasReason = mayFail || error.code == .storeFull && mayBeFull
     try checks.check(
       .answersAgree, hasReason && error.code != .corrupted,
@@ -158,12 +159,14 @@ extension World {
     let exists = timeline.present.queues[queue] != nil
     let present = timeline.present
     let now = now
+    let overdue = machine.store.overdue(id)
     try operate(
       machine, changes: { false }, { machine.store.describe(id, $0) }, model: { _ in },
       answered: { (description: QueueDescription) throws(Violation) in
         var oracle = present.oracle
         oracle.advance(to: now)
-        guard oracle.counts(id) == description.counts else {
+        guard oracle.counts(id).map({ $0.isShown(by: description.counts, overdue) }) ?? false
+        else {
           throw Violation(.answersAgree, "counts of queue \(queue): \(description.counts)")
         }
       }, expected: exists ? nil : .queueNotFound)
@@ -180,8 +183,16 @@ extension World {
     let entries = numbers.map {
       SendEntry(MessageContent(body: timeline.body($0)), delay: delay)
     }
+    let before = machine.store.lastLSN
     try operate(
-      machine, changes: { true }, { machine.store.send(entries, to: id, $0) },
+      machine,
+      changes: {
+        if let last = machine.store.newestMessage(id), last > before {
+          timeline.place(numbers, last: last)
+        }
+        return true
+      },
+      { machine.store.send(entries, to: id, $0) },
       model: { moment in
         for number in numbers { moment.oracle.send(number, to: id, delay: delay) }
       },
@@ -198,12 +209,17 @@ extension World {
     let limit = step.number(1, 1...50)
     let timeout = Duration.milliseconds(step.number(2, 0...43_200_000))
     let expectation = Expectation()
+    let before = machine.store.lastLSN
     try operate(
       machine, isSynced: false,
       changes: {
         var oracle = timeline.present.oracle
         oracle.advance(to: now)
-        return !oracle.receive(from: id, limit: limit, timeout: timeout).isEmpty
+        expectation.visible =
+          oracle.receive(from: id, limit: limit, timeout: timeout).map(\.number)
+        expectation.taken =
+          machine.store.leased(id, after: before).map { timeline.number(lsn: $0) }
+        return !expectation.taken.isEmpty
       },
       {
         machine.store.receive(
@@ -211,26 +227,38 @@ extension World {
           from: id, $0)
       },
       model: { moment in
-        expectation.messages = moment.oracle.receive(from: id, limit: limit, timeout: timeout)
+        expectation.messages = moment.oracle.receive(
+          expectation.taken, from: id, timeout: timeout)
       },
       answered: { [unowned self] messages throws(Violation) in
-        try received(messages, expectation.messages, queue)
+        try received(messages, expectation.messages, queue, id)
       }, expected: exists ? nil : .queueNotFound)
+    // What is parked need not come at once, but something must, and nothing behind it.
+    let (taken, visible) = (expectation.taken, expectation.visible)
+    try checks.check(
+      .answersAgree, visible.starts(with: taken) && (visible.isEmpty || !taken.isEmpty),
+      "a receive took \(taken), the model has \(visible)")
   }
 
   final class Expectation: @unchecked Sendable {  // a world has one thread
+    /// What the model would have given, what the store took, and that in the model.
+    var visible: [UInt64] = []
+    var taken: [UInt64] = []
     var messages: [Oracle.Message] = []
   }
 
   func received(
-    _ messages: [ReceivedMessage], _ expected: [Oracle.Message], _ queue: Int
+    _ messages: [ReceivedMessage], _ expected: [Oracle.Message], _ queue: Int, _ id: QueueID
   ) throws(Violation) {
     let found = messages.map { timeline.number($0.content.body) ?? 0 }
     trace.add(found.description)
     try checks.check(
       .recoveredWasSubmitted, !found.contains(0), "received bytes that nobody sent")
-    // Messages that cannot be read are left out, and reported.
-    let expected = readsMayFail ? expected.filter { found.contains($0.number) } : expected
+    // Messages that cannot be read are left out, and reported; those that somebody deleted after
+    // they were taken may be.
+    let expected = expected.filter {
+      found.contains($0.number) || !readsMayFail && isThere($0.number, id)
+    }
     try checks.check(
       .answersAgree,
       found == expected.map(\.number)
@@ -284,5 +312,14 @@ extension World {
         guard succeeded != isDone else { return }
         throw Violation(.answersAgree, "a change of visibility: \(results)")
       })
+  }
+}
+
+extension QueueCounts {
+  /// Whether a store may show these for what it has: so many messages that have outlived their
+  /// retention may still be counted.
+  func isShown(by shown: QueueCounts, _ overdue: Int) -> Bool {
+    visible <= shown.visible && shown.visible <= visible + overdue && leased == shown.leased
+      && delayed == shown.delayed
   }
 }

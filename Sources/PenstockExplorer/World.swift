@@ -111,7 +111,8 @@ final class World: @unchecked Sendable {
         try recoverDisk()
         continue
       }
-      if machine != nil {
+      if let machine {
+        checks.note(machine)
         // Until a start has returned, the promises of before it hold and no more.
         if let found { timeline.begin(from: found) }
         found = nil
@@ -166,6 +167,10 @@ final class World: @unchecked Sendable {
   private func handle(_ call: Call, _ process: SimulatedProcess) -> SimulatedProcess.Handling {
     calls += 1
     trace.add(call)
+    if call.kind == .remove {
+      if call.path.hasSuffix(".seg") { checks.note(.removedSegment) }
+      if call.path.hasSuffix(".checkpoint") { checks.note(.removedCheckpoint) }
+    }
     if var nested, writerIsCalling {
       nested.calls -= 1
       self.nested = nested.calls > 0 ? nested : nil
@@ -228,7 +233,8 @@ final class World: @unchecked Sendable {
     while !hasEnded, violation == nil, let worker = machine.driver.due.first {
       turn(worker, machine)
       turns += 1
-      try checks.check(.neverStuck, turns < Machine.turnLimit, "the store does not come to rest")
+      try checks.check(
+        .neverStuck, turns < Machine.turnLimit, "the store does not come to rest: \(worker)")
     }
     try rethrow()
     if hasEnded { return }
@@ -248,7 +254,9 @@ final class World: @unchecked Sendable {
     nested = nil
     defer { nested = held }
     while machine.store.isWaitingForRoom, !hasEnded, violation == nil {
-      if let worker = machine.driver.due.first(where: { $0 != .reader }) {
+      let due = machine.driver.due
+      // Deliveries stay pending as long as they may; what is parked comes by the reader, too.
+      if let worker = due.first(where: { $0 != .reader }) ?? due.first {
         turn(worker, machine)
       } else if let next = machine.driver.nextDue {
         clock.advance(by: .nanoseconds(Int64(clamping: next - clock.monotonicNanoseconds())))
@@ -298,7 +306,7 @@ final class World: @unchecked Sendable {
       }
     case .describe: try describe(queue, machine)
     case .pass: clock.advance(by: .milliseconds(step.number(0, 0...10_000_000)))
-    case .turn: turn(Worker(rawValue: step.number(0, 0...3)) ?? .writer, machine)
+    case .turn: turn(Worker(rawValue: step.number(0, 0...4)) ?? .writer, machine)
     case .settle: try settle()
     case .during: nested = (step.number(0, 0...100), step.number(1, 0...10))
     case .crash:
@@ -381,7 +389,7 @@ extension Step {
     switch verb {
     // A change of retention may have to wait for the writer.
     case .send, .receive, .delete, .hide, .purge, .create, .remove, .describe, .pass: true
-    case .turn: number(0, 0...3) != 0
+    case .turn: number(0, 0...4) != 0
     default: false
     }
   }

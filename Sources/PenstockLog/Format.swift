@@ -45,7 +45,7 @@ public enum LogFormat {
   public static let recordHeaderSize = 8
   /// Records begin at multiples of this within a frame body.
   public static let recordAlignment = 8
-  /// Kept free at the end of each segment for its seal.
+  /// Kept free at the end of each segment for its seal, and for a heartbeat before that.
   public static let sealReserve = 2 * sectorSize
   public static let minimumSegmentSize = 64 * 1024
   public static let maximumSegmentSize = 1 << 30

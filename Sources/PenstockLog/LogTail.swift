@@ -218,10 +218,12 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     return all
   }
 
-  /// Whether the newest durable LSN is in no frame yet, and the segment has room for one.
+  /// Whether the newest durable LSN is in no frame yet, and the segment has room for one: the
+  /// seal's reserve has one for it.
   public var needsHeartbeat: Bool {
     !hasBatches && durableLSN > witnessedLSN && writtenLSN == durableLSN
-      && offset + LogFormat.frameHeaderSize <= usable && offset > LogFormat.segmentHeaderSize
+      && offset + LogFormat.frameHeaderSize <= usable + LogFormat.sectorSize
+      && offset > LogFormat.segmentHeaderSize
   }
 
   /// A frame without records that carries the durable LSN, when no frame on disk does yet.

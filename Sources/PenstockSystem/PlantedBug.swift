@@ -23,4 +23,16 @@ package enum PlantedBug: Sendable, Hashable {
   case receivesNewestFirst
   /// Does not wake the writer.
   case forgetsTheWriter
+  /// Removes a segment before what was moved out of it is durable.
+  case removesTooEarly
+  /// Removes what lies before the newest checkpoint, not before the older one.
+  case removesBehindOneCheckpoint
+  /// Takes checkpoints to hold neither leases nor delays.
+  case forgetsTimersOfCheckpoints
+  /// Opens a store in which segments are missing that hold messages.
+  case ignoresMissingSegments
+  /// Gives out a handle of a message whose slot a loss of power would take.
+  case showsUndurableDraws
+  /// Leaves a damaged message where it is, without a word on record.
+  case losesDamaged
 }

@@ -126,17 +126,37 @@ public struct Oracle: Sendable {
     guard var queue = queues[id] else { return [] }
     var taken: [Message] = []
     for index in queue.messages.indices where taken.count < limit {
-      var message = queue.messages[index]
-      guard isVisible(message) else { continue }
-      message.hiddenUntil = now + Self.milliseconds(timeout ?? queue.settings.visibilityTimeout)
-      message.receiveCount += 1
-      message.firstReceivedAt = message.firstReceivedAt ?? now
-      message.lastReceivedAt = now
-      queue.messages[index] = message
-      taken.append(message)
+      guard isVisible(queue.messages[index]) else { continue }
+      take(&queue, index, timeout)
+      taken.append(queue.messages[index])
     }
     queues[id] = queue
     return taken
+  }
+
+  /// Receives these messages, those that are visible, in their order: what a store took that may
+  /// take fewer than there are.
+  package mutating func receive(
+    _ numbers: [UInt64], from id: QueueID, timeout: Duration
+  ) -> [Message] {
+    guard var queue = queues[id] else { return [] }
+    var taken: [Message] = []
+    for number in numbers {
+      guard let index = place(number, in: id), isVisible(queue.messages[index]) else { continue }
+      take(&queue, index, timeout)
+      taken.append(queue.messages[index])
+    }
+    queues[id] = queue
+    return taken
+  }
+
+  private func take(_ queue: inout Model, _ index: Int, _ timeout: Duration?) {
+    var message = queue.messages[index]
+    message.hiddenUntil = now + Self.milliseconds(timeout ?? queue.settings.visibilityTimeout)
+    message.receiveCount += 1
+    message.firstReceivedAt = message.firstReceivedAt ?? now
+    message.lastReceivedAt = now
+    queue.messages[index] = message
   }
 
   /// Deletes a message; false when it is gone already.

@@ -138,6 +138,10 @@ struct Explore: AsyncParsableCommand {
         print(Self.padded(invariant.rawValue, 25) + "\(all.checks.count(invariant))")
       }
       print("")
+      for event in Event.allCases {
+        if let count = all.checks.events[event] { print("\(count) \(event.rawValue)") }
+      }
+      print("")
       if all.states > 0 {
         print(
           "\(all.states) crash states were enumerated, \(all.distinct) of them distinct. At "
@@ -146,7 +150,8 @@ struct Explore: AsyncParsableCommand {
       if all.damages > 0 {
         print(
           "\(all.damages) disks were damaged on purpose: \(all.refused) were refused, "
-            + "\(all.harmless) showed everything all the same.")
+            + "\(all.harmless) showed everything all the same, with damage to what is spare or "
+            + "to a message alone \(all.survived) went on.")
       }
       print("Trace hash \(String(all.hash, radix: 16)); the same run gives the same.")
       print(hasFailed ? "A promise was broken." : "All promises held.")

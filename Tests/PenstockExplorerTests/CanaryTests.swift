@@ -18,6 +18,19 @@ struct Planted: Sendable, CustomTestStringConvertible {
   private static let sent = "create 0, settle, send 0 1 100, settle"
   private static let leased = "create 0, settle, send 0 2 100, settle, receive 0 1 30000, settle"
 
+  /// Three of these fill a segment; with the next one it ends, and a checkpoint is written.
+  private static let filler = "send 2 1 16000"
+  private static let parked = "create 0, settle, send 0 7 100, settle"
+  /// A message that is leased, one that is delayed, and little else that lives in the first
+  /// segments; when the present one ends they are compacted.
+  private static let dead =
+    "create 0, create 1, create 2, send 1 2 100, settle, send 1 1 100 3000000, settle, "
+    + "receive 1 1 3000000, settle, \(filler), settle, \(filler), settle, "
+    + "receive 2 10 90000, settle, delete 1, delete 2, settle, \(filler), settle, "
+    + "\(filler), settle, receive 2 10 90000, settle, delete 3, delete 4, settle, \(filler), settle"
+  /// The keeper takes turns, and the writer none.
+  private static let kept = Array(repeating: "turn 4", count: 24).joined(separator: ", ")
+
   static let all: [Planted] = [
     Planted(.answersBeforeSync, .acknowledgedIsRecovered, sent),
     Planted(.answersOutOfOrder, .answersComeInOrder, "create 0, create 1, settle"),
@@ -66,6 +79,25 @@ struct Planted: Sendable, CustomTestStringConvertible {
       .forgetsReceiveCounts, .receiveCountsHold,
       "create 0, settle, send 0 1 100, settle, receive 0 1 0, settle, receive 0 1 30000, settle"),
     Planted(.appliesSendsTwice, .stateFitsTogether, sent),
+    Planted(.skipsTheCheckpointSync, .legalCrashIsAccepted, "\(dead), \(filler), settle"),
+    Planted(.removesTooEarly, .legalCrashIsAccepted, "\(dead), \(filler), turn 0, \(kept)"),
+    Planted(
+      .removesBehindOneCheckpoint, .spareIsSpared, "machine 0 0 0 0 1, \(dead), delete 0, settle"),
+    Planted(.forgetsTimersOfCheckpoints, .leasesExclude, "\(dead), \(filler), settle"),
+    Planted(.ignoresMissingSegments, .damageIsRefused, "machine 0 0 0 0 1, \(dead), settle"),
+    Planted(
+      .showsUndurableDraws, .goneStaysGone,
+      """
+      machine 1 0 0, create 0, settle, crash 6 147188 7, send 0 10 2000 0, settle, send 0 1 50 0, \
+      settle, receive 0 10 1000, send 0 5 4 0, settle, turn 3, crash 18 658527 0, \
+      receive 0 1 30000, settle, delete 20, settle
+      """),
+    Planted(.losesDamaged, .damagedIsSetAside, "machine 0 0 0 0 1, \(dead), settle"),
+    Planted(.forgetsParked, .acknowledgedIsRecovered, parked),
+    Planted(
+      .forgetsDraws, .closedComesBackWhole,
+      "\(parked), receive 0 2 30000, settle, restart, settle"),
+    Planted(.forgetsMoves, .legalCrashIsAccepted, "\(dead), \(filler), settle"),
   ]
 }
 

@@ -37,4 +37,64 @@ import Testing
   @Test func aShortenedSegmentIsNoCleanEnd() throws {
     try replay("machine 0 0 0 0 1, create 0, settle, send 0 1 100, settle, pass 200, settle")
   }
+
+  /// Compaction tried the segment of a purged queue without end while nothing else was logged.
+  @Test func compactionOfWhatWasPurgedComesToRest() throws {
+    try replay(
+      """
+      machine 0 1 0, create 0, send 0 10 4 0, send 0 10 10000 60000, send 0 5 10000 60000, \
+      send 0 2 2000 0, send 0 10 10000 0, settle, kill 1, send 0 10 10000 0, settle, remove 0, \
+      settle
+      """)
+  }
+
+  /// A message was received that had just been read from where it was parked; power took the record
+  /// of that, so that its handle named a slot that was another's.
+  @Test func aDeleteOfAMessageThatWasParkedHolds() throws {
+    try replay(
+      """
+      machine 1 0 0, create 0, settle, crash 6 147188 7, send 0 10 2000 0, settle, send 0 1 50 0, \
+      settle, receive 0 10 1000, send 0 5 4 0, settle, turn 3, crash 18 658527 0, \
+      receive 0 1 30000, settle, delete 20, settle
+      """)
+  }
+
+  /// Receives that were answered with the failure of a read seemed to wait for room.
+  @Test func aReceiveOfUnreadableParkedMessagesIsAnswered() throws {
+    try replay(
+      """
+      machine 0 1 0, create 0, send 0 10 50 0, settle, crash 0 377777 9, send 0 2 10000 0, \
+      fault 6 1 2 1, receive 0 10 300000, receive 0 3 0
+      """)
+  }
+
+  /// The last commit of a full segment had no witness: damage to it looked like a torn write.
+  @Test func theLastCommitOfAFullSegmentHasAWitness() throws {
+    try replay(
+      """
+      machine 0 0 0 0 1, create 2, settle, send 2 1 16000, settle, send 2 1 16000, settle, \
+      send 2 1 16000, settle
+      """)
+  }
+
+  /// What a delay made visible was given before what was parked, though it was sent later.
+  @Test func whatWasParkedComesBeforeWhatWasSentLater() throws {
+    try replay(
+      """
+      create 0, settle, send 0 7 100, settle, send 0 1 100 500, settle, receive 0 4 30000, \
+      pass 600, receive 0 1 30000, settle
+      """)
+  }
+
+  /// Compaction never ended when parked messages that it was to move were drawn meanwhile.
+  @Test func compactionEndsWhenItsMessagesAreDrawnMeanwhile() throws {
+    try replay(
+      """
+      machine 0 0 0 0 1, create 2, settle, send 2 1 16000, settle, send 2 1 16000, settle, \
+      receive 2 10 90000, settle, delete 0, delete 1, settle, send 2 1 16000, settle, \
+      send 2 1 16000, settle, receive 2 10 90000, settle, delete 2, delete 3, settle, \
+      send 2 1 16000, settle, send 2 1 16000, settle, send 2 1 16000, settle, send 2 1 16000, \
+      settle, send 2 1 16000, settle, send 2 1 16000, settle, restart
+      """)
+  }
 }

@@ -6,7 +6,8 @@ import Testing
 /// `penstock explore`.
 @Suite struct Explorations {
   @Test(arguments: [
-    "fresh queue", "leased messages", "full segment", "crashes of recovery", "damage",
+    "fresh queue", "leased messages", "full segment", "parked messages", "crashes of recovery",
+    "damage",
   ])
   func smallHistoriesKeepAllPromises(_ name: String) throws {
     let family = try #require(Family.all(length: 1).first { $0.name == name })
@@ -14,6 +15,24 @@ import Testing
     #expect(failure == nil, "\(failure.map(\.description) ?? "")")
     #expect(tally.histories == family.count)
     #expect(tally.states > tally.points)
+  }
+
+  /// What the proof says of compaction, it says of compactions that happened.
+  @Test func aHistoryComesByAllThatKeepsTheLogSmall() throws {
+    let filler = "send 2 1 16000, settle"
+    let drained = "\(filler), \(filler), receive 2 10 90000, settle"
+    let history = try #require(
+      Step.history(
+        """
+        create 0, create 1, create 2, send 1 9 100, settle, send 1 1 100 3000000, settle, \
+        receive 1 1 3000000, settle, \(drained), delete 1, delete 2, settle, \
+        \(drained), delete 3, delete 4, settle, \(filler), \(filler), restart, \(filler)
+        """))
+    let (tally, failure) = Explorer().replay(history, lastSteps: 1)
+    #expect(failure == nil, "\(failure.map(\.description) ?? "")")
+    for event in [Event.restoredACheckpoint, .replayedMoves, .replayedDraws, .removedSegment] {
+      #expect(tally.checks.events[event, default: 0] > 0, "\(event.rawValue)")
+    }
   }
 
   @Test func largeHistoriesKeepAllPromises() {
