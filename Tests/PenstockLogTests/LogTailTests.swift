@@ -215,8 +215,8 @@ extension LogTail {
     let room = usable - LogFormat.segmentHeaderSize - LogFormat.frameHeaderSize - 8
     try session.commit(payload(1, size: room))
     #expect(session.tail.needsHeartbeat, "the seal's reserve has room for it")
-    let segment = session.tail.takeHeartbeat()?.segment
-    #expect(segment == 1)
+    let placed = try session.heartbeat()
+    #expect(placed.segment == 1)
     #expect(!session.tail.needsHeartbeat)
   }
 }
