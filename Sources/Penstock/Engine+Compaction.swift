@@ -52,8 +52,8 @@ extension Engine {
       ? Rest.none : .atMost(nanoseconds: UInt64(moved) * 1_000_000_000 / UInt64(rate))
   }
 
-  /// Bytes on disk above what may be: twice what lives, and three segments (`spareSegments`). A
-  /// fourth is left for the time that compaction takes.
+  /// Bytes on disk above what may be: twice what lives, and two segments (`spareSegments`). Two
+  /// more are left for the time that checkpoints and compaction take.
   func excess() -> Int {
     let prepared = log.preparedCount * options.segmentSize
     let live = shared.withLock { $0.state.liveBytes }

@@ -31,7 +31,7 @@ public struct StoreOptions: Sendable {
   /// Waiting messages of a queue that are kept in memory; those behind them are read ahead of need.
   package var window = 1024
   /// Disk use is compacted when it is above twice what lives and so many segments.
-  package var spareSegments = 3
+  package var spareSegments = 2
   /// Most messages that one receive may take.
   public var maximumReceive = 1000
   /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called

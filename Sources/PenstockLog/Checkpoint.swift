@@ -169,6 +169,8 @@ package struct CheckpointWriter {
   /// Writes what `buffer` holds as a chunk and empties it.
   package mutating func append(_ buffer: CommitBuffer) throws(SystemError) {
     guard buffer.count > 0 else { return }
+    // One sync of it all would hold up the log's own.
+    if total > 0 { try file.sync() }
     try writeChunk(buffer, length: UInt32(buffer.count))
     total += UInt64(buffer.count)
     buffer.removeAll()

@@ -277,9 +277,10 @@ public final class SegmentedLog: Sendable {
         try zeros.withBytes(0..<length) { (bytes) throws(SystemError) in
           try file.write(bytes, at: UInt64(offset))
         }
+        // One sync of it all would hold up the log's own.
+        try file.sync()
         offset += length
       }
-      try file.sync()
       try file.close()
       try fileSystem.rename(partial, to: path(name + StoreFileName.preparedSuffix))
     } catch {
