@@ -46,7 +46,10 @@ extension Engine {
       let isEmpty = shared.withLock { $0.state.residents[compaction.segment] == nil }
       return isEmpty || clearDying() ? Rest.none : .atMost(nanoseconds: Self.keeperRetry)
     }
-    guard moved >= 0 else { return .atMost(nanoseconds: 10_000_000) }
+    guard moved >= 0 else {
+      let isFull = shared.withLock { $0.tail.isShortOfSpace }
+      return .atMost(nanoseconds: isFull ? Self.keeperRetry : 10_000_000)
+    }
     let rate = max(1, options.compactionBytesPerSecond)
     return excess() > options.segmentSize
       ? Rest.none : .atMost(nanoseconds: UInt64(moved) * 1_000_000_000 / UInt64(rate))
@@ -106,6 +109,8 @@ extension Engine {
     var payload: [UInt8]
     var content: Int
     var size: Int { entry.payloadSize() + payload.count - content }
+    /// Bytes of the record that is copied.
+    var original: Int { LogFormat.recordSize(payload: payload.count) }
   }
 
   /// Reads a message and makes the record that moves it; nil when its bytes are damaged.
@@ -130,8 +135,11 @@ extension Engine {
   }
 
   /// Whether there is room for a record that keeps the log small.
-  private func hasRoom(_ payload: Int, _ shared: inout Shared) -> Bool {
+  ///
+  /// - Parameter isCopy: it may not take what receives and deletes will need.
+  private func hasRoom(_ payload: Int, isCopy: Bool, _ shared: inout Shared) -> Bool {
     let size = LogFormat.recordSize(payload: payload)
+    if isCopy, !shared.tail.canSpare(size) { return false }
     if case .ready = shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
       return true
     }
@@ -164,7 +172,7 @@ extension Engine {
     critical { shared, _ in
       for copy in copies
       where shared.refusal == nil && shared.state.owner(of: copy.resident) == copy.entry.queue {
-        guard hasRoom(copy.size, &shared) else {
+        guard hasRoom(copy.size, isCopy: true, &shared) else {
           done = false
           break
         }
@@ -190,7 +198,7 @@ extension Engine {
         size: Int(message.size))
       let (queue, segment) = (draw.queue, compaction.segment)
       func isThere(_ state: State) -> Bool {
-        state.isFirstParked(message.message, queue, in: segment)
+        state.isFirstParked(message.message, queue, in: segment, size: Int(message.size))
       }
       guard shared.withLock({ isThere($0.state) }) else {
         // It was drawn meanwhile.
@@ -198,6 +206,12 @@ extension Engine {
         continue
       }
       let copy = try copy(resident, isParked: true)
+      guard copy == nil || copy?.original == Int(message.size) && copy?.entry.queue == queue else {
+        throw .corrupted(
+          .init(
+            file: "index of segment \(segment)", offset: UInt64(message.offset),
+            lsn: LSN(message.message), reason: "another record stands in the message's place"))
+      }
       if copy == nil { keepEvidence(resident) }
       var done = true
       critical { shared, _ in
@@ -205,7 +219,7 @@ extension Engine {
         let entry = Entry(
           queue: draw.queue, time: shared.state.time,
           record: .setAside(message: message.message, slot: nil, size: message.size))
-        done = hasRoom(copy?.size ?? entry.payloadSize(), &shared)
+        done = hasRoom(copy?.size ?? entry.payloadSize(), isCopy: copy != nil, &shared)
         guard done else { return }
         if let copy { append(copy, &shared) } else { _ = append(entry, synced: true, &shared) }
       }
@@ -231,8 +245,13 @@ extension Engine {
       guard shared.refusal == nil, let entry = shared.state.decideSetAside(resident) else {
         return true
       }
-      guard engine.hasRoom(entry.payloadSize(), &shared) else { return false }
-      _ = engine.append(entry, synced: true, &shared)
+      let size = LogFormat.recordSize(payload: entry.payloadSize())
+      switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
+      case .ready: _ = engine.append(entry, synced: true, &shared)
+      case .wait: return false
+      // It is found again when it is received again.
+      case .full: break
+      }
       return true
     }
     critical { shared, actions in

@@ -49,9 +49,15 @@ extension Engine {
         requestDraw(for: draw.queue, &shared, &actions)
         return
       }
-      options.log?(failure.description)
+      report(failure.description, &actions)
       answerAll(on: draw.queue, with: failure, &shared, &actions)
     }
+  }
+
+  /// Logs a line once the lock is released.
+  private func report(_ line: String, _ actions: inout Actions) {
+    guard let log = options.log else { return }
+    actions.callbacks.append { log(line) }
   }
 
   private func answerAll(
@@ -69,7 +75,18 @@ extension Engine {
     _ draw: State.Draw, _ messages: [WaitingMessage], _ shared: inout Shared,
     _ actions: inout Actions
   ) -> Bool {
-    if shared.refusal == nil, let entry = shared.state.decideDrawn(draw, messages) {
+    let entry = shared.refusal == nil ? shared.state.decideDrawn(draw, messages) : nil
+    if entry == nil, shared.refusal == nil, shared.state.decideDraw(draw.queue) == draw {
+      let failure = PenstockError(
+        .corrupted, "the index of segment number \(draw.segment) does not fit it; it is made again")
+      shared.drawing.remove(draw.queue)
+      shared.indexes[draw.segment] = nil
+      shared.wrongIndexes.insert(draw.segment)
+      report(failure.description, &actions)
+      answerAll(on: draw.queue, with: failure, &shared, &actions)
+      return true
+    }
+    if let entry {
       let size = LogFormat.recordSize(payload: entry.payloadSize())
       switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
       case .ready: noteDraw(draw, append(entry, synced: false, &shared), &shared)
@@ -114,7 +131,8 @@ extension Engine {
       }
     }
     var entries = inMemory()
-    if entries == nil {
+    let isWrong = shared.withLock { $0.wrongIndexes.contains(draw.segment) }
+    if entries == nil, !isWrong {
       do throws(SystemError) {
         entries = try log.waiting(
           in: draw.segment, queue: draw.queue.value, from: draw.first, through: draw.last,
@@ -126,9 +144,13 @@ extension Engine {
     if entries == nil {
       let index = try makeIndex(of: draw.segment)
       // The keeper writes it.
-      shared.withLock { $0.indexes[draw.segment] = index }
+      shared.withLock { shared in
+        shared.indexes[draw.segment] = index
+        shared.wrongIndexes.remove(draw.segment)
+      }
       keeperBell.ring()
-      entries = inMemory()
+      entries = index.entries(
+        queue: draw.queue.value, from: draw.first, through: draw.last, limit: draw.limit)
     }
     return (entries ?? []).map {
       WaitingMessage(

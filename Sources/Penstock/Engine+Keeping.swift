@@ -28,6 +28,8 @@ struct Keeper: Sendable {
   /// The segment that was verified last, and when the next one is due by the monotonic clock.
   var scrubbed: UInt32?
   var scrubsAt: UInt64 = 0
+  /// The log's end at the last look for such a checkpoint.
+  var lastLSN: LSN?
   /// When a segment is ended for a checkpoint that is wanted.
   var endsSegmentAt: UInt64 = 0
 }
@@ -71,8 +73,9 @@ extension Engine {
 
   private func keep(_ keeper: inout Keeper) throws(SystemError) -> Rest {
     if try writeIndexes() { return .none }
-    if try writeCheckpoint() { return .none }
+    // What can go goes first: a full disk may have no room for a checkpoint.
     if try removeDead(&keeper) { return .none }
+    if try writeCheckpoint(keeper) { return .none }
     if let rest = try compact(&keeper) { return rest }
     if let rest = endSegment(&keeper) { return rest }
     return scrub(&keeper)
@@ -96,7 +99,7 @@ extension Engine {
   }
 
   /// Writes the checkpoint that is due; false when none is.
-  private func writeCheckpoint() throws(SystemError) -> Bool {
+  private func writeCheckpoint(_ keeper: Keeper) throws(SystemError) -> Bool {
     guard let snapshot = shared.withLock({ $0.snapshot }), log.hasBegun(snapshot.ordinal) else {
       return false
     }
@@ -104,16 +107,29 @@ extension Engine {
       try write(snapshot)
     } catch {
       guard error.isOutOfSpace else { throw error }
-      // Without it nothing could be removed, so room is made: the older checkpoint goes, then a
-      // segment that was prepared.
-      if try !log.removeOlderCheckpoint() {
-        guard shared.withLock({ $0.tail.giveUpPrepared() }) else { throw error }
+      // Dead segments make room as soon as that is durable.
+      guard keeper.removal == nil else { return false }
+      // Without it nothing could be removed, so room is made: a prepared segment goes, then the
+      // older checkpoint.
+      if shared.withLock({ $0.tail.giveUpPrepared() }) {
         try log.removePrepared()
+      } else if try !log.removeOlderCheckpoint() {
+        // The next may be smaller.
+        dropSnapshot(wantsAnother: true)
+        throw error
       }
       return true
     }
-    shared.withLock { $0.snapshot = nil }
+    dropSnapshot(wantsAnother: false)
     return true
+  }
+
+  private func dropSnapshot(wantsAnother: Bool) {
+    // It is freed behind the lock.
+    _ = shared.withLock { shared in
+      if wantsAnother { shared.isCheckpointWanted = true }
+      return shared.snapshot.take()
+    }
   }
 
   private func write(_ snapshot: Snapshot) throws(SystemError) {
@@ -128,16 +144,21 @@ extension Engine {
     let horizon = log.horizon
     guard excess() > 0 else { return nil }
     let now = clock.monotonicNanoseconds()
+    let newest = Int(log.checkpoints.last?.bytes ?? 0)
     var pause: UInt64?
     critical { shared, actions in
       guard shared.refusal == nil, shared.snapshot == nil, horizon + 1 < shared.segment else {
         return
       }
+      // A busy store with a large state must not write checkpoints alone.
+      let isIdle = keeper.lastLSN == shared.tail.nextLSN
+      keeper.lastLSN = shared.tail.nextLSN
+      pause = Self.keeperRetry
+      guard shared.isCheckpointWanted || isIdle || shared.loggedSince >= newest else { return }
       if !shared.isCheckpointWanted {
         shared.isCheckpointWanted = true
         keeper.endsSegmentAt = now + Self.keeperRetry
       }
-      pause = Self.keeperRetry
       if now < keeper.endsSegmentAt {
         pause = keeper.endsSegmentAt - now
       } else if shared.tail.endSegment(for: Self.smallRecordSize) {

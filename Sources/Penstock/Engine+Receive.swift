@@ -215,8 +215,9 @@ extension Engine {
     messages.reserveCapacity(job.items.count)
     var failure: PenstockError?
     for item in job.items {
+      var position = item.position
       do throws(LogError) {
-        guard let stored = try read(item.position, of: item.handle) else { continue }
+        guard let stored = try read(&position, of: item.handle) else { continue }
         messages.append(
           ReceivedMessage(
             id: stored.id, handle: item.handle, content: stored.content, sentAt: stored.sentAt,
@@ -227,7 +228,10 @@ extension Engine {
           "message with LSN \(item.handle.message) cannot be read and was not delivered: \(error)"
         options.log?(text)
         failure = PenstockError(.unreadableMessage, text)
-        if case .corrupted = error, let resident = look({ $0.resident(item.handle) }) {
+        // Compaction may have moved it since: then another copy was not looked at.
+        if case .corrupted = error, let resident = look({ $0.resident(item.handle) }),
+          resident.position == position.packed
+        {
           setAside(resident)
         }
       }
@@ -241,12 +245,12 @@ extension Engine {
 
   /// Reads a message, also when it was moved since its place was looked up; nil when it is gone.
   private func read(
-    _ position: LogPosition, of handle: LeaseHandle
+    _ position: inout LogPosition, of handle: LeaseHandle
   ) throws(LogError) -> StoredMessage? {
-    var position = position
     while true {
+      let place = position
       do throws(LogError) {
-        return try log.read(position) { (payload) throws(LogError) in
+        return try log.read(place) { (payload) throws(LogError) in
           do throws(RecordError) {
             let stored = try StoredMessage(payload)
             guard stored.queue == handle.queue else {
@@ -256,7 +260,7 @@ extension Engine {
           } catch {
             throw .corrupted(
               .init(
-                file: "segment \(position.segment)", offset: UInt64(position.offset),
+                file: "segment \(place.segment)", offset: UInt64(place.offset),
                 lsn: LSN(handle.message), reason: error.description))
           }
         }

@@ -75,6 +75,8 @@ final class Engine: Sendable {
     var undurableDraws: [QueueID: (lsn: LSN, first: UInt64)] = [:]
     /// Where messages stand that were parked in segments whose index is not written yet.
     var indexes: [UInt32: SegmentIndex] = [:]
+    /// Segments whose index file does not fit them: it is made again when it is asked for.
+    var wrongIndexes: Set<UInt32> = []
     /// The segment of the newest record, and of the newest that was written.
     var segment: UInt32
     var writtenSegment: UInt32

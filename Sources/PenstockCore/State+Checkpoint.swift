@@ -25,11 +25,14 @@ extension State {
     }
     // In the order in which they will be freed.
     for head in dying.reversed() {
-      for index in messages(SlotList(head: head)) {
+      var index = head
+      while index != Slab.none {
         var slot = slab[index]
         // What it was does not count any more.
         slot.state = .ready
         encode(slot, index, buffer)
+        index = slot.next
+        if buffer.count > 1 << 20 { try flush(buffer) }
       }
       try flush(buffer)
     }

@@ -226,6 +226,14 @@ extension State {
     let found = messages.filter { $0.message >= run.first && $0.message <= run.last }
       .prefix(Int(run.count))
     guard !found.isEmpty else { return nil }
+    // What the file says is no more than a claim: the same that `shorten` demands.
+    var (first, left, bytes) = (run.first, run.count, run.bytes)
+    for message in found {
+      guard message.message >= first, UInt64(message.size) <= bytes,
+        left > 1 ? message.message < run.last : UInt64(message.size) == bytes
+      else { return nil }
+      (first, left, bytes) = (message.message + 1, left - 1, bytes - UInt64(message.size))
+    }
     return Entry(queue: draw.queue, time: time, record: .drawn(segment: draw.segment, Array(found)))
   }
 
@@ -303,12 +311,17 @@ extension State {
     return table[q].id
   }
 
-  /// Whether a message is the first of its queue's run in a segment.
-  public func isFirstParked(_ message: UInt64, _ id: QueueID, in segment: UInt32) -> Bool {
+  /// Whether a message of this size can be the first of its queue's run in a segment.
+  public func isFirstParked(
+    _ message: UInt64, _ id: QueueID, in segment: UInt32, size: Int
+  ) -> Bool {
     guard let q = places[id.value] else { return false }
     let index = runIndex(q, message)
     guard table[q].runs.indices.contains(index) else { return false }
-    return table[q].runs[index].segment == segment && table[q].runs[index].first <= message
+    let run = table[q].runs[index]
+    return run.segment == segment && run.first <= message && size >= 0
+      && UInt64(size) <= run.bytes
+      && (run.count > 1 ? message < run.last : UInt64(size) == run.bytes)
   }
 }
 

@@ -541,7 +541,7 @@ public struct State: Sendable {
   /// Messages in memory, those included that wait to be freed.
   public var messageCount: Int { slab.count }
   /// Damaged messages that were taken out of the queues that are there.
-  public var setAsideCount: UInt64 { places.values.reduce(0) { $0 + table[$1].setAside } }
+  public var setAsideCount: UInt64 { places.values.reduce(0) { $0 &+ table[$1].setAside } }
 }
 
 extension Timestamp {

@@ -145,11 +145,17 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   ///
   /// - Returns: false when no segment is prepared that can be spared.
   public mutating func endSegment(for size: Int) -> Bool {
-    guard !isShortOfSpace, roll(size, reserve) else {
+    guard roll(size, reserve) else {
       isSegmentWanted = true
       return false
     }
     return true
+  }
+
+  /// Whether a record can be appended that frees space later on: half the reserve stays for those
+  /// who drain.
+  public func canSpare(_ size: Int) -> Bool {
+    usable - offset - (open?.buffer.count ?? 0) - size + preparedAhead * rollGain >= reserve / 2
   }
 
   private mutating func roll(_ size: Int, _ needed: Int) -> Bool {

@@ -14,13 +14,19 @@ extension Recovery {
       let isNewest = name == segmentNames.last
       let file: any File
       let reader: SegmentReader
+      let isOld: Bool
       do throws(SystemError) {
         file = try fileSystem.open(path(name), isNewest ? .readWrite : .readOnly)
         // Bytes that only the page cache holds must not be acted on (L3).
         if isNewest { try file.sync() }
-        reader = SegmentReader(file, size: Int(clamping: try file.size()))
+        isOld =
+          report.checkpoint != nil && StoreFileName.firstLSN(of: name).map { $0 < first } ?? false
+        // Of an old one the header is enough.
+        reader = SegmentReader(
+          file, size: Int(clamping: try file.size()),
+          least: isOld ? LogFormat.segmentHeaderSize : SegmentReader.windowSize)
       } catch { throw .system(error) }
-      if StoreFileName.firstLSN(of: name).map({ $0 < first }) ?? false, report.checkpoint != nil {
+      if isOld {
         try surveySegment(name, reader, store: store.store)
       } else {
         try replaySegment(name, file, reader, store: store, isNewest: isNewest, replay)
@@ -464,11 +470,14 @@ final class SegmentReader {
   let file: any File
   let size: Int
   private var window: [UInt8] = []
+  private let least: Int
   private var start = 0
 
   static let windowSize = 4 << 20
 
-  init(_ file: any File, size: Int) {
+  /// - Parameter least: bytes that are read at once, or more.
+  init(_ file: any File, size: Int, least: Int = SegmentReader.windowSize) {
+    self.least = least
     self.file = file
     self.size = size
   }
@@ -477,7 +486,7 @@ final class SegmentReader {
   func load(at offset: Int, _ length: Int) throws(LogError) {
     let end = min(offset + length, size)
     if offset >= start, end <= start + window.count { return }
-    let count = max(0, min(max(length, Self.windowSize), size - offset))
+    let count = max(0, min(max(length, least), size - offset))
     var fresh = [UInt8](repeating: 0, count: count)
     var read = 0
     do throws(SystemError) {

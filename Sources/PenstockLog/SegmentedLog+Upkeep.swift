@@ -198,11 +198,12 @@ extension SegmentedLog {
     let name = segment + StoreFileName.damagedMark + String(position.offset, radix: 16)
     do throws(SystemError) {
       guard try fileSystem.status(path(name)) == nil else { return name }
-      var bytes = [UInt8](repeating: 0, count: size)
+      let rest = Int(clamping: try file.size()) - Int(position.offset)
+      var bytes = [UInt8](repeating: 0, count: max(0, min(size, rest)))
       let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
         try file.read(into: &raw, at: UInt64(position.offset))
       }
-      bytes.removeLast(size - count)
+      bytes.removeLast(bytes.count - count)
       let number = catalog.withLock { $0.nextNumber() }
       let partial = path(StoreID.hex(number) + StoreFileName.partialSuffix)
       let copy = try fileSystem.open(partial, .create)
@@ -233,6 +234,10 @@ extension SegmentedLog {
     do throws(SegmentHeader.Failure) { header = try reader.header() } catch {
       throw .corrupted(
         .init(file: name, offset: 0, lsn: nil, reason: "the segment header is damaged"))
+    }
+    guard header.firstLSN >= LSN(1), header.firstLSN < LogFormat.endOfFirstLSNs else {
+      throw .corrupted(
+        .init(file: name, offset: 0, lsn: nil, reason: "the segment's first LSN is impossible"))
     }
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: ordinal, chain: header.checksum,

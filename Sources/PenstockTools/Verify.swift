@@ -231,7 +231,9 @@ struct Judge {
       if let (offset, reason) = summary.unreadable {
         damage(
           summary.name, offset, nil, reason, "the disk does not give the bytes back",
-          "copy the directory to another disk as far as it can be read, and replace this one")
+          "copy the directory to another disk as far as it can be read, and replace this one",
+          // Of a segment before the checkpoint a start reads the header alone.
+          stopsOpening: !isContainer(summary) || offset < LogFormat.segmentHeaderSize)
       }
       if index < summaries.count - 1 {
         judgeSealed(summary)

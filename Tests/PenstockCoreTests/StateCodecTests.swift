@@ -164,7 +164,9 @@ private struct History {
     guard let draw = machine.state.parked(in: segment).randomElement(by: random),
       let first = waiting(draw).first
     else { return }
-    #expect(machine.state.isFirstParked(first.message.message, draw.queue, in: segment))
+    #expect(
+      machine.state.isFirstParked(
+        first.message.message, draw.queue, in: segment, size: Int(first.message.size)))
     let (entry, id) = try sent(first.message.message)
     try machine.apply(
       Entry(
