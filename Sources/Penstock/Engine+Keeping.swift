@@ -109,15 +109,15 @@ extension Engine {
       guard error.isOutOfSpace else { throw error }
       // Dead segments make room as soon as that is durable.
       guard keeper.removal == nil else { return false }
-      // Without it nothing could be removed, so room is made: a prepared segment goes, then the
-      // older checkpoint.
-      if shared.withLock({ $0.tail.giveUpPrepared() }) {
-        try log.removePrepared()
-      } else if try !log.removeOlderCheckpoint() {
+      // Without it nothing could be removed, so room is made: the older checkpoint goes, which this
+      // one replaces, then a segment that was prepared.
+      if try log.removeOlderCheckpoint() { return true }
+      guard shared.withLock({ $0.tail.giveUpPrepared() }) else {
         // The next may be smaller.
         dropSnapshot(wantsAnother: true)
         throw error
       }
+      try log.removePrepared()
       return true
     }
     dropSnapshot(wantsAnother: false)
@@ -207,9 +207,8 @@ extension Engine {
 
   /// Logs a record that says nothing, for its sync; the keeper is rung when it is durable.
   private func appendCleared(_ shared: inout Shared, _ actions: inout Actions) -> LSN? {
-    guard
-      case .ready = shared.tail.makeRoom(
-        Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
+    // It may take what is kept for deletes: it gives back more.
+    guard case .ready = shared.tail.makeRoom(Self.smallRecordSize, keepingReserve: false)
     else { return nil }
     return logCleared(&shared, &actions)
   }
