@@ -145,6 +145,11 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   ///
   /// - Returns: false when no segment is prepared that can be spared.
   public mutating func endSegment(for size: Int) -> Bool {
+    // A segment without a record has no end: room was made in it that nobody used.
+    if offset == LogFormat.segmentHeaderSize, (open?.count ?? 0) == 0 {
+      if open == nil { open = newBatch() }
+      return true
+    }
     guard roll(size, reserve) else {
       isSegmentWanted = true
       return false

@@ -60,6 +60,15 @@ import Testing
       """)
   }
 
+  /// The keeper ended a segment that had no record yet: the next had its name and another number.
+  @Test func aSegmentWithoutARecordIsNotEnded() throws {
+    try replay(
+      """
+      machine 0 0 0 0 0 4, create 0, send 0 10 16000 0, receive 0 1 1000, restart, remove 0, \
+      restart, kill 8, delete 5, settle, pass 31000, settle
+      """)
+  }
+
   /// Receives that were answered with the failure of a read seemed to wait for room.
   @Test func aReceiveOfUnreadableParkedMessagesIsAnswered() throws {
     try replay(
