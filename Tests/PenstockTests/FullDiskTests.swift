@@ -82,38 +82,4 @@ import Testing
     #expect(try await queue.receive().map(\.text) == ["x"])
     try await store.close()
   }
-
-  /// Each receive and delete alone takes a sector of the log. What they leave is removed behind
-  /// checkpoints, so that room comes back long before a segment of messages is empty.
-  @Test func canBeDrainedOneByOneHoweverManyWait() async throws {
-    let disk = SimulatedFileSystem()
-    var bench = Bench(disk, segmentSize: 64 << 10)
-    bench.options.window = 16
-    var (store, queue) = try await bench.openWithQueue()
-    disk.capacity = 2 << 20
-    let batch = (0..<50).map { SendEntry(MessageContent(body: Array("\($0)".utf8))) }
-    var sent = 0
-    while await code({
-      for result in try await queue.send(batch: batch) { _ = try result.get() }
-    }) == nil { sent += batch.count }
-    #expect(sent * 4352 > 8 * disk.used, "one by one takes many times the disk")
-    var drained = 0
-    while drained < sent {
-      // A client that is faster than the store makes room is asked to try again.
-      try await eventually {
-        return await code {
-          let lease = try #require(try await queue.receive(wait: .seconds(20)).first)
-          while await code({ try await lease.delete() }) == .storeFull { await Task.yield() }
-        } == nil
-      }
-      drained += 1
-      if drained == sent / 2 {
-        try await store.close()
-        (store, queue) = try await bench.openWithQueue()
-      }
-    }
-    #expect(try await queue.countsList == [0, 0, 0])
-    try await eventually { await queue.startSend("x").code == nil }
-    try await store.close()
-  }
 }
