@@ -142,6 +142,10 @@ public struct State: Sendable {
     case .queueDeleted: remove(q)
     case .sent(let sent):
       if sent.isParked { return try park(q, entry, lsn, position, size) }
+      // `decideSend` parks whatever comes behind parked messages.
+      guard table[q].runs.isEmpty || (sent.visibleAt.map { $0 > time } ?? false) else {
+        throw RecordError(description: "LSN \(lsn) is sent into memory behind parked messages")
+      }
       insert(q, sent, lsn, position, size)
     case .moved(let moved): return try move(q, entry, moved, lsn, position, size)
     case .drawn(let segment, let messages): try draw(q, segment, messages, lsn)
