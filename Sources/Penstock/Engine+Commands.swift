@@ -33,7 +33,7 @@ extension Engine {
     _ size: Int, drains: Bool, _ completion: @escaping Completion<T>, _ shared: inout Shared,
     _ actions: inout Actions
   ) -> Bool? {
-    switch shared.tail.makeRoom(size, keepingReserve: !drains) {
+    switch shared.tail.makeRoom(size, for: drains ? .delete : .send) {
     case .ready: return true
     case .wait: return nil
     case .full:
@@ -109,7 +109,7 @@ extension Engine {
     if let error = PenstockError.badSettings(change) { return completion(.failure(error)) }
     submit(drains: true, completion) { engine, shared, actions in
       // What has expired must not come back when the retention grows.
-      switch engine.removeExpired(on: queue, keepingDeletes: false, &shared) {
+      switch engine.removeExpired(on: queue, for: .delete, &shared) {
       case .ready: break
       case .wait: return false
       case .full:

@@ -140,9 +140,7 @@ extension Engine {
   private func hasRoom(_ payload: Int, isCopy: Bool, _ shared: inout Shared) -> Bool {
     let size = LogFormat.recordSize(payload: payload)
     if isCopy, !shared.tail.canSpare(size) { return false }
-    if case .ready = shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
-      return true
-    }
+    if case .ready = shared.tail.makeRoom(size, for: .lease) { return true }
     return false
   }
 
@@ -246,7 +244,7 @@ extension Engine {
         return true
       }
       let size = LogFormat.recordSize(payload: entry.payloadSize())
-      switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
+      switch shared.tail.makeRoom(size, for: .lease) {
       case .ready: _ = engine.append(entry, synced: true, &shared)
       case .wait: return false
       // It is found again when it is received again.

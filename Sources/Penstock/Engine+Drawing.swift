@@ -88,7 +88,7 @@ extension Engine {
     }
     if let entry {
       let size = LogFormat.recordSize(payload: entry.payloadSize())
-      switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
+      switch shared.tail.makeRoom(size, for: .lease) {
       case .ready: noteDraw(draw, append(entry, synced: false, &shared), &shared)
       case .wait: return false
       case .full:
@@ -162,11 +162,7 @@ extension Engine {
     var index = SegmentIndex()
     try log.scan(segment) { (place, payload) throws(LogError) in
       do throws(RecordError) {
-        let entry = try Entry(payload)
-        let parked = entry.parked(
-          lsn: place.lsn.value, position: place.position.packed,
-          size: LogFormat.recordSize(payload: payload.byteCount))
-        if let parked { index.append(parked) }
+        if let parked = try Entry(payload).parked(place, payload) { index.append(parked) }
       } catch {
         throw .corrupted(
           .init(
@@ -175,6 +171,15 @@ extension Engine {
       }
     }
     return index
+  }
+}
+
+extension Entry {
+  /// What a parked message must be found by.
+  func parked(_ place: SegmentedLog.Replayed, _ payload: borrowing RawSpan) -> State.Parked? {
+    parked(
+      lsn: place.lsn.value, position: place.position.packed,
+      size: LogFormat.recordSize(payload: payload.byteCount))
   }
 }
 

@@ -9,17 +9,22 @@ internal import Synchronization
 // mostly dead ones (`Engine+Compaction.swift`), and reads sealed ones for damage
 // (`Engine+Scrubbing.swift`).
 
-/// The state at the end of a segment. A copy: the store goes on while it is written.
+/// The state behind a record. A copy: the store goes on while it is written.
 struct Snapshot: Sendable {
   var state: State
   /// Every record up to this one is in it.
   var lsn: LSN
-  /// The segment that begins behind it.
+  /// The segment that holds it.
   var ordinal: UInt32
 }
 
 /// What the keeper has under way. Its own thread alone uses it.
 struct Keeper: Sendable {
+  /// To be written as a checkpoint as soon as its records are durable.
+  var snapshot: Snapshot?
+  /// The log's end at the last look, and when it counts as idle if it has not grown.
+  var lastLSN = LSN(0)
+  var idleAt: UInt64 = 0
   var compaction: Compaction?
   /// Segments that cannot be compacted: they were read in vain.
   var unreadable: Set<UInt32> = []
@@ -28,31 +33,11 @@ struct Keeper: Sendable {
   /// The segment that was verified last, and when the next one is due by the monotonic clock.
   var scrubbed: UInt32?
   var scrubsAt: UInt64 = 0
-  /// The log's end at the last look for such a checkpoint.
-  var lastLSN: LSN?
-  /// When a segment is ended for a checkpoint that is wanted.
-  var endsSegmentAt: UInt64 = 0
 }
 
 extension Engine {
   /// How long to wait before something is tried again that had no room or failed.
   static let keeperRetry: UInt64 = 1_000_000_000
-
-  /// Notes the end of a segment, before the first record of the next one is applied.
-  func segmentEnded(before lsn: LSN, _ next: UInt32, _ shared: inout Shared) {
-    shared.segment = next
-    shared.segmentsSince += 1
-    let newest = log.checkpoints.last
-    // A large state is written less often, so that it costs no more than a quarter of the log.
-    let isDue =
-      shared.loggedSince >= max(options.segmentSize / 2, 4 * Int(newest?.bytes ?? 0))
-      || shared.segmentsSince >= 8 || shared.isCheckpointWanted || shared.tail.isShortOfSpace
-    guard isDue, shared.snapshot == nil, lsn > LSN(2) else { return }
-    shared.snapshot = Snapshot(state: shared.state, lsn: LSN(lsn.value - 1), ordinal: next)
-    shared.loggedSince = 0
-    shared.segmentsSince = 0
-    shared.isCheckpointWanted = false
-  }
 
   func keeperTurn() -> Rest {
     if stopping { return .forGood }
@@ -75,10 +60,9 @@ extension Engine {
     if try writeIndexes() { return .none }
     // What can go goes first: a full disk may have no room for a checkpoint.
     if try removeDead(&keeper) { return .none }
-    if try writeCheckpoint(keeper) { return .none }
-    if let rest = try compact(&keeper) { return rest }
-    if let rest = endSegment(&keeper) { return rest }
-    return scrub(&keeper)
+    let rest = try checkpoint(&keeper)
+    if case .none = rest { return .none }
+    return rest.orSooner(try compact(&keeper) ?? scrub(&keeper))
   }
 
   // MARK: Checkpoints
@@ -98,74 +82,82 @@ extension Engine {
     return true
   }
 
-  /// Writes the checkpoint that is due; false when none is.
-  private func writeCheckpoint(_ keeper: Keeper) throws(SystemError) -> Bool {
-    guard let snapshot = shared.withLock({ $0.snapshot }), log.hasBegun(snapshot.ordinal) else {
-      return false
-    }
+  /// Takes a snapshot when a checkpoint is due, and writes it once its records are durable.
+  private func checkpoint(_ keeper: inout Keeper) throws(SystemError) -> Rest {
+    if keeper.snapshot == nil, let rest = takeSnapshot(&keeper) { return rest }
+    guard let snapshot = keeper.snapshot,
+      shared.withLock({ $0.tail.durableLSN >= snapshot.lsn })
+        || plantedBug == .snapshotsTheUndurable
+    else { return .untilRung }
     do throws(SystemError) {
-      try write(snapshot)
+      try log.writeCheckpoint(lsn: snapshot.lsn, ordinal: snapshot.ordinal) {
+        (buffer, flush) throws(SystemError) in try snapshot.state.encode(buffer, flush: flush)
+      }
     } catch {
       guard error.isOutOfSpace else { throw error }
       // Dead segments make room as soon as that is durable.
-      guard keeper.removal == nil else { return false }
+      guard keeper.removal == nil else { return .untilRung }
       // Without it nothing could be removed, so room is made: the older checkpoint goes, which this
       // one replaces, then a segment that was prepared.
-      if try log.removeOlderCheckpoint() { return true }
+      if try log.removeOlderCheckpoint() { return .none }
       guard shared.withLock({ $0.tail.giveUpPrepared() }) else {
         // The next may be smaller.
-        dropSnapshot(wantsAnother: true)
+        keeper.snapshot = nil
         throw error
       }
       try log.removePrepared()
-      return true
+      return .none
     }
-    dropSnapshot(wantsAnother: false)
-    return true
+    keeper.snapshot = nil
+    return .none
   }
 
-  private func dropSnapshot(wantsAnother: Bool) {
-    // It is freed behind the lock.
-    _ = shared.withLock { shared in
-      if wantsAnother { shared.isCheckpointWanted = true }
-      return shared.snapshot.take()
-    }
-  }
-
-  private func write(_ snapshot: Snapshot) throws(SystemError) {
-    try log.writeCheckpoint(lsn: snapshot.lsn, ordinal: snapshot.ordinal) {
-      (buffer, flush) throws(SystemError) in try snapshot.state.encode(buffer, flush: flush)
-    }
-  }
-
-  /// Asks for a checkpoint when too much disk is used and nothing before the older one is left to
-  /// give up. A store that is busy ends its segment soon; for one that is not the keeper does.
-  private func endSegment(_ keeper: inout Keeper) -> Rest? {
-    let horizon = log.horizon
-    guard excess() > 0 else { return nil }
+  /// Copies the state if a checkpoint is due; else answers when to look again.
+  ///
+  /// One is due when a start would read much, and when too much disk is used and what is dead lies
+  /// behind the older checkpoint. A large state is written less often, so that it costs no more
+  /// than a quarter of the log, or as much as the log when the disk is short.
+  private func takeSnapshot(_ keeper: inout Keeper) -> Rest? {
+    let newest = log.checkpoints.last
+    let size = Int(clamping: newest?.bytes ?? 0)
+    let (excess, horizon) = (excess(), log.horizon)
+    // What two checkpoints here would let go, if it is dead.
+    let gain =
+      log.segments.reduce(0) { $0 + ($1.key < horizon ? 0 : Int($1.value.bytes)) }
+      - options.segmentSize
     let now = clock.monotonicNanoseconds()
-    let newest = Int(log.checkpoints.last?.bytes ?? 0)
-    var pause: UInt64?
+    var rest: Rest? = .untilRung
     critical { shared, actions in
-      guard shared.refusal == nil, shared.snapshot == nil, horizon + 1 < shared.segment else {
+      guard shared.refusal == nil, shared.lastLSN > LSN(1) else { return }
+      if keeper.lastLSN != shared.lastLSN {
+        (keeper.lastLSN, keeper.idleAt) = (shared.lastLSN, now + Self.keeperRetry)
+      }
+      let isShort = shared.tail.isShortOfSpace
+      let least = isShort ? 0 : options.segmentSize / 4
+      let helps =
+        horizon < shared.segment && (isShort || excess > 0 && gain >= options.segmentSize / 2)
+      guard
+        shared.loggedSince >= max(options.segmentSize / 2, 4 * size) || shared.segmentsSince >= 8
+          || helps && (shared.loggedSince >= max(size, least) || now >= keeper.idleAt)
+      else {
+        if helps { rest = .atMost(nanoseconds: keeper.idleAt - now) }
         return
       }
-      // A busy store with a large state must not write checkpoints alone.
-      let isIdle = keeper.lastLSN == shared.tail.nextLSN
-      keeper.lastLSN = shared.tail.nextLSN
-      pause = Self.keeperRetry
-      guard shared.isCheckpointWanted || isIdle || shared.loggedSince >= newest else { return }
-      if !shared.isCheckpointWanted {
-        shared.isCheckpointWanted = true
-        keeper.endsSegmentAt = now + Self.keeperRetry
+      // Two checkpoints differ by a record at least.
+      if shared.tail.durableLSN < shared.lastLSN || newest?.lsn == shared.lastLSN,
+        appendCleared(&shared, &actions) == nil
+      {
+        rest = .atMost(nanoseconds: Self.keeperRetry)
+        return
       }
-      if now < keeper.endsSegmentAt {
-        pause = keeper.endsSegmentAt - now
-      } else if shared.tail.endSegment(for: Self.smallRecordSize) {
-        logCleared(&shared, &actions)
-      }
+      keeper.snapshot = Snapshot(
+        state: shared.state, lsn: shared.lastLSN, ordinal: shared.segment)
+      keeper.lastLSN = shared.lastLSN
+      shared.loggedSince = 0
+      shared.segmentsSince = 0
+      rest = nil
     }
-    return pause.map { .atMost(nanoseconds: $0) }
+    return rest
   }
 
   // MARK: Removing
@@ -192,7 +184,8 @@ extension Engine {
     critical { shared, actions in
       dead = old.filter { shared.state.residents[$0] == nil }.sorted()
       guard !dead.isEmpty, shared.refusal == nil else { return }
-      lsn = appendCleared(&shared, &actions)
+      let isDurable = shared.tail.durableLSN >= shared.lastLSN
+      lsn = isDurable ? shared.lastLSN : appendCleared(&shared, &actions)
     }
     guard let lsn else { return false }
     keeper.removal = (dead, lsn)
@@ -207,14 +200,7 @@ extension Engine {
 
   /// Logs a record that says nothing, for its sync; the keeper is rung when it is durable.
   private func appendCleared(_ shared: inout Shared, _ actions: inout Actions) -> LSN? {
-    // It may take what is kept for deletes: it gives back more.
-    guard case .ready = shared.tail.makeRoom(Self.smallRecordSize, keepingReserve: false)
-    else { return nil }
-    return logCleared(&shared, &actions)
-  }
-
-  @discardableResult
-  private func logCleared(_ shared: inout Shared, _ actions: inout Actions) -> LSN {
+    guard case .ready = shared.tail.makeRoom(Self.smallRecordSize, for: .upkeep) else { return nil }
     let entry = Entry(queue: QueueID(0), time: shared.state.time, record: .cleared)
     let lsn = append(entry, synced: true, &shared)
     answer(after: lsn, synced: true, &shared, &actions) { _, actions in
@@ -229,10 +215,7 @@ extension Engine {
     critical { shared, actions in
       for _ in 0..<64 where shared.state.dyingCount > 0 && shared.refusal == nil {
         let entry = Entry(queue: QueueID(0), time: shared.state.time, record: .cleared)
-        guard
-          case .ready = shared.tail.makeRoom(
-            Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
-        else { return }
+        guard case .ready = shared.tail.makeRoom(Self.smallRecordSize, for: .lease) else { return }
         _ = append(entry, synced: false, &shared)
         isDone = false
       }

@@ -141,7 +141,7 @@ extension Engine {
       return shared.state.hasParked(waiter.queue) ? .noRoom : .nothing
     }
     let size = found.count * Self.smallRecordSize
-    switch shared.tail.makeRoom(size, keepingReserve: false, keepingDeletes: true) {
+    switch shared.tail.makeRoom(size, for: .lease) {
     case .ready: break
     case .wait: return .noRoom
     case .full:
@@ -192,12 +192,11 @@ extension Engine {
   /// - Returns: ready when all are gone. A few records at most are written in one go, so that
   ///   nobody waits long for the lock; the scheduler goes on with the rest.
   func removeExpired(
-    on queue: QueueID, keepingDeletes: Bool = true, _ shared: inout Shared
+    on queue: QueueID, for purpose: LogTail.Purpose = .lease, _ shared: inout Shared
   ) -> LogTail.Room {
     for _ in 0..<8 {
       guard let entry = shared.state.decideExpire(queue) else { return .ready }
-      let room = shared.tail.makeRoom(
-        Self.smallRecordSize, keepingReserve: false, keepingDeletes: keepingDeletes)
+      let room = shared.tail.makeRoom(Self.smallRecordSize, for: purpose)
       guard case .ready = room else { return room }
       _ = append(entry, synced: false, &shared)
     }
@@ -217,7 +216,10 @@ extension Engine {
     for item in job.items {
       var position = item.position
       do throws(LogError) {
-        guard let stored = try read(&position, of: item.handle) else { continue }
+        guard let stored = try read(&position, of: item.handle) else {
+          if isWritten(position) { continue }
+          return readLater(job)
+        }
         messages.append(
           ReceivedMessage(
             id: stored.id, handle: item.handle, content: stored.content, sentAt: stored.sentAt,
@@ -243,7 +245,25 @@ extension Engine {
     }
   }
 
-  /// Reads a message, also when it was moved since its place was looked up; nil when it is gone.
+  private func isWritten(_ position: LogPosition) -> Bool {
+    shared.withLock { $0.tail.isWritten(position) }
+  }
+
+  /// Reads the messages once all that was appended is written: one was moved a moment ago.
+  private func readLater(_ job: ReadJob) {
+    critical { shared, actions in
+      answer(after: shared.lastLSN, synced: false, &shared, &actions) { error, actions in
+        if let error {
+          actions.call(job.completion, .failure(error))
+        } else {
+          actions.reads.append(.messages(job))
+        }
+      }
+    }
+  }
+
+  /// Reads a message, also when it was moved since its place was looked up; nil when it is gone, or
+  /// when it is in its new place (`position`) only once that is written.
   private func read(
     _ position: inout LogPosition, of handle: LeaseHandle
   ) throws(LogError) -> StoredMessage? {
@@ -270,6 +290,7 @@ extension Engine {
         guard let now = look({ $0.resident(handle) }) else { return nil }
         guard now.position != position.packed else { throw error }
         position = LogPosition(packed: now.position)
+        guard isWritten(position) else { return nil }
       }
     }
   }

@@ -19,6 +19,16 @@ enum Rest {
   /// The same, but not for longer.
   case atMost(nanoseconds: UInt64)
   case forGood
+
+  func orSooner(_ other: Rest) -> Rest {
+    switch (self, other) {
+    case (.none, _), (_, .none): .none
+    case (.untilRung, _): other
+    case (_, .untilRung): self
+    case (.atMost(let a), .atMost(let b)): .atMost(nanoseconds: min(a, b))
+    case (.forGood, _), (_, .forGood): .forGood
+    }
+  }
 }
 
 extension Engine {
@@ -207,9 +217,7 @@ extension Engine {
         actions.call(waiter.completion, .success([]))
       }
       if case .running = shared.phase, let entry = shared.state.nextExpired() {
-        if case .ready = shared.tail.makeRoom(
-          Self.smallRecordSize, keepingReserve: false, keepingDeletes: true)
-        {
+        if case .ready = shared.tail.makeRoom(Self.smallRecordSize, for: .lease) {
           _ = append(entry, synced: false, &shared)
           // Receives of the queue were held back while it had expired messages in front.
           retryReceives(&shared, &actions)

@@ -77,16 +77,13 @@ final class Engine: Sendable {
     var indexes: [UInt32: SegmentIndex] = [:]
     /// Segments whose index file does not fit them: it is made again when it is asked for.
     var wrongIndexes: Set<UInt32> = []
-    /// The segment of the newest record, and of the newest that was written.
+    /// The newest record and its segment, and the segment of the newest that was written.
+    var lastLSN: LSN
     var segment: UInt32
     var writtenSegment: UInt32
-    /// The state at the end of a segment, to be written as a checkpoint.
-    var snapshot: Snapshot?
-    /// Bytes and segments since the last one.
+    /// Bytes and segments since the newest checkpoint was begun.
     var loggedSince = 0
     var segmentsSince = 0
-    /// Disk use waits for a checkpoint.
-    var isCheckpointWanted = false
     /// Segments in which the scrubber found damage.
     var damagedSegments: Set<UInt32> = []
     /// The keeper wants to know when less than this lives.
@@ -133,7 +130,7 @@ final class Engine: Sendable {
     let newest = opened.log.segments.keys.max() ?? 0
     var shared = Shared(
       state: state, tail: opened.tail, lastSynced: opened.recovery.lastLSN, indexes: indexes,
-      segment: newest, writtenSegment: newest)
+      lastLSN: opened.recovery.lastLSN, segment: newest, writtenSegment: newest)
     // What was replayed need not be replayed again.
     shared.loggedSince = Int(clamping: opened.recovery.replayedBytes)
     shared.segmentsSince = opened.recovery.replayedSegments
@@ -267,7 +264,11 @@ final class Engine: Sendable {
   ) -> LSN {
     let (lsn, position) = shared.tail.append(payload: payload, synced: synced, encode)
     if synced { shared.lastSynced = lsn }
-    if position.segment != shared.segment { segmentEnded(before: lsn, position.segment, &shared) }
+    shared.lastLSN = lsn
+    if position.segment != shared.segment {
+      shared.segment = position.segment
+      shared.segmentsSince += 1
+    }
     let size = LogFormat.recordSize(payload: payload)
     shared.loggedSince += size
     do throws(RecordError) {

@@ -147,6 +147,11 @@ public final class Store: Sendable {
       ) { (place, payload) throws(LogError) in
         do throws(RecordError) {
           var entry = try Entry(payload)
+          if place.isInCheckpoint {
+            let parked = entry.parked(place, payload)
+            if let parked { indexes[parked.segment, default: SegmentIndex()].append(parked) }
+            return
+          }
           for _ in 0..<(environment.replaying?(&entry) ?? 1) {
             let parked = try state.apply(
               entry, lsn: place.lsn.value, position: place.position.packed,

@@ -35,6 +35,7 @@ package enum Canary: String, CaseIterable, Sendable {
   case appliesSendsTwice
   case skipsTheCheckpointSync
   case removesTooEarly
+  case snapshotsTheUndurable
   case removesBehindOneCheckpoint
   case forgetsTimersOfCheckpoints
   case ignoresMissingSegments
@@ -57,6 +58,7 @@ package enum Canary: String, CaseIterable, Sendable {
     case .forgetsTheWriter: .forgetsTheWriter
     case .reusesLSNs: .reusesLSNs
     case .removesTooEarly: .removesTooEarly
+    case .snapshotsTheUndurable: .snapshotsTheUndurable
     case .removesBehindOneCheckpoint: .removesBehindOneCheckpoint
     case .forgetsTimersOfCheckpoints: .forgetsTimersOfCheckpoints
     case .ignoresMissingSegments: .ignoresMissingSegments

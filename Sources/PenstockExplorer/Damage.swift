@@ -36,7 +36,7 @@ struct Damage {
     let checkpoint = try checkpoint(disk)
     for name in names {
       let path = Setup.directory + "/" + name
-      guard let whole = part(name, checkpoint), let bytes = disk.contents(of: path) else {
+      guard let whole = part(name, names, checkpoint), let bytes = disk.contents(of: path) else {
         continue
       }
       for sector in stride(from: 0, to: bytes.count, by: 4096) {
@@ -71,13 +71,16 @@ struct Damage {
     try Machine(setup, disk, world.clock, StableRandom(seed: 600))
   }
 
-  private func part(_ name: String, _ checkpoint: UInt64?) -> Part? {
+  private func part(_ name: String, _ names: [String], _ checkpoint: UInt64?) -> Part? {
     if name == "STORE" || name == "HEAD" { return .vital }
     if name.hasSuffix(".checkpoint") || name.hasSuffix(".index") { return .spare }
-    guard name.hasSuffix(".seg"), let first = UInt64(name.dropLast(4), radix: 16) else {
-      return nil
+    guard name.hasSuffix(".seg") else { return nil }
+    // The segment that holds the checkpoint's record is replayed.
+    let next = names.filter { $0.hasSuffix(".seg") && $0 > name }.min()
+    guard let checkpoint, let first = next.flatMap({ UInt64($0.dropLast(4), radix: 16) }) else {
+      return .vital
     }
-    return checkpoint.map { first <= $0 } ?? false ? .bodies : .vital
+    return first <= checkpoint ? .bodies : .vital
   }
 
   /// - Parameter bytes: what the file has now; nil when it is gone.

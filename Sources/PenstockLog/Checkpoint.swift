@@ -11,7 +11,8 @@ public struct CheckpointHeader: Hashable, Sendable {
   public var store: StoreID
   /// Every record up to this one is in the state.
   public var lsn: LSN
-  /// The segment that replay begins with, and its first LSN.
+  /// The segment that replay begins with, and its first LSN: the one that holds record `lsn`, or
+  /// one behind it. What it holds up to `lsn` is in the state.
   public var ordinal: UInt32
   public var firstLSN: LSN
   /// Chain value of the seal of the segment before that one.
@@ -69,7 +70,8 @@ public struct CheckpointHeader: Hashable, Sendable {
       previous = try cursor.u32(span)
       guard try cursor.u32(span) == 0,
         try cursor.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)),
-        lsn < firstLSN, firstLSN < LogFormat.endOfFirstLSNs, ordinal < LogFormat.endOfOrdinals
+        lsn < LogFormat.maximumLSN, firstLSN < LogFormat.endOfFirstLSNs,
+        ordinal < LogFormat.endOfOrdinals
       else { return nil }
     } catch { return nil }
   }

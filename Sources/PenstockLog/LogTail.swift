@@ -24,11 +24,26 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     case full
   }
 
+  /// What room is asked for. Each leaves the others what they need on a full disk, so that it can
+  /// be drained, and so that what was drained can be removed.
+  public enum Purpose: Sendable {
+    /// Takes space for good: leaves the whole reserve.
+    case send
+    /// Hands out a message: leaves what its delete needs.
+    case lease
+    /// Frees a message: leaves what the removal of segments needs.
+    case delete
+    /// Removes segments, or leads to that.
+    case upkeep
+  }
+
   public private(set) var nextLSN: LSN
   /// The highest LSN handed to the operating system; survives the process.
   public private(set) var writtenLSN: LSN
   /// The highest LSN known to survive power loss.
   public private(set) var durableLSN: LSN
+  /// Records at this position or behind it are not written yet; as `LogPosition.packed`.
+  private var writtenEnd: UInt64
   /// Zero-filled segments beyond the one that the open batch goes to.
   public private(set) var preparedAhead = 0
   /// The file system refused the next segment; cleared when one was prepared.
@@ -54,6 +69,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   package private(set) var reserve: Int
   /// Bytes that leases must leave to deletes.
   private var deleteReserve = 0
+  /// Bytes that everything must leave to the records behind which segments are removed.
+  private static let upkeepReserve = 2 * (LogFormat.sectorSize + LogFormat.frameAlignment)
 
   static let batchTarget = 4 << 20
   static let pendingLimit = 16 << 20
@@ -67,6 +84,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     writtenLSN = lastLSN
     durableLSN = lastLSN
     segment = nextSegment &- 1
+    writtenEnd = UInt64(nextSegment) << 32
     usable = segmentSize - LogFormat.sealReserve
     offset = usable
     reserve = segmentSize / 2
@@ -111,15 +129,16 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 
   /// Opens a batch that a group of records of `size` bytes fits in whole.
   ///
-  /// - Parameter keepingReserve: whether the reserve must be left, as for everything but what
-  ///   drains.
-  /// - Parameter keepingDeletes: whether the part of the reserve that deletes need must be left.
   /// - Complexity: O(1).
-  public mutating func makeRoom(
-    _ size: Int, keepingReserve: Bool, keepingDeletes: Bool = false
-  ) -> Room {
-    let needed = keepingReserve ? reserve : keepingDeletes ? deleteReserve : 0
-    if keepingReserve, pendingBytes + size > Self.pendingLimit, pendingBytes > 0 { return .wait }
+  public mutating func makeRoom(_ size: Int, for purpose: Purpose) -> Room {
+    let needed =
+      switch purpose {
+      case .send: reserve
+      case .lease: deleteReserve + Self.upkeepReserve
+      case .delete: Self.upkeepReserve
+      case .upkeep: 0
+      }
+    if purpose == .send, pendingBytes + size > Self.pendingLimit, pendingBytes > 0 { return .wait }
     let begun = open?.buffer.count ?? LogFormat.frameHeaderSize
     let joins = open.map { $0.count == 0 || $0.buffer.count + size <= Self.batchTarget } ?? true
     let end = roundUp(offset + begun + size, to: LogFormat.sectorSize)
@@ -139,22 +158,6 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
       return .ready
     }
     return roll(size, needed) ? .ready : refusal()
-  }
-
-  /// Opens a batch for a record in the next segment, whatever room is left in this one.
-  ///
-  /// - Returns: false when no segment is prepared that can be spared.
-  public mutating func endSegment(for size: Int) -> Bool {
-    // A segment without a record has no end: room was made in it that nobody used.
-    if offset == LogFormat.segmentHeaderSize, (open?.count ?? 0) == 0 {
-      if open == nil { open = newBatch() }
-      return true
-    }
-    guard roll(size, reserve) else {
-      isSegmentWanted = true
-      return false
-    }
-    return true
   }
 
   /// Whether a record can be appended that frees space later on: half the reserve stays for those
@@ -249,9 +252,13 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     return batch
   }
 
+  /// Whether a record can be read from its file.
+  public func isWritten(_ position: LogPosition) -> Bool { position.packed < writtenEnd }
+
   /// The writer has written `batch`; its buffer can be filled again.
   public mutating func wrote(_ batch: Batch) {
     if batch.count > 0 { writtenLSN = batch.lastLSN }
+    writtenEnd = UInt64(batch.segment) << 32 | UInt64(batch.offset + batch.buffer.count)
     witnessedLSN = durableLSN
     pendingBytes -= batch.recordBytes
     if spare.count < 3, batch.buffer.capacity <= 2 * Self.batchTarget {

@@ -10,6 +10,9 @@ extension Recovery {
     _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
     let first = end.lastLSN.advanced(by: 1)
+    let checkpoint = report.checkpoint ?? LSN(0)
+    var records: UInt64 = 0
+    var last = end.lastLSN
     for name in segmentNames {
       let isNewest = name == segmentNames.last
       let file: any File
@@ -29,7 +32,14 @@ extension Recovery {
       if isOld {
         try surveySegment(name, reader, store: store.store)
       } else {
-        try replaySegment(name, file, reader, store: store, isNewest: isNewest, replay)
+        try replaySegment(name, file, reader, store: store, isNewest: isNewest) {
+          (found, payload) throws(LogError) in
+          var found = found
+          found.isInCheckpoint = found.lsn <= checkpoint
+          if !found.isInCheckpoint { records += 1 }
+          last = found.lsn
+          try replay(found, payload)
+        }
       }
       do throws(SystemError) { try file.close() } catch { throw .system(error) }
     }
@@ -38,6 +48,13 @@ extension Recovery {
         .init(
           file: StoreFileName.segment(first), offset: 0, lsn: first,
           reason: "the segment that the checkpoint goes on with is missing"))
+    }
+    report.records = records
+    // What a checkpoint has was durable before it was written.
+    guard last >= checkpoint else {
+      throw refused(
+        segmentNames.last ?? "",
+        "the log ends with LSN \(last), before its checkpoint \(checkpoint)")
     }
     try removeStaleIndexes()
   }
@@ -170,7 +187,6 @@ extension Recovery {
     }
     if scan.isSealed, isNewest { report.end = wasCreated ? .created : .sealed }
     if scan.isSealed { end.segments[header.ordinal]?.bytes = UInt64(scan.offset) }
-    report.records += scan.records
     report.replayedSegments += 1
     report.replayedBytes += UInt64(scan.offset)
     report.bytes += UInt64(reader.size)
@@ -244,6 +260,12 @@ extension Recovery {
     let lastLSN = LSN(scan.nextLSN.value - 1)
     // The log's own record was durable before `STORE` was; without it nothing is left of the store.
     guard lastLSN >= LSN(1) else { throw .corrupted(scan.damage("the first record is missing")) }
+    guard lastLSN >= report.checkpoint ?? LSN(0) else {
+      throw .corrupted(
+        scan.damage(
+          "\(fault.text), but a checkpoint shows that LSN \(scan.nextLSN) to "
+            + "\(report.checkpoint ?? lastLSN) were durable"))
+    }
     report.droppedBytes = try dropped(reader, from: start)
     report.end = report.droppedBytes == 0 ? .clean : whole > 0 ? .unsyncedWindow : .torn
     if report.droppedBytes > 0 { try keepEvidence(reader, scan.name, from: start) }

@@ -79,6 +79,8 @@ extension SegmentedLog {
   public struct Replayed {
     public var lsn: LSN
     public var position: LogPosition
+    /// It is in the state of the checkpoint already.
+    public var isInCheckpoint = false
   }
 
   public struct Opened {

@@ -51,7 +51,8 @@ extension SegmentedLog {
   /// Writes and installs a checkpoint of the state at `lsn`, and removes the oldest of three.
   ///
   /// - Parameters:
-  ///   - ordinal: the segment that begins behind `lsn`; it must have begun.
+  ///   - lsn: it must be durable, with every record before it.
+  ///   - ordinal: the segment that holds it.
   ///   - encode: puts the state into a buffer and flushes it now and then.
   /// - Durability: on return the checkpoint survives power loss.
   /// - Throws: `isOutOfSpace` when the file system is full; what was written is then removed.

@@ -25,6 +25,8 @@ package enum PlantedBug: Sendable, Hashable {
   case forgetsTheWriter
   /// Removes a segment before what was moved out of it is durable.
   case removesTooEarly
+  /// Writes a checkpoint of records that are not durable yet.
+  case snapshotsTheUndurable
   /// Removes what lies before the newest checkpoint, not before the older one.
   case removesBehindOneCheckpoint
   /// Takes checkpoints to hold neither leases nor delays.

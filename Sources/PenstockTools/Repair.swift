@@ -149,7 +149,7 @@ public struct Repair {
       report.refused = others.filter(\.stopsOpening)
       report.left = others.filter { !$0.stopsOpening }
       if let newest, damages.contains(where: { $0.file == newest.name }) {
-        try planCut(newest)
+        try planCut(newest, judge)
       }
       if damages.contains(where: { $0.file == StoreFileName.head }) { planHead() }
       for name in judge.checkpoints.filter({ $0.fault != nil }).map(\.name) {
@@ -166,8 +166,8 @@ public struct Repair {
       }
     }
 
-    private mutating func planCut(_ newest: SegmentSummary) throws(ToolError) {
-      let end = NewestEnd(newest)
+    private mutating func planCut(_ newest: SegmentSummary, _ judge: Judge) throws(ToolError) {
+      let end = NewestEnd(newest, checkpoint: judge.base?.lsn)
       guard end.isDamage, newest.header != nil else { return }
       guard end.nextLSN > LSN(1) else {
         report.refused.append(
@@ -178,9 +178,21 @@ public struct Repair {
         return
       }
       // What compaction moved behind the damage is in no other segment any more.
-      let state = try Replay.run(
-        context, to: .lsn(LSN(end.nextLSN.value - 1)), task: "replaying"
-      ).state
+      let state: State
+      do throws(ToolError) {
+        state = try Replay.run(
+          context, to: .lsn(LSN(end.nextLSN.value - 1)), task: "replaying"
+        ).state
+      } catch {
+        guard error.kind == .damaged else { throw error }
+        report.refused.append(
+          Finding(
+            severity: .damage, file: newest.name, offset: end.offset, lsn: end.nextLSN.value,
+            problem: "no checkpoint lies before the damage from which the log is whole: \(error)",
+            meaning: "a log that ends before the damage would not open",
+            advice: Verify.restore, stopsOpening: true))
+        return
+      }
       let there = Set(summaries.compactMap { $0.header?.ordinal })
       for (ordinal, here) in state.residents.sorted(by: { $0.key < $1.key })
       where !there.contains(ordinal) {
@@ -200,7 +212,7 @@ public struct Repair {
       if end.kind == .behindSeal {
         action.step = "cut \(newest.name) behind its seal, at offset \(end.offset)"
       } else {
-        let last = max(newest.durableLSN, newest.lastLSN ?? LSN(0))
+        let last = max(newest.durableLSN, newest.lastLSN ?? LSN(0), judge.base?.lsn ?? LSN(0))
         if last >= end.nextLSN {
           action.givenUp = end.nextLSN.value...last.value
           let counter = Counter(end.nextLSN)
@@ -214,6 +226,15 @@ public struct Repair {
         }
       }
       cut = newest
+      // Before the cut: a start must not go on from what is given up.
+      for checkpoint in judge.checkpoints {
+        guard let lsn = checkpoint.header?.lsn, lsn >= end.nextLSN else { continue }
+        report.actions.append(
+          Action(
+            file: checkpoint.name,
+            step: "take \(checkpoint.name) out of use; it holds what is given up",
+            evidence: freeName(checkpoint.name)))
+      }
       report.actions.append(action)
     }
 

@@ -61,13 +61,16 @@ struct Replay {
   private func run() throws(ToolError) -> Result {
     let listing = try StoreListing(context)
     if case .newest = point { try checkHead(listing) }
+    var durable = LSN(0)
     var reason = ToolError(.damaged, "\(context.directory) holds no log from its first record on")
     for name in listing.checkpoints.reversed() {
       guard let (found, state) = try FoundCheckpoint.read(name, context, store: listing.storeID)
       else { throw Self.vanished }
-      guard let header = found.header, let state, isBefore(header, state) else { continue }
+      guard let header = found.header, let state else { continue }
+      durable = max(durable, header.lsn)
+      guard isBefore(header, state) else { continue }
       do throws(ToolError) {
-        return try replay(listing, state, header)
+        return try replay(listing, state, header, durable)
       } catch {
         // The log may be whole from an older one on.
         if error.kind == .vanished { throw error }
@@ -75,7 +78,7 @@ struct Replay {
       }
     }
     guard listing.segments.first?.firstLSN == LSN(1) else { throw reason }
-    return try replay(listing, State(), nil)
+    return try replay(listing, State(), nil, durable)
   }
 
   static let vanished = ToolError(
@@ -90,10 +93,11 @@ struct Replay {
   }
 
   private func replay(
-    _ listing: StoreListing, _ state: State, _ base: CheckpointHeader?
+    _ listing: StoreListing, _ state: State, _ base: CheckpointHeader?, _ durable: LSN
   ) throws(ToolError) -> Result {
     let first = base?.firstLSN ?? LSN(1)
     let visitor = ReplayVisitor(state, base?.lsn ?? LSN(0), point)
+    let covered = visitor.lsn
     let segments = listing.segments.filter { $0.firstLSN >= first }
     var expected = (ordinal: base?.ordinal ?? 0, firstLSN: first, previous: base?.previous ?? 0)
     for (index, segment) in segments.enumerated() {
@@ -110,7 +114,7 @@ struct Replay {
       try window.close()
       if visitor.isDone { break }
       if index == segments.count - 1 {
-        try checkEnd(summary)
+        try checkEnd(summary, durable)
       } else if let damage = summary.damages.first {
         throw ToolError(
           .damaged, "\(damage.file), offset \(damage.offset): \(damage.reason) (\(damage.lsnText))")
@@ -124,6 +128,10 @@ struct Replay {
     }
     guard let cut = visitor.cut else {
       throw ToolError(.damaged, "the segment that begins with LSN \(first) is missing")
+    }
+    guard cut.lastLSN >= covered else {
+      throw ToolError(
+        .damaged, "the log ends with LSN \(cut.lastLSN), before its checkpoint \(covered)")
     }
     if case .lsn(let wanted) = point, !visitor.isDone, wanted > cut.lastLSN {
       throw ToolError(
@@ -169,8 +177,9 @@ struct Replay {
         + "\(UInt64(newest.ordinal) + 1): what was acknowledged behind it is missing")
   }
 
-  private func checkEnd(_ newest: SegmentSummary) throws(ToolError) {
-    let end = NewestEnd(newest)
+  /// - Parameter durable: LSN of the newest checkpoint.
+  private func checkEnd(_ newest: SegmentSummary, _ durable: LSN) throws(ToolError) {
+    let end = NewestEnd(newest, checkpoint: durable)
     // What is behind the point does not matter.
     if case .lsn(let wanted) = point, wanted < end.nextLSN { return }
     guard end.isDamage || newest.unreadable != nil else { return }
@@ -191,11 +200,14 @@ private final class ReplayVisitor: SegmentVisitor {
   private(set) var isDone = false
   private var isBroken = false
   private let point: Replay.Point
+  /// Records up to this one are in the state that the replay goes on from.
+  private let covered: LSN
   private var pending: (header: FrameHeader, entries: [(Entry, RecordPlace, Int)])?
 
   init(_ state: State, _ lsn: LSN, _ point: Replay.Point) {
     self.state = state
     self.lsn = lsn
+    covered = lsn
     self.point = point
   }
 
@@ -260,7 +272,7 @@ private final class ReplayVisitor: SegmentVisitor {
       return
     }
     for (entry, place, size) in entries {
-      guard let number = place.lsn else { continue }
+      guard let number = place.lsn, number > covered else { continue }
       let position = LogPosition(
         segment: place.ordinal, offset: UInt32(truncatingIfNeeded: place.offset))
       do throws(RecordError) {

@@ -182,7 +182,7 @@ struct Judge {
   var findings: [Finding] = []
 
   /// Of the newest checkpoint that can be used, where an opening begins to replay.
-  private var base: CheckpointHeader? { checkpoints.last { $0.header != nil }?.header }
+  var base: CheckpointHeader? { checkpoints.last { $0.header != nil }?.header }
   /// Of the older one: from there on the log is complete.
   private var older: CheckpointHeader? {
     checkpoints.filter { $0.header != nil }.suffix(2).first?.header
@@ -383,7 +383,7 @@ struct Judge {
   }
 
   private mutating func judgeNewest(_ segment: SegmentSummary) {
-    let end = NewestEnd(segment)
+    let end = NewestEnd(segment, checkpoint: base?.lsn)
     let place = (segment.name, end.offset, end.nextLSN)
     switch end.kind {
     case .sealed:
@@ -404,7 +404,8 @@ struct Judge {
     case .acknowledged(let through):
       damage(
         place.0, place.1, place.2,
-        "\(segment.damages.first?.reason ?? "damage"), and LSN \(through) behind it was durable",
+        "\(segment.damages.first?.reason ?? "the log ends"), and LSN \(through) behind it was "
+          + "durable",
         "acknowledged data is damaged, and the store will not open", Verify.repair)
     case .resized:
       damage(
@@ -483,7 +484,8 @@ struct NewestEnd {
   /// The first LSN that is not there.
   var nextLSN: LSN
 
-  init(_ segment: SegmentSummary) {
+  /// - Parameter checkpoint: LSN of the checkpoint that a start goes on from: it was durable.
+  init(_ segment: SegmentSummary, checkpoint: LSN?) {
     offset = segment.sound.offset
     nextLSN = segment.sound.nextLSN
     guard let header = segment.header else {
@@ -494,8 +496,13 @@ struct NewestEnd {
     if segment.seal != nil {
       let through = max(segment.durableLSN, nextLSN)
       kind = first == nil ? .sealed : segment.sound.isSealed ? .behindSeal : .acknowledged(through)
+      if first == nil, let checkpoint, checkpoint > segment.seal?.givenOut ?? checkpoint {
+        kind = .acknowledged(checkpoint)
+      }
     } else if let first, segment.isAcknowledgedDamaged {
       kind = .acknowledged(max(segment.durableLSN, first.firstLSN ?? nextLSN))
+    } else if let checkpoint, checkpoint >= nextLSN {
+      kind = .acknowledged(checkpoint)
     } else if header.version != 1, segment.size != Int(header.capacity) {
       kind = .resized
     } else if let first {

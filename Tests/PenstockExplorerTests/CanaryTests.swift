@@ -82,15 +82,19 @@ struct Planted: Sendable, CustomTestStringConvertible {
     Planted(.skipsTheCheckpointSync, .legalCrashIsAccepted, "\(dead), \(filler), settle"),
     Planted(.removesTooEarly, .legalCrashIsAccepted, "\(dead), \(filler), turn 0, \(kept)"),
     Planted(
+      .snapshotsTheUndurable, .legalCrashIsAccepted,
+      "machine 0 0 1 0 0 4, create 0, restart, settle, kill 16, send 0 10 16000 60000, settle"),
+    Planted(
       .removesBehindOneCheckpoint, .spareIsSpared, "machine 0 0 0 0 1, \(dead), delete 0, settle"),
     Planted(.forgetsTimersOfCheckpoints, .leasesExclude, "\(dead), \(filler), settle"),
     Planted(.ignoresMissingSegments, .damageIsRefused, "machine 0 0 0 0 1, \(dead), settle"),
     Planted(
-      .showsUndurableDraws, .goneStaysGone,
+      .showsUndurableDraws, .answersAgree,
       """
-      machine 1 0 0, create 0, settle, crash 6 147188 7, send 0 10 2000 0, settle, send 0 1 50 0, \
-      settle, receive 0 10 1000, send 0 5 4 0, settle, turn 3, crash 18 658527 0, \
-      receive 0 1 30000, settle, delete 20, settle
+      machine 1 0 0 0 0 4, create 0, send 0 2 4 0, receive 0 3 300000, send 0 10 4 0, restart, \
+      settle, during 2 3, crash 12 879649 10, receive 0 10 1000, delete 32, settle, \
+      receive 0 1 30000, settle, send 0 10 50 500, receive 0 1 0, receive 0 1 0, settle, \
+      receive 0 10 0, settle, hide 45 700
       """),
     Planted(.losesDamaged, .damagedIsSetAside, "machine 0 0 0 0 1, \(dead), settle"),
     Planted(.forgetsParked, .acknowledgedIsRecovered, parked),

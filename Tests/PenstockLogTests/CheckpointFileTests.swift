@@ -64,7 +64,8 @@ private func newDisk() throws -> SimulatedFileSystem {
       return decode(encoded { header.write(into: $0) }) == nil
     }
     #expect(!refused { $0.lsn = LSN($0.firstLSN.value - 1) })
-    #expect(refused { $0.lsn = $0.firstLSN })
+    #expect(!refused { $0.lsn = $0.firstLSN })
+    #expect(refused { $0.lsn = LSN(1 << 56) })
     #expect(refused { $0.firstLSN = LSN(.max) })
     #expect(refused { $0.ordinal = .max })
     let bytes = encoded { sampleCheckpoint().write(into: $0) }

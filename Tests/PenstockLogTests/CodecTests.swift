@@ -87,7 +87,9 @@ extension ArraySlice<UInt8> {
   }
 
   /// With a right checksum too: magic, version, kind and the two fields that must be zero.
-  @Test(arguments: [(0, 0), (4, 0), (4, 4), (5, 0), (5, 4), (6, 1), (7, 1), (52, 1), (55, 1)])
+  @Test(arguments: [
+    (0, 0), (4, 0), (4, LogFormat.version + 1), (5, 0), (5, 4), (6, 1), (7, 1), (52, 1), (55, 1),
+  ])
   func whatNoVersionWritesIsRefused(_ offset: Int, _ value: UInt8) {
     var bytes = encoded(room: LogFormat.frameHeaderSize) { _ = sampleFrame().write(into: $0) }
     bytes[offset] = value
@@ -149,7 +151,8 @@ extension ArraySlice<UInt8> {
     #expect(try decode(resealed(bytes)).version == 1)
   }
 
-  @Test(arguments: [UInt32(0), 4, 0xffff_ffff]) func anotherVersionIsNamed(_ version: UInt32) {
+  @Test(arguments: [UInt32(0), UInt32(LogFormat.version) + 1, 0xffff_ffff])
+  func anotherVersionIsNamed(_ version: UInt32) {
     var bytes = encoded { _ = sampleSegment().write(into: $0) }
     bytes.put((0..<4).map { UInt8(version >> UInt32(8 * $0) & 255) }, at: 8)
     #expect(throws: SegmentHeader.Failure.version(version)) { try decode(resealed(bytes)) }
@@ -197,7 +200,8 @@ extension ArraySlice<UInt8> {
     #expect(try decode(resealed(bytes)).version == 1)
   }
 
-  @Test(arguments: [UInt32(0), 4, 0xffff_ffff]) func anotherVersionIsNamed(_ version: UInt32) {
+  @Test(arguments: [UInt32(0), UInt32(LogFormat.version) + 1, 0xffff_ffff])
+  func anotherVersionIsNamed(_ version: UInt32) {
     var bytes = encoded { sampleStore().write(into: $0) }
     bytes.put((0..<4).map { UInt8(version >> UInt32(8 * $0) & 255) }, at: 8)
     #expect(throws: SegmentHeader.Failure.version(version)) { try decode(resealed(bytes)) }
@@ -240,7 +244,7 @@ extension ArraySlice<UInt8> {
     #expect(decode([UInt8](repeating: 0, count: HeadSlot.size)) == nil)
   }
 
-  @Test(arguments: [0, 4]) func anotherVersionIsRefused(_ version: UInt8) {
+  @Test(arguments: [0, LogFormat.version + 1]) func anotherVersionIsRefused(_ version: UInt8) {
     var bytes = encoded { sampleHead().write(into: $0) }
     bytes[8] = version
     #expect(decode(resealed(bytes)) == nil)

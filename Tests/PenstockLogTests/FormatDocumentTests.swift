@@ -141,7 +141,7 @@ import Testing
     var tail = LogTail(lastLSN: LSN(1), nextSegment: 1, segmentSize: segmentSize)
     tail.prepared()
     let content = payload(1, size: 0x0123)
-    _ = tail.makeRoom(LogFormat.recordSize(payload: content.count), keepingReserve: false)
+    _ = tail.makeRoom(LogFormat.recordSize(payload: content.count), for: .upkeep)
     _ = tail.append(payload: content.count, synced: false) { $0.put(content) }
     let batches = tail.takeBatches()
     let batch = try #require(batches.first)
@@ -364,7 +364,7 @@ import Testing
 
   @Test func theConstants() throws {
     let text = try Self.document().joined(separator: "\n")
-    #expect(LogFormat.version == 3 && text.contains("Format version 3"))
+    #expect(LogFormat.version == 4 && text.contains("Format version 4"))
     #expect(LogFormat.sectorSize == 4096 && LogFormat.frameAlignment == 64)
     #expect(LogFormat.frameHeaderSize == 64 && LogFormat.segmentHeaderSize == 4096)
     #expect(LogFormat.recordHeaderSize == 8 && LogFormat.recordAlignment == 8)

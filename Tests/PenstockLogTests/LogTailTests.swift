@@ -19,7 +19,7 @@ extension LogTail {
     _ payload: [UInt8], synced: Bool, keepingReserve: Bool
   ) -> (room: Room, position: LogPosition?) {
     let size = LogFormat.recordSize(payload: payload.count)
-    let room = makeRoom(size, keepingReserve: keepingReserve)
+    let room = makeRoom(size, for: keepingReserve ? .send : .upkeep)
     guard case .ready = room else { return (room, nil) }
     return (room, append(payload: payload.count, synced: synced) { $0.put(payload) }.position)
   }
@@ -107,12 +107,12 @@ extension LogTail {
 
   @Test func aTailWithoutAPreparedSegmentHasNoRoom() {
     var tail = newTail(prepared: 0)
-    guard case .wait = tail.makeRoom(8, keepingReserve: false) else {
+    guard case .wait = tail.makeRoom(8, for: .upkeep) else {
       Issue.record("room without a segment")
       return
     }
     tail.isShortOfSpace = true
-    guard case .full = tail.makeRoom(8, keepingReserve: false) else {
+    guard case .full = tail.makeRoom(8, for: .upkeep) else {
       Issue.record("room without a segment")
       return
     }
@@ -121,12 +121,12 @@ extension LogTail {
   @Test func theLargestGroupFitsAndALargerOneDoesNot() {
     let largest = LogTail.maximumGroupSize(segmentSize: segmentSize)
     var tail = newTail(prepared: 1)
-    guard case .ready = tail.makeRoom(largest, keepingReserve: true) else {
+    guard case .ready = tail.makeRoom(largest, for: .send) else {
       Issue.record("the largest group does not fit")
       return
     }
     tail = newTail(prepared: 1)
-    guard case .wait = tail.makeRoom(largest + 2 * LogFormat.sectorSize, keepingReserve: true)
+    guard case .wait = tail.makeRoom(largest + 2 * LogFormat.sectorSize, for: .send)
     else {
       Issue.record("there is room for more")
       return
@@ -178,14 +178,14 @@ extension LogTail {
     var sent = 0
     while case .ready = tail.add(bytes, synced: true, keepingReserve: true).room { sent += 1 }
     #expect(sent == 15)
-    guard case .ready = tail.makeRoom(64, keepingReserve: false) else {
+    guard case .ready = tail.makeRoom(64, for: .upkeep) else {
       Issue.record("draining waits too")
       return
     }
     let batches = tail.takeBatches()
     #expect(batches.count > 1)
     for batch in batches { tail.wrote(batch) }
-    guard case .ready = tail.makeRoom(64, keepingReserve: true) else {
+    guard case .ready = tail.makeRoom(64, for: .send) else {
       Issue.record("still waiting")
       return
     }

@@ -425,10 +425,10 @@ import Testing
   @Test func aStoreFileOfAnotherVersionIsNamed() throws {
     try oneCommit()
     disk.edit(path(StoreFileName.store)) { bytes in
-      bytes[8] = 4
+      bytes[8] = LogFormat.version + 1
       bytes = resealed(bytes)
     }
-    guard case .unsupportedVersion(let file, 4) = refusal(disk) else {
+    guard case .unsupportedVersion(let file, UInt32(LogFormat.version) + 1) = refusal(disk) else {
       Issue.record("not refused by its version")
       return
     }

@@ -98,7 +98,7 @@ extension Session {
     _ payload: [UInt8], synced: Bool = true, keepingReserve: Bool = false
   ) throws(NoRoom) -> (lsn: LSN, position: LogPosition) {
     let size = LogFormat.recordSize(payload: payload.count)
-    let room = tail.makeRoom(size, keepingReserve: keepingReserve)
+    let room = tail.makeRoom(size, for: keepingReserve ? .send : .upkeep)
     guard case .ready = room else { throw NoRoom(room: room) }
     return tail.append(payload: payload.count, synced: synced) { $0.put(payload) }
   }

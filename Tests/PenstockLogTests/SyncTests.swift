@@ -18,7 +18,7 @@ import Testing
     tail.prepared()
     var last: [LSN] = []
     for synced in [true, false] {
-      guard case .ready = tail.makeRoom(LogFormat.recordSize(payload: 4), keepingReserve: false)
+      guard case .ready = tail.makeRoom(LogFormat.recordSize(payload: 4), for: .upkeep)
       else {
         Issue.record("no room")
         return
