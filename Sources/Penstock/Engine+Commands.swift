@@ -33,6 +33,7 @@ extension Engine {
     _ size: Int, drains: Bool, _ completion: @escaping Completion<T>, _ shared: inout Shared,
     _ actions: inout Actions
   ) -> Bool? {
+    if !drains, shared.isBehind { return nil }
     switch shared.tail.makeRoom(size, for: drains ? .delete : .send) {
     case .ready: return true
     case .wait: return nil

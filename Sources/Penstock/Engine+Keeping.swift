@@ -45,14 +45,30 @@ extension Engine {
       return .untilRung
     }
     do throws(SystemError) {
-      return try keeper.withLock { (keeper) throws(SystemError) in try keep(&keeper) }
+      let rest = try keeper.withLock { (keeper) throws(SystemError) in try keep(&keeper) }
+      brake(rest)
+      return rest
     } catch {
+      brake(.untilRung)
       guard error.isOutOfSpace || !["pwrite", "fsync", "fdatasync"].contains(error.call) else {
         fail("keeping the log", error)
         return .untilRung
       }
       options.log?("keeping the log small has to wait: \(error)")
       return .atMost(nanoseconds: Self.keeperRetry)
+    }
+  }
+
+  /// Lets sends and receives wait as long as the keeper has something to do against too much use of
+  /// the disk; not when it has not, as with damaged segments, which it cannot empty.
+  private func brake(_ rest: Rest) {
+    var isBehind = false
+    // Half a segment below the bound.
+    if case .none = rest { isBehind = excess() > 3 * options.segmentSize / 2 }
+    guard shared.withLock({ $0.isBehind }) != isBehind else { return }
+    critical { shared, actions in
+      shared.isBehind = isBehind
+      if !isBehind { retryWaitingForRoom(&shared, &actions) }
     }
   }
 

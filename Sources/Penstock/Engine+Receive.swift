@@ -123,6 +123,11 @@ extension Engine {
   private func serve(
     _ waiter: Waiters.Waiter, _ shared: inout Shared, _ actions: inout Actions
   ) -> Serving {
+    // Nothing would be found, so nothing is waited for.
+    guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
+      return .nothing
+    }
+    if shared.isBehind { return .noRoom }
     switch removeExpired(on: waiter.queue, &shared) {
     case .ready: break
     case .wait: return .noRoom

@@ -88,6 +88,8 @@ final class Engine: Sendable {
     var damagedSegments: Set<UInt32> = []
     /// The keeper wants to know when less than this lives.
     var keeperFloor = 0
+    /// The keeper is at work and the disk holds more than it should: sends and receives wait.
+    var isBehind = false
     /// The file system is far from full, as of the preparer's last look.
     var hasAmpleSpace = false
   }
