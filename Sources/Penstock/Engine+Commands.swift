@@ -33,9 +33,11 @@ extension Engine {
     _ size: Int, drains: Bool, _ completion: @escaping Completion<T>, _ shared: inout Shared,
     _ actions: inout Actions
   ) -> Bool? {
-    if !drains, shared.isBehind { return nil }
+    if !drains, let allowance = shared.allowance, allowance <= 0 { return nil }
     switch shared.tail.makeRoom(size, for: drains ? .delete : .send) {
-    case .ready: return true
+    case .ready:
+      if !drains { shared.spend(size) }
+      return true
     case .wait: return nil
     case .full:
       actions.call(completion, .failure(.full))

@@ -48,7 +48,7 @@ extension Engine {
     }
     guard moved >= 0 else {
       let isFull = shared.withLock { $0.tail.isShortOfSpace }
-      return .atMost(nanoseconds: isFull ? Self.keeperRetry : 10_000_000)
+      return .atMost(nanoseconds: isFull ? Self.keeperRetry : Self.roomRetry)
     }
     let rate = max(1, options.compactionBytesPerSecond)
     return excess() > options.segmentSize
@@ -58,7 +58,8 @@ extension Engine {
   /// Bytes on disk above what may be: twice what lives, and two segments (`spareSegments`). Two
   /// more are left for the time that checkpoints and compaction take.
   func excess() -> Int {
-    let prepared = log.preparedCount * options.segmentSize
+    // What is kept ready for a full disk beyond them is not the keeper's to lessen.
+    let prepared = min(log.preparedCount, 2) * options.segmentSize
     let live = shared.withLock { $0.state.liveBytes }
     let spare = options.spareSegments * options.segmentSize
     return Int(clamping: log.bytes) + prepared - 2 * live - spare
@@ -75,14 +76,19 @@ extension Engine {
     }
     let residents = shared.withLock { $0.state.residents }
     var best: (segment: UInt32, share: Double)?
+    var dead = 0
     for (segment, info) in log.segments where segment < horizon && !unreadable.contains(segment) {
       let share = Double(residents[segment]?.bytes ?? 0) / Double(max(info.bytes, 1))
+      if share < 0.75 { dead += Int(Double(info.bytes) * (1 - share)) }
       // Ties by number, so that a run repeats.
       if share < best?.share ?? 0.75 || share == best?.share && segment < best?.segment ?? 0 {
         best = (segment, share)
       }
     }
-    guard let best, residents[best.segment] != nil else { return nil }
+    // Less would be moved around without end and give nothing back.
+    guard let best, residents[best.segment] != nil, dead >= options.segmentSize / 2 else {
+      return nil
+    }
     return Compaction(segment: best.segment)
   }
 

@@ -38,6 +38,8 @@ struct Keeper: Sendable {
 extension Engine {
   /// How long to wait before something is tried again that had no room or failed.
   static let keeperRetry: UInt64 = 1_000_000_000
+  /// The same where a segment is being prepared.
+  static let roomRetry: UInt64 = 10_000_000
 
   func keeperTurn() -> Rest {
     if stopping { return .forGood }
@@ -59,16 +61,21 @@ extension Engine {
     }
   }
 
-  /// Lets sends and receives wait as long as the keeper has something to do against too much use of
-  /// the disk; not when it has not, as with damaged segments, which it cannot empty.
+  /// While the keeper makes room and the files are within half a segment of their bound, sends and
+  /// receives may take no more than it gives back: see `Shared.allowance`. One that waits itself,
+  /// or gets nowhere, as with a damaged segment, holds up nobody.
   private func brake(_ rest: Rest) {
     var isBehind = false
-    // Half a segment below the bound.
     if case .none = rest { isBehind = excess() > 3 * options.segmentSize / 2 }
-    guard shared.withLock({ $0.isBehind }) != isBehind else { return }
+    let wasBehind = shared.withLock { shared in
+      // A full disk refuses; it does not let wait.
+      if shared.tail.isShortOfSpace { isBehind = false }
+      return shared.allowance != nil
+    }
+    guard wasBehind != isBehind else { return }
     critical { shared, actions in
-      shared.isBehind = isBehind
-      if !isBehind { retryWaitingForRoom(&shared, &actions) }
+      shared.allowance = isBehind ? 0 : nil
+      retryWaitingForRoom(&shared, &actions)
     }
   }
 
@@ -100,7 +107,15 @@ extension Engine {
 
   /// Takes a snapshot when a checkpoint is due, and writes it once its records are durable.
   private func checkpoint(_ keeper: inout Keeper) throws(SystemError) -> Rest {
-    if keeper.snapshot == nil, let rest = takeSnapshot(&keeper) { return rest }
+    if keeper.snapshot == nil {
+      switch takeSnapshot(&keeper) {
+      case .taken: break
+      case .notDue(let rest): return rest
+      // On a full disk, right after a start: the one that is there must do.
+      case .noRoom:
+        return try log.relyOnNewest() ? .none : .atMost(nanoseconds: Self.keeperRetry)
+      }
+    }
     guard let snapshot = keeper.snapshot,
       shared.withLock({ $0.tail.durableLSN >= snapshot.lsn })
         || plantedBug == .snapshotsTheUndurable
@@ -117,8 +132,9 @@ extension Engine {
       // one replaces, then a segment that was prepared.
       if try log.removeOlderCheckpoint() { return .none }
       guard shared.withLock({ $0.tail.giveUpPrepared() }) else {
-        // The next may be smaller.
+        // The next may be smaller; it is due at once.
         keeper.snapshot = nil
+        shared.withLock { $0.segmentsSince = Self.segmentsBetween }
         throw error
       }
       try log.removePrepared()
@@ -128,52 +144,67 @@ extension Engine {
     return .none
   }
 
-  /// Copies the state if a checkpoint is due; else answers when to look again.
-  ///
-  /// One is due when a start would read much, and when too much disk is used and what is dead lies
-  /// behind the older checkpoint. A large state is written less often, so that it costs no more
-  /// than a quarter of the log, or as much as the log when the disk is short.
-  private func takeSnapshot(_ keeper: inout Keeper) -> Rest? {
+  private enum Taking {
+    case taken
+    case notDue(Rest)
+    /// Nothing was logged since the newest checkpoint, and nothing can be.
+    case noRoom
+  }
+
+  /// Segments after which a checkpoint is due in any case.
+  static let segmentsBetween = 8
+
+  /// Copies the state if a checkpoint is due.
+  private func takeSnapshot(_ keeper: inout Keeper) -> Taking {
     let newest = log.checkpoints.last
-    let size = Int(clamping: newest?.bytes ?? 0)
     let (excess, horizon) = (excess(), log.horizon)
     // What two checkpoints here would let go, if it is dead.
-    let gain =
-      log.segments.reduce(0) { $0 + ($1.key < horizon ? 0 : Int($1.value.bytes)) }
-      - options.segmentSize
+    let gain = log.segments.reduce(0) { $0 + ($1.key < horizon ? 0 : Int($1.value.bytes)) }
     let now = clock.monotonicNanoseconds()
-    var rest: Rest? = .untilRung
+    var taking = Taking.notDue(.untilRung)
     critical { shared, actions in
       guard shared.refusal == nil, shared.lastLSN > LSN(1) else { return }
       if keeper.lastLSN != shared.lastLSN {
         (keeper.lastLSN, keeper.idleAt) = (shared.lastLSN, now + Self.keeperRetry)
       }
-      let isShort = shared.tail.isShortOfSpace
-      let least = isShort ? 0 : options.segmentSize / 4
       let helps =
-        horizon < shared.segment && (isShort || excess > 0 && gain >= options.segmentSize / 2)
-      guard
-        shared.loggedSince >= max(options.segmentSize / 2, 4 * size) || shared.segmentsSince >= 8
-          || helps && (shared.loggedSince >= max(size, least) || now >= keeper.idleAt)
+        horizon < shared.segment
+        && (shared.tail.isShortOfSpace || excess > 0 && gain >= 3 * options.segmentSize / 2)
+      guard isDue(shared, Int(clamping: newest?.bytes ?? 0), helps, isIdle: now >= keeper.idleAt)
       else {
-        if helps { rest = .atMost(nanoseconds: keeper.idleAt - now) }
+        if helps { taking = .notDue(.atMost(nanoseconds: keeper.idleAt - now)) }
         return
       }
-      // Two checkpoints differ by a record at least.
-      if shared.tail.durableLSN < shared.lastLSN || newest?.lsn == shared.lastLSN,
-        appendCleared(&shared, &actions) == nil
-      {
-        rest = .atMost(nanoseconds: Self.keeperRetry)
-        return
+      // Two checkpoints differ by a record; and its time is what a replay comes to.
+      if appendCleared(&shared, &actions) == nil {
+        let isFull = shared.tail.isShortOfSpace && shared.tail.durableLSN >= shared.lastLSN
+        taking = isFull ? .noRoom : .notDue(.atMost(nanoseconds: Self.roomRetry))
+        guard isFull, newest?.lsn != shared.lastLSN else { return }
       }
       keeper.snapshot = Snapshot(
         state: shared.state, lsn: shared.lastLSN, ordinal: shared.segment)
       keeper.lastLSN = shared.lastLSN
       shared.loggedSince = 0
       shared.segmentsSince = 0
-      rest = nil
+      taking = .taken
     }
-    return rest
+    return taking
+  }
+
+  /// A checkpoint is due when a start would read much, and when too much disk is used and what is
+  /// dead lies behind the older one. A large state is written less often, so that it costs no more
+  /// than a quarter of the log, or as much as the log when it helps against use of the disk.
+  ///
+  /// - Parameters:
+  ///   - size: of the newest, in bytes.
+  ///   - helps: it would make room.
+  private func isDue(
+    _ shared: borrowing Shared, _ size: Int, _ helps: Bool, isIdle: Bool
+  ) -> Bool {
+    if shared.segmentsSince >= Self.segmentsBetween { return true }
+    if shared.loggedSince >= max(options.segmentSize / 2, 4 * size) { return true }
+    let least = shared.tail.isShortOfSpace ? 0 : options.segmentSize / 4
+    return helps && (isIdle || shared.loggedSince >= max(size, least))
   }
 
   // MARK: Removing
@@ -188,8 +219,15 @@ extension Engine {
       let isDurable = shared.withLock { $0.tail.durableLSN >= removal.lsn }
       guard isDurable || plantedBug == .removesTooEarly else { return false }
       keeper.removal = nil
+      let before = log.bytes
       for segment in removal.segments { try log.removeSegment(segment) }
-      if !removal.segments.isEmpty { preparerBell.ring() }
+      let freed = Int(clamping: before) - Int(clamping: log.bytes)
+      preparerBell.ring()
+      critical { shared, actions in
+        guard let allowance = shared.allowance else { return }
+        shared.allowance = min(allowance + freed, 2 * options.segmentSize)
+        retryWaitingForRoom(&shared, &actions)
+      }
       return true
     }
     let horizon = horizon

@@ -127,7 +127,7 @@ extension Engine {
     guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
       return .nothing
     }
-    if shared.isBehind { return .noRoom }
+    if let allowance = shared.allowance, allowance <= 0 { return .noRoom }
     switch removeExpired(on: waiter.queue, &shared) {
     case .ready: break
     case .wait: return .noRoom
@@ -153,6 +153,9 @@ extension Engine {
       actions.call(waiter.completion, .failure(.full))
       return .served
     }
+    // What is received will be deleted: the log grows by two records, and twice what lived may go.
+    shared.spend(
+      found.reduce(0) { $0 + 2 * shared.state.size($1) + 2 * Self.smallRecordSize })
     var items: [ReadJob.Item] = []
     items.reserveCapacity(found.count)
     var last = LSN(0)

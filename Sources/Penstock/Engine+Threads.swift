@@ -148,7 +148,7 @@ extension Engine {
     critical { shared, actions in
       for batch in batches { shared.tail.wrote(batch) }
       if let segment = batches.last?.segment, segment != shared.writtenSegment {
-        // The one before it is sealed: its checkpoint and its index can be written.
+        // The one before it is sealed: its index can be written, and a checkpoint may be due.
         shared.writtenSegment = segment
         actions.ringsKeeper = true
       }
@@ -270,7 +270,11 @@ extension Engine {
         defer { shared.tail.isShortOfSpace = true }
         return !shared.tail.isShortOfSpace
       }
-      if isNews { options.log?("\(PenstockError.full) (\(error))") }
+      if isNews {
+        options.log?("\(PenstockError.full) (\(error))")
+        // What is dead must go now, and that may need a checkpoint.
+        keeperBell.ring()
+      }
       critical { shared, actions in retryWaitingForRoom(&shared, &actions) }
       return false
     }

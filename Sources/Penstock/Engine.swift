@@ -88,8 +88,8 @@ final class Engine: Sendable {
     var damagedSegments: Set<UInt32> = []
     /// The keeper wants to know when less than this lives.
     var keeperFloor = 0
-    /// The keeper is at work and the disk holds more than it should: sends and receives wait.
-    var isBehind = false
+    /// Bytes that sends and receives may still take while the keeper is behind; nil when it is not.
+    var allowance: Int?
     /// The file system is far from full, as of the preparer's last look.
     var hasAmpleSpace = false
   }
@@ -366,6 +366,11 @@ extension Engine.Shared {
     case .running, .closing: nil
     case .failed, .closed: refusal
     }
+  }
+
+  /// Counts what is taken while the keeper is behind.
+  mutating func spend(_ bytes: Int) {
+    if let allowance { self.allowance = allowance - bytes }
   }
 
   var isWaitingForRoom: Bool {

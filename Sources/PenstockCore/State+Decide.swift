@@ -143,6 +143,9 @@ extension State {
     return found
   }
 
+  /// Bytes of a message's record.
+  public func size(_ candidate: Candidate) -> Int { slab[candidate.slot].size }
+
   public func decideLease(
     _ id: QueueID, _ candidate: Candidate, timeout: Int64
   ) -> Entry {

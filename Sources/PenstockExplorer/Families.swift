@@ -92,13 +92,13 @@ package struct Family: Sendable {
   private static let filler = "send 2 1 16000"
   private static let filling = "\(filler), settle, \(filler), settle, \(filler), settle"
 
-  /// A checkpoint was written, and the next segment is about to end: so is the next checkpoint.
+  /// A checkpoint was written, and the next one comes where the present segment ends.
   private static let beforeCheckpoint =
     "create 1, create 2, send 1 6 100, receive 1 2 90000, settle, delete 0, settle, "
     + "\(filling), \(filler), settle, receive 2 1 0, settle, delete 2, settle, \(filling)"
 
   /// The first segments hold little that lives: messages that are leased, returned, delayed,
-  /// waiting, and parked. As soon as the present one ends there are two checkpoints behind them.
+  /// waiting, and parked. Once the present one has ended there are two checkpoints behind them.
   private static let beforeCompaction =
     creating + ", create 1, create 2, send 1 9 100, settle, send 1 1 100 3000000, settle, "
     + "receive 1 1 3000000, settle, receive 1 1 0, settle, "

@@ -28,8 +28,10 @@ extension World {
     let box = Box<T>()
     let state = Flow()
     open.insert(operation)
-    submit { [unowned self] result in
+    submit { [weak self] result in
       box.result = result
+      // A store that is dropped answers what is still open.
+      guard let self else { return }
       if epoch == self.epoch { open.remove(operation) }
       if state.isApplied { complete(operation, epoch, state, result, expected, answered) }
     }

@@ -94,8 +94,8 @@ final class World: @unchecked Sendable {
   private func start() throws(Violation) {
     for attempt in 0..<20 {
       epoch += 1
-      let process = SimulatedProcess(disk) { [unowned self] process, call in
-        handle(call, process)
+      let process = SimulatedProcess(disk) { [weak self] process, call in
+        self?.handle(call, process) ?? .asAsked
       }
       self.process = process
       do throws(PenstockError) {

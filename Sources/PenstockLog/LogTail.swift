@@ -69,8 +69,9 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   package private(set) var reserve: Int
   /// Bytes that leases must leave to deletes.
   private var deleteReserve = 0
-  /// Bytes that everything must leave to the records behind which segments are removed.
-  private static let upkeepReserve = 2 * (LogFormat.sectorSize + LogFormat.frameAlignment)
+  /// Bytes that everything must leave to the records behind which segments are removed: those
+  /// of two checkpoints and a removal, a sector each.
+  private static let upkeepReserve = 3 * LogFormat.sectorSize
 
   static let batchTarget = 4 << 20
   static let pendingLimit = 16 << 20

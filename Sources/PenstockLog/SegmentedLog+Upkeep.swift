@@ -35,7 +35,22 @@ extension SegmentedLog {
   /// Segments before this one are needed for the bodies of messages alone: both kept checkpoints
   /// have everything else. 0 when there are not two.
   public var horizon: UInt32 {
-    catalog.withLock { $0.checkpoints.count < 2 ? 0 : $0.checkpoints[0].ordinal }
+    catalog.withLock { catalog in
+      if catalog.reliesOnNewest, let newest = catalog.checkpoints.last { return newest.ordinal }
+      return catalog.checkpoints.count < 2 ? 0 : catalog.checkpoints[0].ordinal
+    }
+  }
+
+  /// Reads the newest checkpoint back, and lets it stand for both until the next is written: on a
+  /// full disk that has no room for a record to tell a second one from it. If it is damaged later,
+  /// a start is refused where the older one would have helped.
+  ///
+  /// - Returns: whether it is sound, and it was not so before.
+  public func relyOnNewest() throws(SystemError) -> Bool {
+    guard let newest = checkpoints.last, newest.ordinal > horizon, try damage(in: newest) == nil
+    else { return false }
+    catalog.withLock { $0.reliesOnNewest = true }
+    return true
   }
 
   /// Bytes of all files but the prepared ones and the indexes.
@@ -78,7 +93,11 @@ extension SegmentedLog {
       throw error
     }
     let old = catalog.withLock { catalog -> [KeptCheckpoint] in
-      catalog.checkpoints.append(KeptCheckpoint(lsn: lsn, ordinal: ordinal, bytes: bytes))
+      catalog.reliesOnNewest = false
+      // The second time if a removal failed the first time.
+      if catalog.checkpoints.last?.lsn != lsn {
+        catalog.checkpoints.append(KeptCheckpoint(lsn: lsn, ordinal: ordinal, bytes: bytes))
+      }
       let count = max(0, catalog.checkpoints.count - 2)
       defer { catalog.checkpoints.removeFirst(count) }
       return Array(catalog.checkpoints.prefix(count))

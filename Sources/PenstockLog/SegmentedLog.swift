@@ -44,6 +44,8 @@ public final class SegmentedLog: Sendable {
     var segments: [UInt32: SegmentInfo]
     /// Valid checkpoints, oldest first; two at most.
     var checkpoints: [KeptCheckpoint]
+    /// The newest was read back, and stands alone: see `relyOnNewest`.
+    var reliesOnNewest = false
     /// Files open for reading; at most `openFileLimit`.
     var files: [UInt32: any File] = [:]
     var indexes: [UInt32: SegmentIndexFile] = [:]

@@ -130,8 +130,10 @@ struct Replay {
       throw ToolError(.damaged, "the segment that begins with LSN \(first) is missing")
     }
     guard cut.lastLSN >= covered else {
-      throw ToolError(
-        .damaged, "the log ends with LSN \(cut.lastLSN), before its checkpoint \(covered)")
+      throw visitor.isDone
+        ? ToolError(.refused, "no state can be had between LSN \(cut.lastLSN) and \(covered)")
+        : ToolError(
+          .damaged, "the log ends with LSN \(cut.lastLSN), before its checkpoint \(covered)")
     }
     if case .lsn(let wanted) = point, !visitor.isDone, wanted > cut.lastLSN {
       throw ToolError(

@@ -496,7 +496,7 @@ struct NewestEnd {
     if segment.seal != nil {
       let through = max(segment.durableLSN, nextLSN)
       kind = first == nil ? .sealed : segment.sound.isSealed ? .behindSeal : .acknowledged(through)
-      if first == nil, let checkpoint, checkpoint > segment.seal?.givenOut ?? checkpoint {
+      if first == nil, let checkpoint, checkpoint >= nextLSN {
         kind = .acknowledged(checkpoint)
       }
     } else if let first, segment.isAcknowledgedDamaged {

@@ -231,6 +231,35 @@ extension Array {
     #expect(encoded(State()).count == 28)
   }
 
+  /// Of a queue that was deleted with all it had in memory: no chunk is larger than a start reads.
+  @Test func areWrittenInPiecesAlsoOfWhatIsDying() throws {
+    var state = State()
+    state.window = .max
+    let queue = QueueID(1)
+    var lsn: UInt64 = 1
+    func apply(_ record: Record) throws {
+      lsn += 1
+      let entry = Entry(queue: queue, time: Timestamp(milliseconds: 1000), record: record)
+      try state.apply(entry, lsn: lsn, position: 1 << 32 | 4096, size: 64)
+    }
+    try apply(.queueCreated(name: "q", settings: QueueSettings()))
+    let id = MessageID(randomHigh: 1, randomLow: 1)
+    for _ in 0..<100_000 { try apply(.sent(.init(id: id, visibleAt: nil))) }
+    try apply(.queueDeleted)
+    #expect(state.dyingCount > 99_000)
+    var bytes: [UInt8] = []
+    var largest = 0
+    state.encode(CommitBuffer(capacity: 4096)) { buffer in
+      largest = max(largest, buffer.count)
+      bytes += buffer.withBytes { $0.array }
+      buffer.removeAll()
+    }
+    #expect(bytes.count > 2 << 20)
+    #expect(largest < 2 << 20)
+    let read = try decodedState(bytes)
+    #expect(read.dyingCount == state.dyingCount && read.brokenInvariant() == nil)
+  }
+
   /// What goes on with the state that was read meets the replay of all records at the end, which
   /// gives each message the same place.
   @Test(arguments: UInt64(0)..<12) func goOnAsTheStateDid(seed: UInt64) throws {

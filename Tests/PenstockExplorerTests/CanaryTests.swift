@@ -28,6 +28,14 @@ struct Planted: Sendable, CustomTestStringConvertible {
     + "receive 1 1 3000000, settle, \(filler), settle, \(filler), settle, "
     + "receive 2 10 90000, settle, delete 1, delete 2, settle, \(filler), settle, "
     + "\(filler), settle, receive 2 10 90000, settle, delete 3, delete 4, settle, \(filler), settle"
+  /// Behind checkpoints, a segment of which little lives any more.
+  private static let emptied =
+    "create 0, create 1, create 2, send 1 2 100, settle, "
+    + Array(repeating: "\(filler), settle, ", count: 9).joined()
+    + "receive 2 4 90000, settle, delete 0, delete 1, delete 2, delete 3"
+  /// A message in a segment before the checkpoint's.
+  private static let spoiled =
+    "machine 0 0 0 0 1, create 0, settle, pass 200, settle, send 0 1 16000, settle, restart, settle"
   /// The keeper takes turns, and the writer none.
   private static let kept = Array(repeating: "turn 4", count: 24).joined(separator: ", ")
 
@@ -80,14 +88,14 @@ struct Planted: Sendable, CustomTestStringConvertible {
       "create 0, settle, send 0 1 100, settle, receive 0 1 0, settle, receive 0 1 30000, settle"),
     Planted(.appliesSendsTwice, .stateFitsTogether, sent),
     Planted(.skipsTheCheckpointSync, .legalCrashIsAccepted, "\(dead), \(filler), settle"),
-    Planted(.removesTooEarly, .legalCrashIsAccepted, "\(dead), \(filler), turn 0, \(kept)"),
+    Planted(.removesTooEarly, .legalCrashIsAccepted, "\(emptied), turn 0, \(kept)"),
     Planted(
       .snapshotsTheUndurable, .legalCrashIsAccepted,
       "machine 0 0 1 0 0 4, create 0, restart, settle, kill 16, send 0 10 16000 60000, settle"),
     Planted(
       .removesBehindOneCheckpoint, .spareIsSpared, "machine 0 0 0 0 1, \(dead), delete 0, settle"),
     Planted(.forgetsTimersOfCheckpoints, .leasesExclude, "\(dead), \(filler), settle"),
-    Planted(.ignoresMissingSegments, .damageIsRefused, "machine 0 0 0 0 1, \(dead), settle"),
+    Planted(.ignoresMissingSegments, .damageIsRefused, spoiled),
     Planted(
       .showsUndurableDraws, .answersAgree,
       """
@@ -96,7 +104,7 @@ struct Planted: Sendable, CustomTestStringConvertible {
       receive 0 1 30000, settle, send 0 10 50 500, receive 0 1 0, receive 0 1 0, settle, \
       receive 0 10 0, settle, hide 45 700
       """),
-    Planted(.losesDamaged, .damagedIsSetAside, "machine 0 0 0 0 1, \(dead), settle"),
+    Planted(.losesDamaged, .damagedIsSetAside, spoiled),
     Planted(.forgetsParked, .acknowledgedIsRecovered, parked),
     Planted(
       .forgetsDraws, .closedComesBackWhole,
