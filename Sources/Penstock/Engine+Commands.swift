@@ -2,6 +2,7 @@
 internal import PenstockCore
 internal import PenstockLog
 internal import PenstockSystem
+internal import Synchronization
 
 extension Engine {
   /// Largest group of records that fits the log at all, in bytes.
@@ -180,9 +181,14 @@ extension Engine {
       if let delay = entry.delay, delay < .zero {
         return completion(.failure(PenstockError(.invalidArgument, "a delay is negative")))
       }
+      let hash = TextHash(high: 0, low: 0)
+      let isGrouped = entry.content.groupID != nil
       let sent = Entry(
         queue: queue, time: now,
-        record: .sent(.init(id: MessageID(randomHigh: 0, randomLow: 0), visibleAt: now)))
+        record: .sent(
+          .init(
+            id: MessageID(randomHigh: 0, randomLow: 0), visibleAt: now,
+            group: isGrouped ? hash : nil, deduplication: isGrouped ? hash : nil)))
       size += self.size(sent, entry.content)
     }
     guard size <= maximumGroupSize else {
@@ -195,6 +201,7 @@ extension Engine {
     }
     let ids = entries.map { _ in MessageID(randomHigh: random.next(), randomLow: random.next()) }
     let total = size
+    let hashes = hashes(of: entries, for: queue)
     submit(drains: false, completion) { engine, shared, actions in
       guard shared.state.exists(queue) else {
         engine.refuse(completion, .noQueue, &shared, &actions)
@@ -209,11 +216,17 @@ extension Engine {
       receipts.reserveCapacity(entries.count)
       for (index, entry) in entries.enumerated() {
         do throws(Refusal) {
-          let record = try shared.state.decideSend(
+          let send = try shared.state.decideSend(
             queue, messageID: ids[index], size: entry.content.countedSize,
-            delay: entry.delay?.wholeMilliseconds)
-          last = engine.append(record, entry.content, synced: engine.isSynced, &shared)
-          receipts.append(.success(SendReceipt(id: ids[index], lsn: last.value)))
+            delay: entry.delay?.wholeMilliseconds, group: hashes[index].group,
+            deduplication: hashes[index].deduplication)
+          switch send {
+          case .record(let record):
+            last = engine.append(record, entry.content, synced: engine.isSynced, &shared)
+            receipts.append(.success(SendReceipt(id: ids[index], lsn: last.value)))
+          case .duplicate(let id, let message):
+            receipts.append(.success(SendReceipt(id: id, lsn: message, isDuplicate: true)))
+          }
         } catch {
           receipts.append(.failure(PenstockError(error)))
         }
@@ -226,11 +239,43 @@ extension Engine {
     }
   }
 
+  /// What stands for the groups and deduplication ids of messages; nothing in a standard queue.
+  private func hashes(
+    of entries: [SendEntry], for queue: QueueID
+  ) -> [(group: TextHash?, deduplication: TextHash?)] {
+    let settings = shared.withLock { $0.state.settings(queue) }
+    guard let settings, settings.isFIFO else { return entries.map { _ in (nil, nil) } }
+    return entries.map { entry in
+      guard let group = entry.content.groupID else { return (nil, nil) }
+      let scope = settings.deduplicatesByGroup ? group : nil
+      var deduplication: TextHash?
+      if let id = entry.content.deduplicationID {
+        deduplication = hash(Array(id.utf8), in: scope)
+      } else if settings.deduplicatesByContent {
+        deduplication = hash(entry.content.body, in: scope, isBody: true)
+      }
+      return (hash(Array(group.utf8), in: nil), deduplication)
+    }
+  }
+
+  private func hash(_ text: [UInt8], in scope: String?, isBody: Bool = false) -> TextHash {
+    var bytes: [UInt8] = [isBody ? 1 : 0, scope == nil ? 0 : 1]
+    if let scope {
+      bytes += Array(scope.utf8)
+      // No text holds this byte, so one scope and text cannot look like another.
+      bytes.append(0xff)
+    }
+    bytes += text
+    let other = SipHash(key: (~handleKey.key.0, ~handleKey.key.1))
+    return TextHash(high: handleKey.hash(bytes[...]), low: other.hash(bytes[...]))
+  }
+
   func delete(
     _ handles: [LeaseHandle], from queue: QueueID,
     _ completion: @escaping Completion<[Result<Void, PenstockError>]>
   ) {
-    change(handles.count, completion) { shared, index throws(Refusal) in
+    // In a FIFO queue it lets the rest of the group go.
+    change(handles.count, completion, thenServing: queue) { shared, index throws(Refusal) in
       try shared.state.decideDelete(handles[index], from: queue)
     }
   }
@@ -309,7 +354,8 @@ extension PenstockError {
     if let bytes = change.maximumMessageBytes, bytes < 1 {
       return PenstockError(.invalidArgument, "maximumMessageBytes is less than 1")
     }
-    return bad("visibilityTimeout", change.visibilityTimeout) ?? bad("delay", change.delay)
+    return bad("deduplicationWindow", change.deduplicationWindow)
+      ?? bad("visibilityTimeout", change.visibilityTimeout) ?? bad("delay", change.delay)
       ?? bad("retention", change.retention) ?? bad("receiveWait", change.receiveWait)
   }
 }

@@ -410,6 +410,10 @@ extension PenstockError {
     case .messageTooLarge(let limit):
       self.init(
         .messageTooLarge, "the message is larger than the queue's \(limit) bytes", limit: limit)
+    case .groupMissing:
+      self.init(.invalidArgument, "a message for a FIFO queue needs a group")
+    case .kindIsFixed:
+      self.init(.invalidArgument, "a queue is FIFO, or is not, from its creation on")
     case .outOfQueueNumbers:
       self.init(.storeFull, "the store has used up its numbers for queues; use another store")
     }

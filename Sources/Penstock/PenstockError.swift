@@ -56,6 +56,8 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
   /// A setting of a queue, for `queueExists`, in the order in which settings are compared.
   public enum Setting: String, Sendable, Hashable, CaseIterable {
     case visibilityTimeout, delay, maximumMessageBytes, retention, receiveWait
+    case isFIFO, deduplicatesByContent, deduplicatesByGroup, showsGroupScope, showsGroupLimit
+    case deduplicationWindow
   }
 
   public var code: Code

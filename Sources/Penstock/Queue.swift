@@ -13,14 +13,22 @@ public struct Queue: Sendable {
   /// Sends one message.
   ///
   /// - Parameters:
-  ///   - delay: how long to hide it at first; nil takes the queue's.
+  ///   - delay: how long to hide it at first; nil takes the queue's. In a FIFO queue the message
+  ///     holds its group meanwhile.
+  ///   - group: a FIFO queue delivers the messages of a group in their order, and one lease at a
+  ///     time; it needs one.
+  ///   - deduplicationID: in a FIFO queue a send that repeats one of the last five minutes (see
+  ///     `QueueSettings.deduplicationWindow`) sends nothing, and answers with the id of that.
   /// - Durability: on return the message is as durable as `Store.durability` says.
   /// - Returns: the message's id.
   @discardableResult
   public func send(
-    _ body: [UInt8], attributes: [MessageAttribute] = [], delay: Duration? = nil
+    _ body: [UInt8], attributes: [MessageAttribute] = [], delay: Duration? = nil,
+    group: String? = nil, deduplicationID: String? = nil
   ) async throws(PenstockError) -> MessageID {
-    let entry = SendEntry(MessageContent(body: body, attributes: attributes), delay: delay)
+    let content = MessageContent(
+      body: body, attributes: attributes, groupID: group, deduplicationID: deduplicationID)
+    let entry = SendEntry(content, delay: delay)
     let results = try await awaited { store.send([entry], to: id, $0) }
     guard let first = results.first else {
       throw PenstockError(.invalidArgument, "nothing was sent")
@@ -31,9 +39,12 @@ public struct Queue: Sendable {
   /// Sends one message with this text, as UTF-8, as its body.
   @discardableResult
   public func send(
-    _ text: String, attributes: [MessageAttribute] = [], delay: Duration? = nil
+    _ text: String, attributes: [MessageAttribute] = [], delay: Duration? = nil,
+    group: String? = nil, deduplicationID: String? = nil
   ) async throws(PenstockError) -> MessageID {
-    try await send(Array(text.utf8), attributes: attributes, delay: delay)
+    try await send(
+      Array(text.utf8), attributes: attributes, delay: delay, group: group,
+      deduplicationID: deduplicationID)
   }
 
   /// Sends messages as one group: after a crash all of those that succeeded are there, or none.

@@ -15,8 +15,11 @@ public struct SendEntry: Sendable {
 /// What a sender gets back once its message is durable.
 public struct SendReceipt: Sendable, Hashable {
   public var id: MessageID
-  /// LSN of the send: grows with every message of the store.
+  /// LSN of the send: grows with every message of the store. Also the message's sequence number in
+  /// its group.
   public var lsn: UInt64
+  /// The send repeats an earlier one, whose id and LSN these are; nothing was sent.
+  public var isDuplicate = false
 }
 
 /// What to receive.
@@ -43,6 +46,8 @@ public struct ReceivedMessage: Sendable {
   public var id: MessageID
   public var handle: LeaseHandle
   public var content: MessageContent
+  /// LSN of the send; ascends in a group of a FIFO queue.
+  public var sequenceNumber: UInt64 { handle.message }
   public var sentAt: Timestamp
   public var firstReceivedAt: Timestamp
   /// How often it was received, this time included.

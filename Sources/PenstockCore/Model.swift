@@ -72,23 +72,37 @@ public struct MessageAttribute: Hashable, Sendable {
   }
 }
 
+/// 128 bits that stand for a text: a keyed hash, so that nobody can find two texts with the same.
+public struct TextHash: Hashable, Sendable {
+  public var high: UInt64
+  public var low: UInt64
+  public init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
+  }
+}
+
 /// What a sender hands over: a body and what belongs to it.
 public struct MessageContent: Hashable, Sendable {
   public var body: [UInt8]
   /// In the order given by the sender.
   public var attributes: [MessageAttribute] = []
+  /// The message's group. A FIFO queue needs one; in a standard queue it only travels with it.
   public var groupID: String?
+  /// What repetitions of the send have in common, for a FIFO queue.
+  public var deduplicationID: String?
   public var traceHeader: String?
   /// Who sent it, as the host knows its clients.
   public var senderID: String?
 
   public init(
     body: [UInt8], attributes: [MessageAttribute] = [], groupID: String? = nil,
-    traceHeader: String? = nil, senderID: String? = nil
+    deduplicationID: String? = nil, traceHeader: String? = nil, senderID: String? = nil
   ) {
     self.body = body
     self.attributes = attributes
     self.groupID = groupID
+    self.deduplicationID = deduplicationID
     self.traceHeader = traceHeader
     self.senderID = senderID
   }
@@ -106,17 +120,38 @@ public struct QueueSettings: Hashable, Sendable {
   public var retention: Duration = .seconds(345_600)
   /// How long a receive waits for a message when it does not say.
   public var receiveWait: Duration = .zero
+  /// Whether messages of a group are delivered in the order of their sends, one lease at a time.
+  /// Fixed when the queue is created.
+  public var isFIFO = false
+  /// FIFO: a send without a deduplication id repeats one with the same body.
+  public var deduplicatesByContent = false
+  /// FIFO: whether sends repeat each other within their group alone, not within the queue.
+  public var deduplicatesByGroup = false
+  /// FIFO: how long a send is remembered, counted from the first.
+  public var deduplicationWindow: Duration = .seconds(300)
+  /// FIFO: what the SQS API says of the scope of deduplication, and of its limits, which follow
+  /// settings there without changing anything.
+  public var showsGroupScope = false
+  public var showsGroupLimit = false
 
   public init(
     visibilityTimeout: Duration = .seconds(30), delay: Duration = .zero,
     maximumMessageBytes: Int = 1_048_576, retention: Duration = .seconds(345_600),
-    receiveWait: Duration = .zero
+    receiveWait: Duration = .zero, isFIFO: Bool = false, deduplicatesByContent: Bool = false,
+    deduplicatesByGroup: Bool = false, deduplicationWindow: Duration = .seconds(300),
+    showsGroupScope: Bool = false, showsGroupLimit: Bool = false
   ) {
     self.visibilityTimeout = visibilityTimeout
     self.delay = delay
     self.maximumMessageBytes = maximumMessageBytes
     self.retention = retention
     self.receiveWait = receiveWait
+    self.isFIFO = isFIFO
+    self.deduplicatesByContent = deduplicatesByContent
+    self.deduplicatesByGroup = deduplicatesByGroup
+    self.deduplicationWindow = deduplicationWindow
+    self.showsGroupScope = showsGroupScope
+    self.showsGroupLimit = showsGroupLimit
   }
 }
 
@@ -127,16 +162,32 @@ public struct QueueSettingsChange: Hashable, Sendable {
   public var maximumMessageBytes: Int?
   public var retention: Duration?
   public var receiveWait: Duration?
+  /// Only for a queue that is made.
+  public var isFIFO: Bool?
+  public var deduplicatesByContent: Bool?
+  public var deduplicatesByGroup: Bool?
+  public var deduplicationWindow: Duration?
+  public var showsGroupScope: Bool?
+  public var showsGroupLimit: Bool?
 
   public init(
     visibilityTimeout: Duration? = nil, delay: Duration? = nil, maximumMessageBytes: Int? = nil,
-    retention: Duration? = nil, receiveWait: Duration? = nil
+    retention: Duration? = nil, receiveWait: Duration? = nil, isFIFO: Bool? = nil,
+    deduplicatesByContent: Bool? = nil, deduplicatesByGroup: Bool? = nil,
+    deduplicationWindow: Duration? = nil, showsGroupScope: Bool? = nil,
+    showsGroupLimit: Bool? = nil
   ) {
     self.visibilityTimeout = visibilityTimeout
     self.delay = delay
     self.maximumMessageBytes = maximumMessageBytes
     self.retention = retention
     self.receiveWait = receiveWait
+    self.isFIFO = isFIFO
+    self.deduplicatesByContent = deduplicatesByContent
+    self.deduplicatesByGroup = deduplicatesByGroup
+    self.deduplicationWindow = deduplicationWindow
+    self.showsGroupScope = showsGroupScope
+    self.showsGroupLimit = showsGroupLimit
   }
 
   /// Every setting of `settings`.
@@ -146,6 +197,12 @@ public struct QueueSettingsChange: Hashable, Sendable {
     maximumMessageBytes = settings.maximumMessageBytes
     retention = settings.retention
     receiveWait = settings.receiveWait
+    isFIFO = settings.isFIFO
+    deduplicatesByContent = settings.deduplicatesByContent
+    deduplicatesByGroup = settings.deduplicatesByGroup
+    deduplicationWindow = settings.deduplicationWindow
+    showsGroupScope = settings.showsGroupScope
+    showsGroupLimit = settings.showsGroupLimit
   }
 
   public func applied(to settings: QueueSettings) -> QueueSettings {
@@ -154,7 +211,12 @@ public struct QueueSettingsChange: Hashable, Sendable {
       delay: delay ?? settings.delay,
       maximumMessageBytes: maximumMessageBytes ?? settings.maximumMessageBytes,
       retention: retention ?? settings.retention,
-      receiveWait: receiveWait ?? settings.receiveWait)
+      receiveWait: receiveWait ?? settings.receiveWait, isFIFO: isFIFO ?? settings.isFIFO,
+      deduplicatesByContent: deduplicatesByContent ?? settings.deduplicatesByContent,
+      deduplicatesByGroup: deduplicatesByGroup ?? settings.deduplicatesByGroup,
+      deduplicationWindow: deduplicationWindow ?? settings.deduplicationWindow,
+      showsGroupScope: showsGroupScope ?? settings.showsGroupScope,
+      showsGroupLimit: showsGroupLimit ?? settings.showsGroupLimit)
   }
 }
 

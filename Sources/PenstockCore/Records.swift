@@ -34,10 +34,19 @@ public enum Record: Hashable, Sendable {
     public var visibleAt: Timestamp?
     /// Behind the part of the queue that is in memory: it waits in its segment alone.
     public var isParked: Bool
-    public init(id: MessageID, visibleAt: Timestamp?, isParked: Bool = false) {
+    /// Of a message in a FIFO queue.
+    public var group: TextHash?
+    /// What repetitions have in common; only with a group.
+    public var deduplication: TextHash?
+    public init(
+      id: MessageID, visibleAt: Timestamp?, isParked: Bool = false, group: TextHash? = nil,
+      deduplication: TextHash? = nil
+    ) {
       self.id = id
       self.visibleAt = visibleAt
       self.isParked = isParked
+      self.group = group
+      self.deduplication = deduplication
     }
   }
 
@@ -127,6 +136,12 @@ extension Entry {
   static let flagParked: UInt8 = 16
   /// A copy of a copy.
   static let flagAgain: UInt8 = 32
+  /// A message of a FIFO queue: the hash of its group follows.
+  static let flagGroup: UInt8 = 64
+  /// And the hash of its deduplication id.
+  static let flagDeduplication: UInt8 = 128
+  /// Of a queue's settings: what a FIFO queue has follows them.
+  static let flagFIFO: UInt8 = 1
 
   /// Payload bytes; `content` belongs to a sent message.
   public func payloadSize(_ content: MessageContent? = nil) -> Int {
@@ -137,10 +152,10 @@ extension Entry {
     case .drawn(_, let messages): Self.prefixSize + 8 + messages.count * WaitingMessage.encodedSize
     case .setAside: Self.prefixSize + 16
     case .sent(let sent):
-      Self.prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8)
-        + (content.map { $0.extrasSize + $0.body.count } ?? 0)
-    case .queueCreated(let name, _): Self.prefixSize + 40 + name.utf8.count
-    case .queueChanged: Self.prefixSize + 40
+      Self.contentOffset(sent) + (content.map { $0.extrasSize + $0.body.count } ?? 0)
+    case .queueCreated(let name, let settings):
+      Self.prefixSize + settings.encodedSize + name.utf8.count
+    case .queueChanged(let settings): Self.prefixSize + settings.encodedSize
     case .leased, .leaseChanged: Self.prefixSize + 24
     case .deleted: Self.prefixSize + 16
     case .expired: Self.prefixSize + 8
@@ -166,18 +181,24 @@ extension Entry {
       prefix(
         .sent,
         (sent.visibleAt == nil ? 0 : Self.flagDelayed) | (extras == 0 ? 0 : Self.flagExtras)
-          | (sent.isParked ? Self.flagParked : 0))
+          | (sent.isParked ? Self.flagParked : 0) | (sent.group == nil ? 0 : Self.flagGroup)
+          | (sent.deduplication == nil ? 0 : Self.flagDeduplication))
       buffer.put(sent.id.high)
       buffer.put(sent.id.low)
       if let visibleAt = sent.visibleAt { buffer.put(visibleAt.milliseconds) }
+      for hash in [sent.group, sent.deduplication] {
+        guard let hash else { continue }
+        buffer.put(hash.high)
+        buffer.put(hash.low)
+      }
       content?.encodeExtras(extras, into: buffer)
       if let content { buffer.put(content.body) }
     case .queueCreated(let name, let settings):
-      prefix(.queueCreated)
+      prefix(.queueCreated, settings.isFIFO ? Self.flagFIFO : 0)
       settings.encode(into: buffer)
       buffer.put(Array(name.utf8))
     case .queueChanged(let settings):
-      prefix(.queueChanged)
+      prefix(.queueChanged, settings.isFIFO ? Self.flagFIFO : 0)
       settings.encode(into: buffer)
     case .leased(let message, let slot, let deadline):
       prefix(.leased)
@@ -237,7 +258,12 @@ extension Entry {
         throw RecordError(description: "a record has the unknown kind \(number)")
       }
       let flags = try cursor.u8(span)
-      let known: UInt8 = kind == .sent ? 63 : 0
+      let known: UInt8 =
+        switch kind {
+        case .sent: 255
+        case .queueCreated, .queueChanged: Self.flagFIFO
+        default: 0
+        }
       guard flags & ~known == 0, try cursor.u16(span) == 0 else { throw Self.notZero }
       queue = QueueID(try cursor.u32(span))
       time = Timestamp(milliseconds: try cursor.i64(span))
@@ -269,11 +295,22 @@ extension Entry {
       let isParked = flags & flagParked != 0
       let hasSlot = flags & flagSlot != 0
       let delayed = flags & flagDelayed != 0
+      let (grouped, remembered) = (flags & flagGroup != 0, flags & flagDeduplication != 0)
       guard flags & flagMoved != 0 else {
-        guard flags & (flagSlot | flagAgain) == 0, !delayed || !isParked else { throw notZero }
+        guard flags & (flagSlot | flagAgain) == 0, !delayed || !isParked, grouped || !remembered,
+          !grouped || !isParked
+        else { throw notZero }
         let visibleAt = delayed ? Timestamp(milliseconds: try cursor.i64(span)) : nil
-        return .sent(.init(id: id, visibleAt: visibleAt, isParked: isParked))
+        func hash() throws -> TextHash {
+          TextHash(high: try cursor.u64(span), low: try cursor.u64(span))
+        }
+        let group = grouped ? try hash() : nil
+        return .sent(
+          .init(
+            id: id, visibleAt: visibleAt, isParked: isParked, group: group,
+            deduplication: remembered ? try hash() : nil))
       }
+      guard !grouped, !remembered else { throw notZero }
       guard !delayed, isParked != hasSlot else { throw notZero }
       let message = try cursor.u64(span)
       let slot = hasSlot ? try cursor.u32(span) : nil
@@ -303,13 +340,16 @@ extension Entry {
       return .setAside(
         message: message, slot: slot == .max ? nil : slot, size: try cursor.u32(span))
     case .queueCreated:
-      let settings = try QueueSettings(&cursor, span)
+      let settings = try QueueSettings(&cursor, span, isFIFO: flags & flagFIFO != 0)
       let name = try cursor.bytes(span.byteCount - cursor.offset, span)
       guard let text = String(validating: name, as: UTF8.self) else {
         throw RecordError(description: "a queue's name is not UTF-8")
       }
       return .queueCreated(name: text, settings: settings)
-    case .queueChanged: return .queueChanged(settings: try QueueSettings(&cursor, span))
+    case .queueChanged:
+      return
+        .queueChanged(
+          settings: try QueueSettings(&cursor, span, isFIFO: flags & flagFIFO != 0))
     case .leased, .leaseChanged:
       let message = try cursor.u64(span)
       let slot = try cursor.u32(span)
@@ -365,8 +405,9 @@ public struct StoredMessage: Hashable, Sendable {
 }
 
 extension Entry {
-  fileprivate static func contentOffset(_ sent: Record.Sent) -> Int {
-    prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8)
+  static func contentOffset(_ sent: Record.Sent) -> Int {
+    prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8) + (sent.group == nil ? 0 : 16)
+      + (sent.deduplication == nil ? 0 : 16)
   }
 
   /// The record of a copy of the message in `payload`. The payload's bytes from `content` on follow
@@ -399,25 +440,6 @@ extension Entry {
   }
 }
 
-extension QueueSettings {
-  /// Five times eight bytes: four durations in milliseconds around the size limit in bytes.
-  func encode(into buffer: CommitBuffer) {
-    buffer.put(visibilityTimeout.wholeMilliseconds)
-    buffer.put(delay.wholeMilliseconds)
-    buffer.put(Int64(maximumMessageBytes))
-    buffer.put(retention.wholeMilliseconds)
-    buffer.put(receiveWait.wholeMilliseconds)
-  }
-
-  init(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws(BytesTooShort) {
-    visibilityTimeout = .milliseconds(try cursor.i64(span))
-    delay = .milliseconds(try cursor.i64(span))
-    maximumMessageBytes = Int(try cursor.i64(span))
-    retention = .milliseconds(try cursor.i64(span))
-    receiveWait = .milliseconds(try cursor.i64(span))
-  }
-}
-
 extension Duration {
   /// Whole milliseconds, held at the ends of the range.
   package var wholeMilliseconds: Int64 {
@@ -438,12 +460,13 @@ extension MessageContent {
     case senderID = 3
     case stringAttribute = 4
     case binaryAttribute = 5
+    case deduplicationID = 6
   }
 
   /// Bytes of the extras with their length, 0 when there are none.
   var extrasSize: Int {
     var size = 0
-    for text in [groupID, traceHeader, senderID] where text != nil {
+    for text in [groupID, deduplicationID, traceHeader, senderID] where text != nil {
       size += 8 + (text?.utf8.count ?? 0)
     }
     for attribute in attributes { size += 8 + attribute.storedSize }
@@ -463,6 +486,7 @@ extension MessageContent {
       buffer.put(Array(text.utf8))
     }
     put(.groupID, groupID)
+    put(.deduplicationID, deduplicationID)
     put(.traceHeader, traceHeader)
     put(.senderID, senderID)
     for attribute in attributes {
@@ -501,6 +525,7 @@ extension MessageContent {
       else { throw BytesTooShort() }
       switch tag {
       case .groupID: groupID = try text(length)
+      case .deduplicationID: deduplicationID = try text(length)
       case .traceHeader: traceHeader = try text(length)
       case .senderID: senderID = try text(length)
       case .stringAttribute, .binaryAttribute:

@@ -12,6 +12,11 @@ package struct Slot: Sendable {
     case leased
     /// Visible again after a delay or a lease; has an `Activity`.
     case returned
+    /// Never received and visible, in a group of a FIFO queue.
+    case grouped
+
+    var isVisible: Bool { self == .ready || self == .returned || self == .grouped }
+    var hasActivity: Bool { self == .delayed || self == .leased || self == .returned }
   }
 
   /// From the low bits: LSN of the send record 56, state 3, exponent of the size 5.
@@ -21,7 +26,8 @@ package struct Slot: Sendable {
   /// Neighbours in the list that the message is in, or `Slab.none`.
   package var next = Slab.none
   package var previous = Slab.none
-  /// `QueueID` while ready, else index of the activity, which names the queue.
+  /// `QueueID` while ready, index of the group while grouped, else index of the activity, which
+  /// names both.
   package var link: UInt32 = 0
   /// Whole seconds since 1970, rounded up, so that retention never ends early.
   package var sentSecond: UInt32 = 0
@@ -150,6 +156,8 @@ struct Activity: Sendable {
   var token: UInt64 = 0
   var slot: UInt32 = 0
   var queue: UInt32 = 0
+  /// The message's group in a FIFO queue.
+  var group = Slab.none
   var receiveCount: UInt32 = 0
 }
 

@@ -24,7 +24,7 @@ extension State {
       if index & 0xffff == 0xffff { try flush(buffer) }
     }
     // In the order in which they will be freed.
-    for head in dying.reversed() {
+    for head in dying.reversed() + dyingGroupHeads() {
       var index = head
       while index != Slab.none {
         var slot = slab[index]
@@ -34,8 +34,8 @@ extension State {
         index = slot.next
         if buffer.count > 1 << 20 { try flush(buffer) }
       }
-      try flush(buffer)
     }
+    try flush(buffer)
     buffer.put(UInt32(places.count))
     for id in places.keys.sorted() {
       guard let q = places[id] else { continue }
@@ -43,7 +43,7 @@ extension State {
       buffer.put(id)
       buffer.put(UInt32(queue.name.utf8.count))
       buffer.put(Array(queue.name.utf8))
-      queue.settings.encode(into: buffer)
+      queue.settings.encodeCommon(into: buffer)
       buffer.put(queue.createdAt.milliseconds)
       buffer.put(queue.changedAt.milliseconds)
       buffer.put(queue.purgedBefore)
@@ -65,6 +65,63 @@ extension State {
       if buffer.count > 1 << 20 { try flush(buffer) }
     }
     try flush(buffer)
+    for id in places.keys.sorted() {
+      guard let q = places[id], table[q].settings.isFIFO else { continue }
+      try encodeGroups(q, buffer, flush)
+    }
+    try flush(buffer)
+  }
+
+  /// The heads of groups that wait to be freed, in the order of that.
+  func dyingGroupHeads() -> [UInt32] {
+    var heads: [UInt32] = []
+    for first in dyingGroups {
+      var group = first
+      while group != Slab.none {
+        heads.append(groups[Int(group)].messages.head)
+        group = groups[Int(group)].nextOfQueue
+      }
+    }
+    return heads
+  }
+
+  /// What a FIFO queue has beside what every queue has: its settings, its groups, those that can
+  /// deliver first and in their row, and the sends that are remembered.
+  private func encodeGroups<Failure: Error>(
+    _ q: Int, _ buffer: CommitBuffer, _ flush: (CommitBuffer) throws(Failure) -> Void
+  ) throws(Failure) {
+    let queue = table[q]
+    buffer.put(queue.id.value)
+    queue.settings.encodeFIFO(into: buffer)
+    buffer.put(UInt32(queue.groups.count))
+    func encodeGroup(_ group: UInt32) throws(Failure) {
+      buffer.put(groups[Int(group)].hash.high)
+      buffer.put(groups[Int(group)].hash.low)
+      try encode(groups[Int(group)].messages, buffer, flush)
+    }
+    // In the order in which they came to be: so they will be freed in the same order.
+    var numbers = [UInt32](repeating: 0, count: groups.count)
+    for (number, group) in all(of: queue).reversed().enumerated() {
+      numbers[Int(group)] = UInt32(number)
+      try encodeGroup(group)
+    }
+    let row = row(of: queue)
+    buffer.put(UInt32(row.count))
+    for group in row { buffer.put(numbers[Int(group)]) }
+    var send = queue.groups.firstSend
+    while send != Slab.none {
+      let entry = sends[Int(send)]
+      buffer.put(entry.hash.high)
+      buffer.put(entry.hash.low)
+      buffer.put(entry.id.high)
+      buffer.put(entry.id.low)
+      buffer.put(entry.message)
+      buffer.put(entry.expiresAt)
+      if buffer.count > 1 << 20 { try flush(buffer) }
+      send = entry.next
+    }
+    // No send has a hash and an LSN of zero.
+    for _ in 0..<6 { buffer.put(UInt64(0)) }
   }
 
   private func encode<Failure: Error>(
@@ -73,7 +130,7 @@ extension State {
     var index = list.head
     while index != Slab.none {
       encode(slab[index], index, buffer)
-      if slab[index].state != .ready {
+      if slab[index].state.hasActivity {
         let activity = activities[Int(slab[index].link)]
         buffer.put(activity.deadline)
         buffer.put(activity.leasedAt)
@@ -157,6 +214,7 @@ extension State {
     for _ in 0..<Int(try cursor.u32(span)) {
       try decodeQueue(&cursor, span, take)
     }
+    while cursor.offset < span.byteCount { try decodeGroups(&cursor, span, take) }
     guard isTaken.allSatisfy({ $0 }) else {
       throw RecordError(description: "a checkpoint leaves slots out")
     }
@@ -231,8 +289,74 @@ extension State {
     awaitExpiry(q)
   }
 
+  private mutating func decodeGroups(
+    _ cursor: inout ByteCursor, _ span: borrowing RawSpan,
+    _ take: (UInt32) throws(RecordError) -> Void
+  ) throws {
+    guard let q = places[try cursor.u32(span)], !table[q].settings.isFIFO, table[q].runs.isEmpty,
+      table[q].counts == QueueCounts()
+    else { throw RecordError(description: "a checkpoint has groups of a queue that has none") }
+    try table[q].settings.decodeFIFO(&cursor, span)
+    var made: [UInt32] = []
+    for _ in 0..<Int(try cursor.u32(span)) {
+      let hash = TextHash(high: try cursor.u64(span), low: try cursor.u64(span))
+      let group = makeGroup(q, hash)
+      var last = table[q].purgedBefore
+      while true {
+        let index = try cursor.u32(span)
+        if index == Slab.none { break }
+        try take(index)
+        try decode(slot: index, &cursor, span)
+        guard slab[index].message >= last else {
+          throw RecordError(description: "a checkpoint's group is out of order")
+        }
+        last = slab[index].message + 1
+        switch slab[index].state {
+        case .grouped:
+          slab[index].link = group
+          table[q].counts.visible += 1
+        case .delayed, .leased, .returned:
+          try decodeActive(index, q, group: group, &cursor, span)
+        default:
+          throw RecordError(description: "a checkpoint has slot \(index) in a wrong list")
+        }
+        groups[Int(group)].messages.append(index, &slab)
+      }
+      guard !groups[Int(group)].messages.isEmpty else {
+        throw RecordError(description: "a checkpoint has a group without messages")
+      }
+      groupChanged(q, group)
+      made.append(group)
+    }
+    var row: [UInt32] = []
+    for _ in 0..<Int(try cursor.u32(span)) {
+      let number = Int(try cursor.u32(span))
+      guard number < made.count else { throw BytesTooShort() }
+      row.append(made[number])
+    }
+    guard Set(row) == Set(self.row(of: table[q])), row.count == Set(row).count else {
+      throw RecordError(description: "a checkpoint's row of groups is another's")
+    }
+    lineUp(q, row)
+    var last: UInt64 = 0
+    while true {
+      let entry = Deduplication(
+        hash: TextHash(high: try cursor.u64(span), low: try cursor.u64(span)),
+        id: MessageID(high: try cursor.u64(span), low: try cursor.u64(span)),
+        message: try cursor.u64(span), expiresAt: try cursor.i64(span), queue: table[q].id.value)
+      if entry.message == 0 { break }
+      guard entry.message > last, Self.messages.contains(entry.message) else {
+        throw RecordError(description: "a checkpoint's remembered sends are out of order")
+      }
+      last = entry.message
+      insert(q, entry)
+    }
+    awaitExpiry(q)
+  }
+
   private mutating func decodeActive(
-    _ index: UInt32, _ q: Int, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+    _ index: UInt32, _ q: Int, group: UInt32 = Slab.none, _ cursor: inout ByteCursor,
+    _ span: borrowing RawSpan
   ) throws {
     let activity = allocateActivity(slot: index, queue: table[q].id.value)
     activities[Int(activity)].deadline = try cursor.i64(span)
@@ -240,11 +364,14 @@ extension State {
     activities[Int(activity)].firstReceivedAt = try cursor.i64(span)
     activities[Int(activity)].token = try cursor.u64(span)
     activities[Int(activity)].receiveCount = try cursor.u32(span)
+    activities[Int(activity)].group = group
     slab[index].link = activity
-    table[q].active.append(index, &slab)
+    if group == Slab.none { table[q].active.append(index, &slab) }
     switch slab[index].state {
     case .returned:
-      table[q].returned.insert(activity, key: slab[index].message, &returnedPlaces)
+      if group == Slab.none {
+        table[q].returned.insert(activity, key: slab[index].message, &returnedPlaces)
+      }
       table[q].counts.visible += 1
       return
     case .leased: table[q].counts.leased += 1

@@ -20,7 +20,9 @@ extension State {
       hash.add(UInt64(bitPattern: queue.settings.delay.wholeMilliseconds))
       hash.add(UInt64(bitPattern: queue.settings.receiveWait.wholeMilliseconds))
       for index in messages(queue.ready) { add(index, to: &hash) }
-      let active = messages(queue.active).sorted { slab[$0].message < slab[$1].message }
+      let active = (messages(queue.active) + grouped(q))
+        .sorted { slab[$0].message < slab[$1].message }
+      if queue.settings.isFIFO { addGroups(q, to: &hash) }
       for index in active { add(index, to: &hash) }
       for run in queue.runs {
         for part in [run.first, run.last, run.bytes, UInt64(run.segment), UInt64(run.count)] {
@@ -42,7 +44,7 @@ extension State {
     hash.add(slot.position)
     hash.add(UInt64(slot.state.rawValue))
     hash.add(UInt64(slot.sentSecond))
-    guard slot.state != .ready else { return }
+    guard slot.state.hasActivity else { return }
     let activity = activities[Int(slot.link)]
     hash.add(UInt64(bitPattern: activity.deadline))
     hash.add(UInt64(bitPattern: activity.leasedAt))
@@ -51,11 +53,36 @@ extension State {
     hash.add(UInt64(activity.receiveCount))
   }
 
+  private func addGroups(_ q: Int, to hash: inout StableHash) {
+    let settings = table[q].settings
+    hash.add(UInt64(bitPattern: settings.deduplicationWindow.wholeMilliseconds))
+    hash.add(settings.deduplicatesByContent ? 1 : 0)
+    hash.add(settings.deduplicatesByGroup ? 1 : 0)
+    hash.add(settings.showsGroupScope ? 1 : 0)
+    hash.add(settings.showsGroupLimit ? 1 : 0)
+    for group in row(of: table[q]) { hash.add(groups[Int(group)].hash.high) }
+    var send = table[q].groups.firstSend
+    while send != Slab.none {
+      let entry = sends[Int(send)]
+      if entry.expiresAt > time.milliseconds {
+        for part in [entry.hash.high, entry.hash.low, entry.id.high, entry.message] {
+          hash.add(part)
+        }
+      }
+      send = entry.next
+    }
+  }
+
+  /// Messages of all groups of a queue, group by group.
+  func grouped(_ q: Int) -> [UInt32] {
+    all(of: table[q]).flatMap { messages(groups[Int($0)].messages) }
+  }
+
   /// LSNs of the queue's messages whose newest lease came after a record, in the order of those
   /// leases.
   package func leased(_ id: QueueID, after lsn: UInt64) -> [UInt64] {
     guard let q = places[id.value] else { return [] }
-    return messages(table[q].active)
+    return (messages(table[q].active) + grouped(q)).filter { slab[$0].state.hasActivity }
       .map { (token: activities[Int(slab[$0].link)].token, message: slab[$0].message) }
       .filter { $0.token > lsn }.sorted { $0.token < $1.token }.map(\.message)
   }
@@ -66,7 +93,7 @@ extension State {
   /// - Complexity: O(messages of the queue that are in memory + runs).
   package func oldestSecond(of id: QueueID) -> UInt32? {
     guard let q = places[id.value] else { return nil }
-    let inMemory = messages(table[q].ready) + messages(table[q].active)
+    let inMemory = messages(table[q].ready) + messages(table[q].active) + grouped(q)
     let parked = table[q].runs.map(\.oldestSecond)
     return (inMemory.map { slab[$0].sentSecond } + parked).min()
   }
@@ -74,7 +101,8 @@ extension State {
   /// LSN of the newest message of a queue; nil when it has none.
   package func newestMessage(_ id: QueueID) -> UInt64? {
     guard let q = places[id.value] else { return nil }
-    let inMemory = (messages(table[q].ready) + messages(table[q].active)).map { slab[$0].message }
+    let inMemory = (messages(table[q].ready) + messages(table[q].active) + grouped(q))
+      .map { slab[$0].message }
     return (inMemory + [table[q].runs.last?.last].compactMap(\.self)).max()
   }
 
@@ -146,9 +174,10 @@ extension State {
             return "I4: slot \(index) has no timer at its end"
           }
         case .returned: counts.visible += 1
-        case .free, .ready: return "I1: slot \(index) is in the wrong list"
+        case .free, .ready, .grouped: return "I1: slot \(index) is in the wrong list"
         }
       }
+      if let broken = brokenGroups(q, &counts, &inTimers) { return broken }
       if counts != queue.counts { return "counts of \(queue.name): \(queue.counts), not \(counts)" }
       let returned = active.filter { slab[$0].state == .returned }.count
       if returned != queue.returned.count { return "I3: \(queue.name)" }
@@ -158,9 +187,60 @@ extension State {
         if (known ?? .max) > UInt64(clamping: end) { return "I6: \(queue.name)" }
       }
     }
+    let waiting =
+      dying.flatMap { messages(SlotList(head: $0)) }
+      + dyingGroupHeads().flatMap {
+        messages(SlotList(head: $0))
+      }
+    if waiting.count != dyingCount { return "I1: \(dyingCount) dying, not \(waiting.count)" }
     if inSegments != residents { return "I8: \(residents), not \(inSegments)" }
     if inTimers > timers.count { return "I4: \(timers.count) timers for \(inTimers) activities" }
     return nil
+  }
+}
+
+extension State {
+  /// Looks at the groups of a queue, and counts their messages.
+  private func brokenGroups(_ q: Int, _ counts: inout QueueCounts, _ inTimers: inout Int) -> String?
+  {
+    var (group, count, available) = (table[q].groups.all, 0, 0)
+    while group != Slab.none {
+      let found = groups[Int(group)]
+      let all = messages(found.messages)
+      count += 1
+      guard let head = all.first, found.queue == table[q].id.value else {
+        return "I9: group \(group)"
+      }
+      if found.isAvailable { available += 1 }
+      if found.isAvailable != slab[head].state.isVisible { return "I9: row of \(table[q].name)" }
+      if table[q].groups.heads.key(of: group, headPlaces) != slab[head].message {
+        return "I9: heads of \(table[q].name)"
+      }
+      if zip(all, all.dropFirst()).contains(where: { slab[$0].message >= slab[$1].message }) {
+        return "a group is not in the order of sends"
+      }
+      for index in all {
+        let state = slab[index].state
+        if state.isVisible {
+          counts.visible += 1
+        } else if state == .leased {
+          counts.leased += 1
+        } else {
+          counts.delayed += 1
+        }
+        if !state.isVisible { inTimers += 1 }
+        let link = slab[index].link
+        let isOurs = state.hasActivity ? activities[Int(link)].group == group : link == group
+        if !isOurs || state == .ready { return "I2: slot \(index) of a group" }
+      }
+      group = found.nextOfQueue
+    }
+    group = table[q].groups.first
+    while group != Slab.none {
+      available -= 1
+      group = groups[Int(group)].next
+    }
+    return count != table[q].groups.count || available != 0 ? "I9: \(table[q].name)" : nil
   }
 }
 

@@ -14,6 +14,10 @@ public enum Refusal: Error, Hashable, Sendable {
   case messageTooLarge(limit: Int)
   /// Every number that a queue can have was used.
   case outOfQueueNumbers
+  /// A message for a FIFO queue without a group.
+  case groupMissing
+  /// A queue stays standard or FIFO.
+  case kindIsFixed
 }
 
 extension State {
@@ -32,6 +36,10 @@ extension State {
     return QueueDescription(
       id: id, name: table[q].name, settings: table[q].settings, createdAt: table[q].createdAt,
       changedAt: table[q].changedAt, counts: table[q].counts, setAside: table[q].setAside)
+  }
+
+  public func settings(_ id: QueueID) -> QueueSettings? {
+    places[id.value].map { table[$0].settings }
   }
 
   public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
@@ -81,8 +89,9 @@ extension State {
     _ id: QueueID, _ change: QueueSettingsChange
   ) throws(Refusal) -> Entry {
     guard let q = places[id.value] else { throw .queueNotFound }
-    return Entry(
-      queue: id, time: time, record: .queueChanged(settings: change.applied(to: table[q].settings)))
+    let settings = change.applied(to: table[q].settings)
+    guard settings.isFIFO == table[q].settings.isFIFO else { throw .kindIsFixed }
+    return Entry(queue: id, time: time, record: .queueChanged(settings: settings))
   }
 
   public func decideRemove(_ id: QueueID) throws(Refusal) -> Entry {
@@ -97,20 +106,40 @@ extension State {
 
   // MARK: Messages
 
-  /// - Parameter delay: milliseconds; nil takes the queue's.
+  /// What a send comes to.
+  public enum Send {
+    case record(Entry)
+    /// It repeats another one: the id and LSN of that.
+    case duplicate(MessageID, UInt64)
+  }
+
+  /// - Parameters:
+  ///   - delay: milliseconds; nil takes the queue's.
+  ///   - group: of the message, for a FIFO queue.
+  ///   - deduplication: what a repetition has in common with it, for a FIFO queue.
   public func decideSend(
-    _ id: QueueID, messageID: MessageID, size: Int, delay: Int64?
-  ) throws(Refusal) -> Entry {
+    _ id: QueueID, messageID: MessageID, size: Int, delay: Int64?, group: TextHash?,
+    deduplication: TextHash?
+  ) throws(Refusal) -> Send {
     guard let q = places[id.value] else { throw .queueNotFound }
     guard size <= table[q].settings.maximumMessageBytes else {
       throw .messageTooLarge(limit: table[q].settings.maximumMessageBytes)
     }
+    let isFIFO = table[q].settings.isFIFO
+    guard !isFIFO || group != nil else { throw .groupMissing }
+    if isFIFO, let deduplication, let first = duplicate(q, deduplication) {
+      return .duplicate(first.id, first.message)
+    }
     let delay = delay ?? table[q].settings.delay.wholeMilliseconds
     let visibleAt = delay > 0 ? time.adding(delay) : nil
-    let isParked = visibleAt == nil && parksNext(q)
-    return Entry(
-      queue: id, time: time,
-      record: .sent(.init(id: messageID, visibleAt: visibleAt, isParked: isParked)))
+    let isParked = !isFIFO && visibleAt == nil && parksNext(q)
+    return .record(
+      Entry(
+        queue: id, time: time,
+        record: .sent(
+          .init(
+            id: messageID, visibleAt: visibleAt, isParked: isParked, group: isFIFO ? group : nil,
+            deduplication: isFIFO ? deduplication : nil))))
   }
 
   /// Up to `limit` visible messages, oldest send first; none that was sent behind parked ones.
@@ -118,6 +147,7 @@ extension State {
   /// - Complexity: O(limit · log active).
   public mutating func candidates(_ id: QueueID, limit: Int) -> [Candidate] {
     guard let q = places[id.value] else { return [] }
+    if table[q].settings.isFIFO { return groupedCandidates(q, limit: limit) }
     var found: [Candidate] = []
     var taken: [IndexedHeap.Node] = []
     var ready = table[q].ready.head
@@ -226,6 +256,13 @@ extension State {
     // Sends are in the order of time, so all that was sent before an expired message has expired
     // too.
     var through: UInt64 = 0
+    if let index = oldestGrouped(q) {
+      guard slab[index].state.isVisible, retentionEnd(index, table[q]) <= time.milliseconds else {
+        return nil
+      }
+      return Entry(
+        queue: table[q].id, time: time, record: .expired(through: slab[index].message))
+    }
     var index = table[q].ready.head
     let returned = table[q].returned.first
     if index == Slab.none, let run = table[q].runs.first, returned?.key ?? .max > run.last {
@@ -278,6 +315,16 @@ extension QueueSettingsChange {
     }
     if differs(retention, settings.retention) { return "retention" }
     if differs(receiveWait, settings.receiveWait) { return "receiveWait" }
+    if let isFIFO, isFIFO != settings.isFIFO { return "isFIFO" }
+    if let deduplicatesByContent, deduplicatesByContent != settings.deduplicatesByContent {
+      return "deduplicatesByContent"
+    }
+    if let deduplicatesByGroup, deduplicatesByGroup != settings.deduplicatesByGroup {
+      return "deduplicatesByGroup"
+    }
+    if let showsGroupScope, showsGroupScope != settings.showsGroupScope { return "showsGroupScope" }
+    if let showsGroupLimit, showsGroupLimit != settings.showsGroupLimit { return "showsGroupLimit" }
+    if differs(deduplicationWindow, settings.deduplicationWindow) { return "deduplicationWindow" }
     return nil
   }
 }

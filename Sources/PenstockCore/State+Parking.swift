@@ -303,9 +303,9 @@ extension State {
       slab[resident.slot].message == resident.message,
       slab[resident.slot].position == resident.position
     else { return nil }
-    let slot = slab[resident.slot]
-    let id = slot.state == .ready ? slot.link : activities[Int(slot.link)].queue
-    guard let q = places[id], isLive(q, slot: resident.slot, message: resident.message) else {
+    guard let q = places[queueNumber(of: resident.slot)],
+      isLive(q, slot: resident.slot, message: resident.message)
+    else {
       return nil
     }
     return table[q].id

@@ -7,8 +7,8 @@
 ///
 /// Invariants
 /// - I1: a slot that is not free is in exactly one list: its queue's `ready`, its queue's `active`,
-///   or a chain that waits to be freed.
-/// - I2: slots in `active` have an activity, slots in `ready` have none.
+///   its group's, or one that waits to be freed.
+/// - I2: slots that are delayed, leased or returned have an activity, others have none.
 /// - I3: `returned` of a queue holds exactly its activities whose slot is in state `returned`.
 /// - I4: `timers` holds exactly the activities whose slot is leased or delayed, and possibly ones
 ///   that wait to be freed.
@@ -18,6 +18,8 @@
 ///   expiries; parked messages of one segment expire with the newest of them.
 /// - I7: `runs` of a queue are in the order of their LSNs and do not overlap; what is in `ready`
 ///   was sent before what is in them.
+/// - I9: a group with messages is in the index and in its queue's `heads`, and in its row exactly
+///   when its head is visible; one without is free.
 /// - I8: `residents` counts, per segment, the messages of all runs and slots whose bytes are there.
 public struct State: Sendable {
   struct Queue: Sendable {
@@ -43,6 +45,8 @@ public struct State: Sendable {
     var expiredThrough: UInt32 = 0
     /// Damaged messages that were taken out.
     var setAside: UInt64 = 0
+    /// Of a FIFO queue.
+    var groups = Groups()
     var visibilityMilliseconds: Int64
     var retentionMilliseconds: Int64
 
@@ -84,6 +88,16 @@ public struct State: Sendable {
   var returnedPlaces = Blocks<UInt32>()
   /// Chains of messages of purged and deleted queues; freed a few per record.
   var dying: [UInt32] = []
+  var groups = Blocks<Group>()
+  var freeGroup = Slab.none
+  var groupIndex = HashIndex()
+  var headPlaces = Blocks<UInt32>()
+  var sends = Blocks<Deduplication>()
+  var freeSend = Slab.none
+  var sendIndex = HashIndex()
+  /// Lists of groups and of remembered sends of purged and deleted queues; freed after `dying`.
+  var dyingGroups: [UInt32] = []
+  var dyingSends: [UInt32] = []
   public internal(set) var dyingCount = 0
   /// Messages of all runs of all queues.
   public internal(set) var parkedCount = 0
@@ -92,8 +106,8 @@ public struct State: Sendable {
   /// Bytes of the records of all messages that live.
   public internal(set) var liveBytes = 0
   /// Places of queues by a time before which none of their visible messages expires (I6).
-  private(set) var expiries = IndexedHeap()
-  private(set) var expiryPlaces = Blocks<UInt32>()
+  var expiries = IndexedHeap()
+  var expiryPlaces = Blocks<UInt32>()
   /// The latest time of any record or advance.
   public internal(set) var time = Timestamp(milliseconds: 0)
 
@@ -138,10 +152,13 @@ public struct State: Sendable {
     }
     switch entry.record {
     case .logCreated, .queueCreated, .cleared: break
-    case .queueChanged(let settings): change(q, settings, entry.time)
+    case .queueChanged(let settings): try change(q, settings, entry.time)
     case .queueDeleted: remove(q)
     case .sent(let sent):
       if sent.isParked { return try park(q, entry, lsn, position, size) }
+      if table[q].settings.isFIFO != (sent.group != nil) {
+        throw RecordError(description: "LSN \(lsn) is of another kind of queue than its own")
+      }
       // `decideSend` parks whatever comes behind parked messages.
       guard table[q].runs.isEmpty || (sent.visibleAt.map { $0 > time } ?? false) else {
         throw RecordError(description: "LSN \(lsn) is sent into memory behind parked messages")
@@ -196,8 +213,11 @@ public struct State: Sendable {
 
   private mutating func change(
     _ q: Int, _ settings: QueueSettings, _ at: Timestamp
-  ) {
+  ) throws(RecordError) {
     let oldRetention = table[q].retentionMilliseconds
+    guard settings.isFIFO == table[q].settings.isFIFO else {
+      throw RecordError(description: "a record makes queue \(table[q].id.value) another kind")
+    }
     table[q].settings = settings
     table[q].visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
     table[q].retentionMilliseconds = settings.retention.wholeMilliseconds
@@ -215,10 +235,9 @@ public struct State: Sendable {
   ///
   /// - Complexity: O(active of the queue · log active); other changes take less.
   private mutating func moveRetention(_ q: Int) {
-    var index = table[q].active.head
-    while index != Slab.none {
-      if slab[index].state != .returned { setTimer(slab[index].link) }
-      index = slab[index].next
+    for index in messages(table[q].active) + grouped(q)
+    where slab[index].state == .leased || slab[index].state == .delayed {
+      setTimer(slab[index].link)
     }
     expiries.remove(UInt32(q), &expiryPlaces)
     awaitExpiry(q)
@@ -231,6 +250,7 @@ public struct State: Sendable {
     let queue = table[q]
     bury(queue.ready, count: queue.counts.total)
     bury(queue.active, count: 0)
+    buryGroups(q)
     names[queue.name] = nil
     sortedNames.remove(at: namePlace(queue.name))
     expiries.remove(UInt32(q), &expiryPlaces)
@@ -244,6 +264,7 @@ public struct State: Sendable {
     dropRuns(q, through: .max)
     bury(table[q].ready, count: table[q].counts.total)
     bury(table[q].active, count: 0)
+    buryGroups(q)
     table[q].ready = SlotList()
     table[q].active = SlotList()
     table[q].returned = IndexedHeap()
@@ -261,14 +282,27 @@ public struct State: Sendable {
     // The record's time, or a later one before it: retention relies on sends in the order of time.
     slab[index].sentSecond = time.secondRoundedUp
     reside(slab[index].segment, 1, slab[index].size)
+    let group = sent.group.map { join(q, $0, index) }
+    if let hash = sent.deduplication { remember(q, hash, sent.id, lsn) }
     if let visibleAt = sent.visibleAt, visibleAt > time {
       let activity = allocateActivity(slot: index, queue: table[q].id.value)
       activities[Int(activity)].deadline = visibleAt.milliseconds
+      activities[Int(activity)].group = group ?? Slab.none
       slab[index].state = .delayed
       slab[index].link = activity
-      table[q].active.append(index, &slab)
+      if group == nil { table[q].active.append(index, &slab) }
       table[q].counts.delayed += 1
       setTimer(activity)
+      if let group {
+        groupChanged(q, group)
+        awaitExpiry(q)
+      }
+    } else if let group {
+      slab[index].state = .grouped
+      slab[index].link = group
+      table[q].counts.visible += 1
+      groupChanged(q, group)
+      awaitExpiry(q)
     } else {
       slab[index].state = .ready
       slab[index].link = table[q].id.value
@@ -290,6 +324,11 @@ public struct State: Sendable {
       table[q].active.append(index, &slab)
       activity = allocateActivity(slot: index, queue: table[q].id.value)
       slab[index].link = activity
+    case .grouped:
+      let group = slab[index].link
+      activity = allocateActivity(slot: index, queue: table[q].id.value)
+      activities[Int(activity)].group = group
+      slab[index].link = activity
     case .returned:
       activity = slab[index].link
       table[q].returned.remove(activity, &returnedPlaces)
@@ -306,6 +345,9 @@ public struct State: Sendable {
     activities[Int(activity)].deadline = deadline.milliseconds
     table[q].counts.visible -= 1
     table[q].counts.leased += 1
+    if activities[Int(activity)].group != Slab.none {
+      groupChanged(q, activities[Int(activity)].group)
+    }
     setTimer(activity)
     // A lease that ends now ends with this record, not with the next look at the time.
     advance(to: time)
@@ -323,7 +365,10 @@ public struct State: Sendable {
       slab[index].state = .leased
       table[q].counts.visible -= 1
       table[q].counts.leased += 1
-    case .free, .ready, .delayed:
+      if activities[Int(activity)].group != Slab.none {
+        groupChanged(q, activities[Int(activity)].group)
+      }
+    case .free, .ready, .delayed, .grouped:
       throw RecordError(description: "LSN \(lsn) changes a lease of message \(message), not leased")
     }
     activities[Int(activity)].deadline = deadline.milliseconds
@@ -339,6 +384,7 @@ public struct State: Sendable {
     while let first = table[q].returned.first, first.key <= through {
       removeMessage(activities[Int(first.item)].slot)
     }
+    expireGrouped(q, through)
   }
 
   func check(
@@ -360,6 +406,7 @@ public struct State: Sendable {
     if time > self.time { self.time = time }
     let now = UInt64(clamping: self.time.milliseconds)
     var visible: [QueueID] = []
+    var opened: [(end: UInt64, message: UInt64, q: Int, group: UInt32)] = []
     while let first = timers.first, first.key <= now {
       let activity = first.item
       timers.remove(activity, &timerPlaces)
@@ -375,10 +422,17 @@ public struct State: Sendable {
       }
       table[q].counts.visible += 1
       slab[index].state = .returned
-      table[q].returned.insert(activity, key: slab[index].message, &returnedPlaces)
+      if activities[Int(activity)].group == Slab.none {
+        table[q].returned.insert(activity, key: slab[index].message, &returnedPlaces)
+      } else {
+        opened.append((first.key, slab[index].message, q, activities[Int(activity)].group))
+      }
       if visible.last != table[q].id { visible.append(table[q].id) }
       awaitExpiry(q)
     }
+    // What ends at the same time lines up by its sends, whatever the places of its timers.
+    if opened.count > 1 { opened.sort { ($0.end, $0.message) < ($1.end, $1.message) } }
+    for (_, _, q, group) in opened { groupChanged(q, group) }
     return visible
   }
 
@@ -401,42 +455,6 @@ public struct State: Sendable {
     queue.retentionEnd(sentSecond: slab[index].sentSecond)
   }
 
-  // MARK: Expiry times
-
-  /// Makes sure that `expiries` knows of the queue, in time for its oldest visible message (I6).
-  mutating func awaitExpiry(_ q: Int) {
-    guard let time = oldestExpiry(q) else { return }
-    let key = UInt64(clamping: time)
-    if let known = expiries.key(of: UInt32(q), expiryPlaces), known <= key { return }
-    expiries.move(UInt32(q), key: key, &expiryPlaces)
-  }
-
-  /// When the oldest message that nobody holds expires; nil when there is none. Looks at the same
-  /// message as `decideExpire`, or what is due by one might never be due by the other.
-  func oldestExpiry(_ q: Int) -> Int64? {
-    let head = table[q].ready.head
-    if let first = table[q].returned.first {
-      let next = head == Slab.none ? table[q].runs.first?.last : slab[head].message
-      if first.key <= next ?? .max {
-        return retentionEnd(activities[Int(first.item)].slot, table[q])
-      }
-    }
-    if head != Slab.none { return retentionEnd(head, table[q]) }
-    return table[q].runs.first.map { table[q].retentionEnd(sentSecond: $0.newestSecond) }
-  }
-
-  /// Takes the first queue whose time has come off `expiries`; the caller looks at it and puts it
-  /// back.
-  mutating func takeExpiry() -> Int? {
-    guard let first = expiries.first, first.key <= UInt64(clamping: time.milliseconds) else {
-      return nil
-    }
-    expiries.remove(first.item, &expiryPlaces)
-    return Int(first.item)
-  }
-
-  mutating func returnExpiry(_ q: Int) { awaitExpiry(q) }
-
   // MARK: Places
 
   /// Whether the slot holds this message of this queue, and it was not purged.
@@ -444,9 +462,17 @@ public struct State: Sendable {
     guard slab.contains(slot), slab[slot].state != .free, slab[slot].message == message,
       message >= table[q].purgedBefore
     else { return false }
-    let owner =
-      slab[slot].state == .ready ? slab[slot].link : activities[Int(slab[slot].link)].queue
-    return owner == table[q].id.value
+    return queueNumber(of: slot) == table[q].id.value
+  }
+
+  /// The queue of a slot that is not free.
+  func queueNumber(of slot: UInt32) -> UInt32 {
+    let link = slab[slot].link
+    switch slab[slot].state {
+    case .ready: return link
+    case .grouped: return groups[Int(link)].queue
+    default: return activities[Int(link)].queue
+    }
   }
 
   /// Takes a live message out of every structure and frees its place.
@@ -457,16 +483,28 @@ public struct State: Sendable {
       guard let q = places[slab[index].link] else { return }
       table[q].ready.remove(index, &slab)
       table[q].counts.visible -= 1
+    case .grouped:
+      let group = slab[index].link
+      guard let q = places[groups[Int(group)].queue] else { return }
+      groups[Int(group)].messages.remove(index, &slab)
+      table[q].counts.visible -= 1
+      groupChanged(q, group)
     case .delayed, .leased, .returned:
       let activity = slab[index].link
       guard let q = places[activities[Int(activity)].queue] else { return }
-      table[q].active.remove(index, &slab)
+      let group = activities[Int(activity)].group
+      if group == Slab.none {
+        table[q].active.remove(index, &slab)
+      } else {
+        groups[Int(group)].messages.remove(index, &slab)
+        groupChanged(q, group)
+      }
       switch slab[index].state {
       case .delayed: table[q].counts.delayed -= 1
       case .leased: table[q].counts.leased -= 1
       default:
         table[q].counts.visible -= 1
-        table[q].returned.remove(activity, &returnedPlaces)
+        if group == Slab.none { table[q].returned.remove(activity, &returnedPlaces) }
       }
       free(activity: activity)
     }
@@ -498,12 +536,28 @@ public struct State: Sendable {
     var left = Self.freedPerRecord
     while left > 0, let index = dying.last {
       let next = slab[index].next
-      if slab[index].state != .ready { free(activity: slab[index].link) }
-      free(slot: index)
+      freeDying(index)
       if next == Slab.none { dying.removeLast() } else { dying[dying.count - 1] = next }
       left -= 1
-      dyingCount -= 1
     }
+    while left > 0, let group = dyingGroups.first {
+      let index = groups[Int(group)].messages.head
+      let next = slab[index].next
+      freeDying(index)
+      groups[Int(group)].messages.head = next
+      left -= 1
+      guard next == Slab.none else { continue }
+      let nextGroup = groups[Int(group)].nextOfQueue
+      free(group: group)
+      if nextGroup == Slab.none { dyingGroups.removeFirst() } else { dyingGroups[0] = nextGroup }
+    }
+    freeSomeSends()
+  }
+
+  private mutating func freeDying(_ index: UInt32) {
+    if slab[index].state.hasActivity { free(activity: slab[index].link) }
+    free(slot: index)
+    dyingCount -= 1
   }
 
   mutating func allocateActivity(slot: UInt32, queue: UInt32) -> UInt32 {
@@ -546,15 +600,6 @@ public struct State: Sendable {
   public var messageCount: Int { slab.count }
   /// Damaged messages that were taken out of the queues that are there.
   public var setAsideCount: UInt64 { places.values.reduce(0) { $0 &+ table[$1].setAside } }
-}
-
-extension Timestamp {
-  /// Whole seconds since 1970, held at the ends of the range.
-  var secondRoundedUp: UInt32 {
-    UInt32(
-      truncatingIfNeeded: (milliseconds.clamped(to: 0...Int64(UInt32.max) * 1000 - 999) + 999)
-        / 1000)
-  }
 }
 
 extension Comparable {

@@ -10,6 +10,13 @@ package enum Digests {
     return Hex.lowercase(hash.finalize())
   }
 
+  /// What stands for a body where a FIFO queue deduplicates by content: SHA-256 in hexadecimal.
+  package static func sha256(_ body: [UInt8]) -> String {
+    var hash = SHA256()
+    body.withUnsafeBytes { hash.update(bufferPointer: $0) }
+    return Hex.lowercase(hash.finalize())
+  }
+
   /// Nil when there are no attributes: a digest of nothing breaks clients.
   ///
   /// Layout, per attribute in ascending order of the name's UTF-8 bytes: length and bytes of the

@@ -207,6 +207,14 @@ package enum AttributeRules {
   }
 }
 
+/// LSNs as 20 digits, so that the order of texts is the order of numbers.
+enum SequenceNumber {
+  static func text(_ lsn: UInt64) -> String {
+    let digits = String(lsn)
+    return "188" + String(repeating: "0", count: max(0, 17 - digits.count)) + digits
+  }
+}
+
 /// The attributes that the API itself defines.
 enum SystemAttribute: String, CaseIterable, Sendable {
   // In the order of `All`.
@@ -216,9 +224,9 @@ enum SystemAttribute: String, CaseIterable, Sendable {
   case approximateFirstReceiveTimestamp = "ApproximateFirstReceiveTimestamp"
   case messageGroupID = "MessageGroupId"
   case traceHeader = "AWSTraceHeader"
-  // These never have a value in this version.
   case messageDeduplicationID = "MessageDeduplicationId"
   case sequenceNumber = "SequenceNumber"
+  // Never has a value in this version.
   case deadLetterQueueSourceARN = "DeadLetterQueueSourceArn"
 
   func value(of message: ReceivedMessage) -> String? {
@@ -229,7 +237,11 @@ enum SystemAttribute: String, CaseIterable, Sendable {
     case .approximateFirstReceiveTimestamp: String(message.firstReceivedAt.milliseconds)
     case .messageGroupID: message.content.groupID
     case .traceHeader: message.content.traceHeader
-    default: nil
+    // Only messages of FIFO queues have the one, and so the other.
+    case .messageDeduplicationID: message.content.deduplicationID
+    case .sequenceNumber:
+      message.content.deduplicationID.map { _ in SequenceNumber.text(message.sequenceNumber) }
+    case .deadLetterQueueSourceARN: nil
     }
   }
 

@@ -16,16 +16,16 @@ enum QueueAttribute: String, CaseIterable, Sendable {
   case receiveMessageWaitTimeSeconds = "ReceiveMessageWaitTimeSeconds"
   case sqsManagedSSEEnabled = "SqsManagedSseEnabled"
   case visibilityTimeout = "VisibilityTimeout"
+  case contentBasedDeduplication = "ContentBasedDeduplication"
+  case deduplicationScope = "DeduplicationScope"
+  case fifoQueue = "FifoQueue"
+  case fifoThroughputLimit = "FifoThroughputLimit"
   // These never have a value in this version.
   case policy = "Policy"
   case redrivePolicy = "RedrivePolicy"
   case redriveAllowPolicy = "RedriveAllowPolicy"
   case kmsMasterKeyID = "KmsMasterKeyId"
   case kmsDataKeyReusePeriodSeconds = "KmsDataKeyReusePeriodSeconds"
-  case fifoQueue = "FifoQueue"
-  case contentBasedDeduplication = "ContentBasedDeduplication"
-  case deduplicationScope = "DeduplicationScope"
-  case fifoThroughputLimit = "FifoThroughputLimit"
 
   /// What to answer when asked for it; nil when the queue has none.
   func value(of queue: QueueDescription, arn: String) -> String? {
@@ -46,7 +46,16 @@ enum QueueAttribute: String, CaseIterable, Sendable {
     // Not Amazon's default "true": bodies are not encrypted on disk, and must not seem to be.
     case .sqsManagedSSEEnabled: return "false"
     case .visibilityTimeout: return seconds(settings.visibilityTimeout)
-    default: return nil
+    case .fifoQueue: return settings.isFIFO ? "true" : nil
+    case .contentBasedDeduplication:
+      return settings.isFIFO ? String(settings.deduplicatesByContent) : nil
+    case .deduplicationScope:
+      return settings.isFIFO ? settings.showsGroupScope ? "messageGroup" : "queue" : nil
+    case .fifoThroughputLimit:
+      return settings.isFIFO ? settings.showsGroupLimit ? "perMessageGroupId" : "perQueue" : nil
+    case .policy, .redrivePolicy, .redriveAllowPolicy, .kmsMasterKeyID,
+      .kmsDataKeyReusePeriodSeconds:
+      return nil
     }
   }
 
@@ -78,8 +87,12 @@ enum QueueAttribute: String, CaseIterable, Sendable {
 enum QueueAttributeChange {
   /// Checks all attributes of a CreateQueue or SetQueueAttributes and turns them into settings.
   /// Throws for the first that is wrong; then nothing may be changed.
+  ///
+  /// - Parameters:
+  ///   - isFIFO: whether the queue is a FIFO queue, or is to be one.
+  ///   - settings: those of a queue that is there.
   static func settings(
-    _ attributes: [(name: String, value: String)]
+    _ attributes: [(name: String, value: String)], isFIFO: Bool, of settings: QueueSettings? = nil
   ) throws(SQSError) -> QueueSettingsChange {
     try refuseTwoEncryptions(attributes)
     var change = QueueSettingsChange()
@@ -87,9 +100,52 @@ enum QueueAttributeChange {
       guard let attribute = QueueAttribute(rawValue: name) else {
         throw QueueAttribute.unknown(name)
       }
+      if isFIFO, try applyFIFO(attribute, value, settings, to: &change) { continue }
       try apply(attribute, value, to: &change)
     }
+    if change.showsGroupLimit == true,
+      !(change.showsGroupScope ?? settings?.showsGroupScope ?? false)
+    {
+      throw SQSError(
+        .invalidAttributeValue,
+        "The perMessageGroupId value is allowed only when the value for DeduplicationScope is "
+          + "messageGroup")
+    }
     return change
+  }
+
+  /// Takes an attribute that only FIFO queues have; false for others.
+  private static func applyFIFO(
+    _ attribute: QueueAttribute, _ value: String, _ settings: QueueSettings?,
+    to change: inout QueueSettingsChange
+  ) throws(SQSError) -> Bool {
+    func isOn(_ values: (off: String, on: String)) throws(SQSError) -> Bool {
+      guard value == values.off || value == values.on else {
+        throw QueueAttribute.invalidValue(attribute.rawValue)
+      }
+      return value == values.on
+    }
+    switch attribute {
+    case .fifoQueue:
+      guard boolean(value) == true else {
+        throw SQSError(
+          .invalidAttributeValue,
+          "Invalid value for the parameter FifoQueue. Reason: Modifying queue type is not "
+            + "supported.")
+      }
+      change.isFIFO = true
+    case .contentBasedDeduplication:
+      guard let isOn = boolean(value) else { throw QueueAttribute.invalidValue(attribute.rawValue) }
+      change.deduplicatesByContent = isOn
+    case .deduplicationScope:
+      change.showsGroupScope = try isOn(("queue", "messageGroup"))
+      // What it does is settled when the queue is made; what it says is not.
+      if settings == nil { change.deduplicatesByGroup = change.showsGroupScope }
+    case .fifoThroughputLimit:
+      change.showsGroupLimit = try isOn(("perQueue", "perMessageGroupId"))
+    default: return false
+    }
+    return true
   }
 
   private static func apply(

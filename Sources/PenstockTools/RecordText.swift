@@ -30,6 +30,8 @@ enum RecordText {
       if let visibleAt = sent.visibleAt {
         members.append(("visibleAt", .integer(visibleAt.milliseconds)))
       }
+      if let group = sent.group { members.append(("groupHash", .string(hex(group)))) }
+      if let hash = sent.deduplication { members.append(("deduplicationHash", .string(hex(hash)))) }
     case .queueCreated(let name, let settings):
       members.append(("name", .string(name)))
       members += self.members(of: settings)
@@ -63,14 +65,26 @@ enum RecordText {
     return members
   }
 
+  private static func hex(_ hash: TextHash) -> String {
+    StoreID(high: hash.high, low: hash.low).description
+  }
+
   private static func members(of settings: QueueSettings) -> [(String, JSON)] {
-    [
+    var members: [(String, JSON)] = [
       ("visibilityTimeout", .integer(settings.visibilityTimeout.wholeMilliseconds)),
       ("delay", .integer(settings.delay.wholeMilliseconds)),
       ("maximumMessageBytes", .int(settings.maximumMessageBytes)),
       ("retention", .integer(settings.retention.wholeMilliseconds)),
       ("receiveWait", .integer(settings.receiveWait.wholeMilliseconds)),
     ]
+    if settings.isFIFO {
+      members += [
+        ("isFIFO", .bool(true)), ("deduplicatesByContent", .bool(settings.deduplicatesByContent)),
+        ("deduplicatesByGroup", .bool(settings.deduplicatesByGroup)),
+        ("deduplicationWindow", .integer(settings.deduplicationWindow.wholeMilliseconds)),
+      ]
+    }
+    return members
   }
 
   static func name(_ record: Record) -> String {

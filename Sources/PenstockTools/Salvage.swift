@@ -219,7 +219,8 @@ private final class Collector: SegmentVisitor {
     members.append(("offset", .int(place.offset)))
     members.append(JSON.bytes("body", content.body))
     for (name, text) in [
-      ("group", content.groupID), ("traceHeader", content.traceHeader),
+      ("group", content.groupID), ("deduplicationID", content.deduplicationID),
+      ("traceHeader", content.traceHeader),
       ("sender", content.senderID),
     ] where text != nil { members.append((name, .optional(text))) }
     if !content.attributes.isEmpty {

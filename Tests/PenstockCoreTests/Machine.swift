@@ -87,7 +87,29 @@ struct Machine {
   @discardableResult
   mutating func send(_ queue: QueueID, delay: Int64? = nil) throws -> UInt64 {
     let id = MessageID(randomHigh: lsn, randomLow: 0)
-    return try apply(try state.decideSend(queue, messageID: id, size: 1, delay: delay))
+    let send = try state.decideSend(
+      queue, messageID: id, size: 1, delay: delay, group: nil, deduplication: nil)
+    guard case .record(let entry) = send else { throw BrokenInvariant(description: "a duplicate") }
+    return try apply(entry)
+  }
+
+  /// Sends to a group of a FIFO queue; nil when it repeats an earlier send, whose number must be
+  /// `original`.
+  @discardableResult
+  mutating func send(
+    _ queue: QueueID, group: UInt64, id: UInt64? = nil, delay: Int64? = nil,
+    original: UInt64? = nil
+  ) throws -> UInt64? {
+    let send = try state.decideSend(
+      queue, messageID: MessageID(randomHigh: lsn, randomLow: 0), size: 1, delay: delay,
+      group: TextHash(high: group, low: group),
+      deduplication: id.map { TextHash(high: $0, low: $0 % 3) })
+    switch send {
+    case .record(let entry): return try apply(entry)
+    case .duplicate(_, let message):
+      #expect(original == nil || original == message)
+      return nil
+    }
   }
 
   /// Receives up to `limit` messages for `timeout` milliseconds.

@@ -98,10 +98,12 @@ import Testing
     let queue = try machine.create("q", .init(maximumMessageBytes: 10))
     let id = MessageID(randomHigh: 1, randomLow: 1)
     #expect(throws: Refusal.messageTooLarge(limit: 10)) {
-      try machine.state.decideSend(queue, messageID: id, size: 11, delay: nil)
+      try machine.state.decideSend(
+        queue, messageID: id, size: 11, delay: nil, group: nil, deduplication: nil)
     }
     #expect(throws: Never.self) {
-      try machine.state.decideSend(queue, messageID: id, size: 10, delay: nil)
+      try machine.state.decideSend(
+        queue, messageID: id, size: 10, delay: nil, group: nil, deduplication: nil)
     }
   }
 }

@@ -43,7 +43,7 @@ import Testing
   /// Each field at its ends and at random, set in any order, keeps the others.
   @Test func aSlotKeepsItsFieldsApart() {
     let random = StableRandom(seed: 4)
-    let states: [Slot.State] = [.free, .ready, .delayed, .leased, .returned]
+    let states: [Slot.State] = [.free, .ready, .delayed, .leased, .returned, .grouped]
     let messages: [UInt64] = [0, 1, 1 << 55, 1 << 56 - 1]
     let positions: [UInt64] = [
       0, 8, 1 << 30 - 8, (1 << 28 - 1) << 32, (1 << 28 - 1) << 32 | 1 << 30 - 8,

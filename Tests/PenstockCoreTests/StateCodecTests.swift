@@ -316,7 +316,10 @@ extension Array {
         apply(state.decideLease(queue, candidate, timeout: .max), &state)
       }
       let id = MessageID(randomHigh: 1, randomLow: 1)
-      if let entry = try? state.decideSend(queue, messageID: id, size: 0, delay: 0) {
+      let group = TextHash(high: 1, low: 1)
+      let send = try? state.decideSend(
+        queue, messageID: id, size: 0, delay: 0, group: group, deduplication: group)
+      if case .record(let entry)? = send {
         apply(entry, &state)
       }
     }

@@ -131,6 +131,47 @@ extension FormatDocument {
       ]) { $1 })
   }
 
+  @Test func aFIFOQueueOfAState() throws {
+    var (state, apply) = try newState()
+    try apply(&state, 0x20, .queueDeleted)
+    var settings = settings
+    settings.isFIFO = true
+    settings.deduplicationWindow = .milliseconds(0x7172_7374)
+    settings.deduplicatesByGroup = true
+    let queue = QueueID(Self.queue.value + 1)
+    let id = MessageID(randomHigh: 5, randomLow: 6)
+    let group = TextHash(high: 0x2122_2324, low: 0x3132_3334)
+    let repeated = TextHash(high: 0x4142_4344, low: 0x5152_5354)
+    for (lsn, record) in [
+      (0x21, Record.queueCreated(name: "q", settings: settings)),
+      (0x22, .sent(.init(id: id, visibleAt: nil, group: group, deduplication: repeated))),
+    ] as [(UInt64, Record)] {
+      let time = Timestamp(milliseconds: Self.created + Int64(lsn))
+      _ = try state.apply(
+        Entry(queue: queue, time: time, record: record), lsn: lsn, position: 8, size: 0x0180)
+    }
+    // Behind the head, the only place, the only queue and its two empty lists.
+    let bytes = Array(bytes(of: state).dropFirst(24 + 4 + 8 + 1 + 80 + 8))
+    let rest = Array(bytes.dropFirst(24))
+    try check(
+      "FIFO queue of a state", bytes,
+      [
+        "queue": little(queue.value), "window": little(UInt64(0x7172_7374)),
+        "flags": little(UInt32(2)), "groups": little(UInt32(1)), "groups, row and sends": rest,
+      ])
+    #expect(Array(rest[..<16]) == little(group.high) + little(group.low))
+    #expect(Array(rest[40..<44]) == [255, 255, 255, 255])
+    try check(
+      "Remembered send", Array(rest[52..<100]),
+      [
+        "hash high": little(repeated.high), "hash low": little(repeated.low),
+        "id high": little(id.high), "id low": little(id.low), "message": little(UInt64(0x22)),
+        "expires at": little(Self.created + 0x22 + 0x7172_7374),
+      ])
+    #expect(Array(rest[44..<52]) == little(UInt32(1)) + little(UInt32(0)))
+    #expect(Array(rest[100...]) == [UInt8](repeating: 0, count: 48))
+  }
+
   @Test func theRunsAndMessagesOfAState() throws {
     var (state, apply) = try newState()
     try apply(&state, 0x30, sent(0x30))

@@ -235,6 +235,16 @@ import Testing
     let created = added(.queueCreated(name: "orders", settings: settings))
     try check(
       "Queue created", created, settingValues.merging(["name": Array("orders".utf8)]) { $1 })
+    var fifo = settings
+    fifo.isFIFO = true
+    fifo.deduplicationWindow = .milliseconds(0x7172_7374_7576)
+    (fifo.deduplicatesByContent, fifo.showsGroupLimit) = (true, true)
+    let changed = added(.queueChanged(settings: fifo))
+    #expect(entry(.queueChanged(settings: fifo))[1] == 1)
+    try check("Queue changed", Array(changed[..<40]), settingValues)
+    try check(
+      "Settings of a FIFO queue", Array(changed[40...]),
+      ["window": little(0x7172_7374_7576), "flags": little(UInt32(9))])
     for record in [Record.logCreated, .queueDeleted, .purged, .cleared] {
       #expect(added(record) == [])
     }
@@ -283,20 +293,29 @@ import Testing
   @Test func aSentMessage() throws {
     let id = MessageID(randomHigh: 0x2122_2324_2526_2728, randomLow: 0x3132_3334_3536_3738)
     let content = MessageContent(body: Array("the body".utf8), groupID: "a group")
-    let sent = Record.Sent(id: id, visibleAt: Timestamp(milliseconds: 0x4142_4344_4546_4748))
+    let sent = Record.Sent(
+      id: id, visibleAt: Timestamp(milliseconds: 0x4142_4344_4546_4748),
+      group: TextHash(high: 0x5152_5354, low: 0x6162_6364),
+      deduplication: TextHash(high: 0x7172_7374, low: 0x8182_8384))
     let bytes = entry(.sent(sent), content)
-    #expect(bytes[1] == 3, "flags: delayed 1, extras 2")
+    #expect(bytes[1] == 195, "flags: delayed 1, extras 2, group 64, deduplication 128")
     #expect(entry(.sent(.init(id: id, visibleAt: nil)), .init(body: [1]))[1] == 0)
     let extras = little(UInt32(15)) + little(UInt32(1)) + little(UInt32(7)) + Array("a group".utf8)
-    let start = 16 + 24 + extras.count
+    let start = 16 + 56 + extras.count
     #expect(Array(bytes[start...]) == content.body)
-    #expect(Array(bytes[40..<start]) == extras)
+    #expect(Array(bytes[72..<start]) == extras)
     try check(
-      "Sent", Array(bytes[16..<40]) + [0xee],
+      "Sent", Array(bytes[16..<72]) + [0xee],
       [
         "id high": little(id.high), "id low": little(id.low),
-        "visible at": little(0x4142_4344_4546_4748), "extras and body": [0xee],
+        "visible at": little(0x4142_4344_4546_4748), "group high": little(UInt64(0x5152_5354)),
+        "group low": little(UInt64(0x6162_6364)),
+        "deduplication high": little(UInt64(0x7172_7374)),
+        "deduplication low": little(UInt64(0x8182_8384)), "extras and body": [0xee],
       ])
+    var plain = sent
+    (plain.visibleAt, plain.deduplication) = (nil, nil)
+    #expect(entry(.sent(plain), content).count == bytes.count - 24)
   }
 
   @Test func aCopyOfAMessage() throws {
@@ -321,7 +340,7 @@ import Testing
     #expect(copy(slot: nil)[1] == 4 + 16)
     #expect(copy(slot: nil, isAgain: true, hasExtras: true)[1] == 2 + 4 + 16 + 32)
     #expect(entry(.sent(.init(id: id, visibleAt: nil, isParked: true)))[1] == 16)
-    let row = "1 delayed, 2 extras, 4 copy, 8 slot, 16 parked, 32 copy of a copy"
+    let row = "8 slot, 16 parked, 32 copy of a copy, 64 group, 128 deduplication"
     #expect(try Self.document().contains { $0.contains(row) })
   }
 
@@ -331,8 +350,8 @@ import Testing
       MessageAttribute(name: "n", type: "Binary.x", value: .binary([1, 2, 3, 4])),
     ]
     let content = MessageContent(
-      body: [], attributes: attributes, groupID: "the group", traceHeader: "trace",
-      senderID: "sender")
+      body: [], attributes: attributes, groupID: "the group", deduplicationID: "repeated",
+      traceHeader: "trace", senderID: "sender")
     let sent = Record.Sent(id: MessageID(randomHigh: 1, randomLow: 2), visibleAt: nil)
     let extras = Array(entry(.sent(sent), content).dropFirst(32))
     var at = 4
@@ -357,7 +376,7 @@ import Testing
     }
     #expect(at == extras.count)
     #expect(Int(extras.u32(at: 0)) == extras.count - 4)
-    #expect(tags == [1, 2, 3, 4, 5])
+    #expect(tags == [1, 6, 2, 3, 4, 5])
   }
 
   // MARK: Constants

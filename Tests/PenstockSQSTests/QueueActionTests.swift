@@ -89,8 +89,10 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
     Refusal("bad name", "CreateQueue", #"{"QueueName":"a b"}"#, invalid: nameRule),
     Refusal("fifo name", "CreateQueue", #"{"QueueName":"a.fifo"}"#, invalid: nameRule),
     Refusal(
-      "fifo queue", "CreateQueue", #"{"QueueName":"a.fifo","Attributes":{"FifoQueue":"True"}}"#,
-      unsupported: "FIFO queues"),
+      "fifo without its suffix", "CreateQueue",
+      #"{"QueueName":"a","Attributes":{"FifoQueue":"True"}}"#,
+      invalid: "The name of a FIFO queue can only include alphanumeric characters, hyphens, or "
+        + "underscores, must end with .fifo suffix and be 1 to 80 in length"),
     Refusal(
       "tags at creation", "CreateQueue", #"{"QueueName":"a","tags":{"a":"b"}}"#,
       unsupported: "tags on queues"),

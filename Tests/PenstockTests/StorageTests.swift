@@ -242,6 +242,46 @@ extension Queue {
   }
 }
 
+@Suite struct FIFOGroups {
+  /// Groups, their order, a lease and what is deduplicated stay through compaction, checkpoints and
+  /// restarts.
+  @Test func stayBehindABusyQueue() async throws {
+    let bench = smallBench()
+    var store = try await bench.open()
+    func fifo() async throws -> Queue {
+      try await store.queue("orders", QueueSettings(isFIFO: true))
+    }
+    var queue = try await fifo()
+    for number in 0..<40 {
+      let group = "group \(number % 4)"
+      try await queue.send(text(number), group: group, deduplicationID: "\(number)")
+    }
+    let leased = try #require(try await queue.receive(visibilityTimeout: .seconds(36_000)).first)
+    #expect(number(leased) == 0)
+    var busy = try await store.queue("busy")
+    try await eventually {
+      try await busy.send(numbers: 0..<20)
+      _ = try await busy.receiveAll(deleting: true)
+      return store.storage.checkpoints == 2 && store.lastLSN > 4000
+    }
+    try await store.close()
+    #expect(try bench.replayedHash() == store.stateHash)
+    store = try await bench.open()
+    (queue, busy) = (try await fifo(), try await store.queue("busy"))
+    #expect(store.brokenInvariant == nil)
+    let first = try await queue.send("again", group: "group 0", deduplicationID: "0")
+    #expect(first == leased.message.id)
+    let found = try await queue.receiveAll(visibilityTimeout: .seconds(36_000))
+    #expect(found.count == 30 && !found.contains { $0 % 4 == 0 })
+    for group in 1..<4 {
+      #expect(found.filter { $0 % 4 == group } == (0..<10).map { 4 * $0 + group })
+    }
+    try await queue.delete([leased.message.handle])[0].get()
+    #expect(try await queue.receiveAll() == (1..<10).map { 4 * $0 })
+    try await store.close()
+  }
+}
+
 @Suite struct ADamagedMessage {
   /// A store with twenty messages in a sealed segment, one of them damaged on disk.
   private func damaged() async throws -> (Bench, Store, Queue, SimulatedFileSystem) {

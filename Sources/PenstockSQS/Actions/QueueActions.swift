@@ -14,10 +14,10 @@ extension Call {
     }
     if isFIFO {
       guard QueueName.isValidFIFO(checked) else { throw .invalid(Self.fifoNameRule) }
-      throw .unsupported("FIFO queues")
+    } else {
+      guard QueueName.isValid(checked) else { throw .invalid(Self.nameRule) }
     }
-    guard QueueName.isValid(checked) else { throw .invalid(Self.nameRule) }
-    let settings = try QueueAttributeChange.settings(attributes)
+    let settings = try QueueAttributeChange.settings(attributes, isFIFO: isFIFO)
     guard tags.isEmpty, capitalTags.isEmpty else { throw .unsupported("tags on queues") }
     store.createQueue(checked, settings) { result in
       switch result {
@@ -51,7 +51,11 @@ extension Call {
       case .maximumMessageBytes: .maximumMessageSize
       case .retention: .messageRetentionPeriod
       case .receiveWait: .receiveMessageWaitTimeSeconds
-      case nil: nil
+      case .isFIFO: .fifoQueue
+      case .deduplicatesByContent: .contentBasedDeduplication
+      case .deduplicatesByGroup, .showsGroupScope: .deduplicationScope
+      case .showsGroupLimit: .fifoThroughputLimit
+      case .deduplicationWindow, nil: nil
       }
     guard let name else { return SQSError(.queueNameExists, error.message) }
     return SQSError(
@@ -157,7 +161,8 @@ extension Call {
     let attributes = try fields.stringMap("Attributes") ?? []
     let queue = try queue(url)
     guard !attributes.isEmpty else { throw .missing("Attribute.Name") }
-    let settings = try QueueAttributeChange.settings(attributes)
+    let settings = try QueueAttributeChange.settings(
+      attributes, isFIFO: queue.settings.isFIFO, of: queue.settings)
     store.changeQueue(queue.id, settings) { finish($0) }
   }
 }

@@ -28,6 +28,7 @@ extension Call {
     // The newer list, when it is there, makes the older one not count.
     let requested = try SystemAttribute.requested(names ?? oldNames ?? [])
     if let attemptID {
+      guard !queue.settings.isFIFO else { throw .unsupported("ReceiveRequestAttemptId") }
       throw .invalid(
         attemptID, for: "ReceiveRequestAttemptId",
         "The request include parameter that is not valid for this queue type.")

@@ -29,6 +29,7 @@ struct CheckedSend: Sendable {
   var bodyDigest: String
   var attributesDigest: String?
   var systemAttributesDigest: String?
+  var isFIFO: Bool
 
   /// Writes the answer's members, without braces.
   func write(_ receipt: SendReceipt, to writer: inout JSONWriter) {
@@ -36,6 +37,7 @@ struct CheckedSend: Sendable {
     writer.member("MD5OfMessageBody", bodyDigest)
     writer.member("MD5OfMessageAttributes", ifPresent: attributesDigest)
     writer.member("MD5OfMessageSystemAttributes", ifPresent: systemAttributesDigest)
+    if isFIFO { writer.member("SequenceNumber", SequenceNumber.text(receipt.lsn)) }
   }
 }
 
@@ -73,13 +75,18 @@ extension Call {
     }
     let attributes = try AttributeRules.check(input.attributes)
     let trace = try SystemAttribute.traceHeader(input.systemAttributes)
-    if let group = input.groupID, !Alphabet.isGroupID(group) {
+    let isFIFO = queue.settings.isFIFO
+    if isFIFO { try Self.checkFIFO(input, queue.settings) }
+    for (name, id) in [
+      ("MessageGroupId", input.groupID),
+      ("MessageDeduplicationId", isFIFO ? input.deduplicationID : nil),
+    ] {
+      guard let id, !Alphabet.isGroupID(id) else { continue }
       throw .invalid(
-        group, for: "MessageGroupId",
-        "MessageGroupId can only include alphanumeric and punctuation characters. "
-          + "1 to 128 in length.")
+        id, for: name,
+        "\(name) can only include alphanumeric and punctuation characters. 1 to 128 in length.")
     }
-    if let id = input.deduplicationID {
+    if !isFIFO, let id = input.deduplicationID {
       guard let reason = wording.wrongQueueType else {
         throw .invalid("The request include parameter that is not valid for this queue type")
       }
@@ -89,16 +96,35 @@ extension Call {
       throw .invalid(
         String(delay), for: "DelaySeconds", "DelaySeconds must be >= 0 and <= 900.")
     }
+    if isFIFO, let delay = input.delay, delay > 0 {
+      throw .invalid(
+        String(delay), for: "DelaySeconds",
+        "The request include parameter that is not valid for this queue type.")
+    }
     var traceText = traceHeader
     if let trace, case .string(let text) = trace.value { traceText = text }
     let content = MessageContent(
       body: input.body, attributes: attributes, groupID: input.groupID,
+      deduplicationID: isFIFO ? input.deduplicationID ?? Digests.sha256(input.body) : nil,
       traceHeader: traceText, senderID: configuration.accountID)
     return CheckedSend(
-      entry: SendEntry(content, delay: input.delay.map { .seconds($0) }),
+      // In a FIFO queue a zero does not take the queue's delay away.
+      entry: SendEntry(content, delay: isFIFO ? nil : input.delay.map { .seconds($0) }),
       bodyDigest: Digests.ofBody(input.body),
       attributesDigest: Digests.ofAttributes(attributes),
-      systemAttributesDigest: Digests.ofAttributes(trace.map { [$0] } ?? []))
+      systemAttributesDigest: Digests.ofAttributes(trace.map { [$0] } ?? []), isFIFO: isFIFO)
+  }
+
+  /// What a message for a FIFO queue must have.
+  private static func checkFIFO(
+    _ input: SendInput, _ settings: QueueSettings
+  ) throws(SQSError) {
+    guard input.groupID != nil else { throw .missing("MessageGroupId") }
+    guard input.deduplicationID != nil || settings.deduplicatesByContent else {
+      throw .invalid(
+        "The queue should either have ContentBasedDeduplication enabled or MessageDeduplicationId "
+          + "provided explicitly")
+    }
   }
 
   func sendMessage(_ fields: Fields) throws(SQSError) {
@@ -132,6 +158,14 @@ extension Call {
         .batchRequestTooLong,
         "Batch requests cannot be longer than \(Self.maximumBatchBytes) bytes. You have sent "
           + "\(total) bytes.")
+    }
+    if queue.settings.isFIFO {
+      for entry in entries {
+        do throws(SQSError) { try Self.checkFIFO(entry.input, queue.settings) } catch {
+          // The whole request is refused, and with another code than a single send is.
+          throw .invalid(error.message)
+        }
+      }
     }
     var outcomes: [BatchOutcome<CheckedSend>] = []
     for (place, entry) in entries.enumerated() {
