@@ -251,7 +251,10 @@ extension Engine {
       }
       let size = LogFormat.recordSize(payload: entry.payloadSize())
       switch shared.tail.makeRoom(size, for: .lease) {
-      case .ready: _ = engine.append(entry, synced: true, &shared)
+      case .ready:
+        _ = engine.append(entry, synced: true, &shared)
+        // What stood behind it in its group can be received.
+        engine.serveWaiters(on: entry.queue, &shared, &actions)
       case .wait: return false
       // It is found again when it is received again.
       case .full: break

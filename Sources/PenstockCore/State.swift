@@ -155,10 +155,10 @@ public struct State: Sendable {
     case .queueChanged(let settings): try change(q, settings, entry.time)
     case .queueDeleted: remove(q)
     case .sent(let sent):
-      if sent.isParked { return try park(q, entry, lsn, position, size) }
       if table[q].settings.isFIFO != (sent.group != nil) {
         throw RecordError(description: "LSN \(lsn) is of another kind of queue than its own")
       }
+      if sent.isParked { return try park(q, entry, lsn, position, size) }
       // `decideSend` parks whatever comes behind parked messages.
       guard table[q].runs.isEmpty || (sent.visibleAt.map { $0 > time } ?? false) else {
         throw RecordError(description: "LSN \(lsn) is sent into memory behind parked messages")

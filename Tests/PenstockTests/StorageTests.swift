@@ -243,6 +243,22 @@ extension Queue {
 }
 
 @Suite struct FIFOGroups {
+  /// A head that expires while it is leased lets who waits have what stands behind it.
+  @Test func goOnWhenTheirHeadExpires() async throws {
+    let bench = smallBench()
+    let store = try await bench.open()
+    let queue = try await store.queue(
+      "orders", QueueSettings(retention: .seconds(60), isFIFO: true))
+    try await queue.send("a", group: "g")
+    _ = try await queue.receive(visibilityTimeout: .seconds(36_000))
+    bench.pass(.seconds(45), store)
+    try await queue.send("b", group: "g")
+    let waiting = queue.startReceive(wait: .seconds(20))
+    bench.pass(.seconds(17), store)
+    #expect(try await waiting.value.first?.content.body == Array("b".utf8))
+    try await store.close()
+  }
+
   /// Groups, their order, a lease and what is deduplicated stay through compaction, checkpoints and
   /// restarts.
   @Test func stayBehindABusyQueue() async throws {
