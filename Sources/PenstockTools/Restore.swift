@@ -150,6 +150,8 @@ public struct Restore {
     let segments = listing.segments.filter { $0.firstLSN <= source.cut.header.firstLSN }
     for (index, segment) in segments.enumerated() {
       context.progress(ToolProgress("copying", segments: index, of: segments.count))
+      let next = index + 1 < segments.count ? segments[index + 1].firstLSN : nil
+      if try isDead(segment.name, before: next, source) { continue }
       let isLast = segment.name == source.cut.segment
       try copy(segment.name, place, manifest, cut: isLast ? source.cut : nil, &report)
     }
@@ -167,6 +169,17 @@ public struct Restore {
     }
     if case .whole = listing.head { try FileCopy(place).writeHead(source.cut.header) }
     try copy(StoreFileName.store, place, manifest, cut: nil, &report)
+  }
+
+  /// Whether a segment lies before the checkpoint's, and no message of the state is in it. The
+  /// backup may have seen it only while it grew: compaction removed it before the next one.
+  private func isDead(
+    _ name: String, before next: LSN?, _ source: Replay.Result
+  ) throws(ToolError) -> Bool {
+    guard let checkpoint = source.checkpoint, let next, next <= checkpoint,
+      let header = try SegmentSummary.header(name, context)
+    else { return false }
+    return source.state.residents[header.ordinal] == nil
   }
 
   /// Copies a file of the backup, if it is what was verified.
