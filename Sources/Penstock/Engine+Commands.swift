@@ -218,8 +218,9 @@ extension Engine {
         do throws(Refusal) {
           let send = try shared.state.decideSend(
             queue, messageID: ids[index], size: entry.content.countedSize,
-            delay: entry.delay?.wholeMilliseconds, group: hashes[index].group,
-            deduplication: hashes[index].deduplication)
+            delay: entry.delay?.wholeMilliseconds,
+            group: hashes.isEmpty ? nil : hashes[index].group,
+            deduplication: hashes.isEmpty ? nil : hashes[index].deduplication)
           switch send {
           case .record(let record):
             last = engine.append(record, entry.content, synced: engine.isSynced, &shared)
@@ -239,12 +240,13 @@ extension Engine {
     }
   }
 
-  /// What stands for the groups and deduplication ids of messages; nothing in a standard queue.
+  /// What stands for groups and deduplication ids; empty without groups or in a standard queue.
   private func hashes(
     of entries: [SendEntry], for queue: QueueID
   ) -> [(group: TextHash?, deduplication: TextHash?)] {
-    let settings = shared.withLock { $0.state.settings(queue) }
-    guard let settings, settings.isFIFO else { return entries.map { _ in (nil, nil) } }
+    guard entries.contains(where: { $0.content.groupID != nil }),
+      let settings = shared.withLock({ $0.state.settings(queue) }), settings.isFIFO
+    else { return [] }
     return entries.map { entry in
       guard let group = entry.content.groupID else { return (nil, nil) }
       let scope = settings.deduplicatesByGroup ? group : nil

@@ -219,8 +219,7 @@ extension Engine {
       if case .running = shared.phase, let entry = shared.state.nextExpired() {
         if case .ready = shared.tail.makeRoom(Self.smallRecordSize, for: .lease) {
           _ = append(entry, synced: false, &shared)
-          // Receives of the queue were held back while it had expired messages in front, or its
-          // groups were.
+          // Receives, or groups, were held back while there were expired messages in front.
           retryReceives(&shared, &actions)
           serveWaiters(on: entry.queue, &shared, &actions)
         } else {

@@ -217,7 +217,8 @@ private struct Three {
       case 15:
         guard let handle = handles.last else { continue }
         let timeout = Int64(random.below(40_000))
-        guard (try? machine.hide(handle, for: timeout)) != nil else { continue }
+        // The message may be gone.
+        do { try machine.hide(handle, for: timeout) } catch is Refusal { continue }
         for (group, messages) in model {
           for (place, message) in messages.enumerated() where message.number == handle.message {
             model[group]?[place].hiddenUntil = machine.now + timeout

@@ -317,6 +317,7 @@ extension Array {
       }
       let id = MessageID(randomHigh: 1, randomLow: 1)
       let group = TextHash(high: 1, low: 1)
+      // The bytes may have given the queue another kind or limit: then nothing is sent.
       let send = try? state.decideSend(
         queue, messageID: id, size: 0, delay: 0, group: group, deduplication: group)
       if case .record(let entry)? = send {
