@@ -138,7 +138,10 @@ enum Keeping {
       }
       let id = MessageID(randomHigh: 1, randomLow: 2)
       do {
-        apply(try state.decideSend(queue, messageID: id, size: 0, delay: 0))
+        let text = TextHash(high: lsn % 3, low: 3)
+        let send = try state.decideSend(
+          queue, messageID: id, size: 0, delay: 0, group: text, deduplication: text)
+        if case .record(let entry) = send { apply(entry) }
       } catch {}
       for segment in state.residents.keys.sorted().prefix(2) {
         for resident in state.residents(of: segment, slots: 0..<64).prefix(2) {

@@ -134,7 +134,7 @@ enum Opening {
       let entry = Entry(
         queue: QueueID(0), time: Timestamp(milliseconds: 0), record: .logCreated)
       let size = LogFormat.recordSize(payload: entry.payloadSize())
-      guard case .ready = opened.tail.makeRoom(size, keepingReserve: false) else {
+      guard case .ready = opened.tail.makeRoom(size, for: .send) else {
         return check(false, "there is no room in a new segment")
       }
       let place = opened.tail.append(payload: entry.payloadSize(), synced: true) {

@@ -25,7 +25,7 @@ enum RecoveryBase {
           }
           guard
             case .ready = opened.tail.makeRoom(
-              LogFormat.recordSize(payload: size), keepingReserve: false)
+              LogFormat.recordSize(payload: size), for: .send)
           else { return check(false, "there is no room") }
           _ = opened.tail.append(payload: size, synced: place < synced) {
             entry.encode(content, into: $0)
