@@ -8,12 +8,12 @@ extension Engine {
   /// Largest group of records that fits the log at all, in bytes.
   var maximumGroupSize: Int { LogTail.maximumGroupSize(segmentSize: options.segmentSize) }
 
-  private func size(_ entry: Entry, _ content: MessageContent? = nil) -> Int {
+  func size(_ entry: Entry, _ content: MessageContent? = nil) -> Int {
     LogFormat.recordSize(payload: entry.payloadSize(content))
   }
 
   /// Gives the answer once all that it may tell of is durable.
-  private func answerDurably<T: Sendable>(
+  func answerDurably<T: Sendable>(
     _ completion: @escaping Completion<T>, _ value: T, after lsn: LSN, _ shared: inout Shared,
     _ actions: inout Actions
   ) {
@@ -23,14 +23,14 @@ extension Engine {
   }
 
   /// The newest record that an answer waits for which tells of what was there before it.
-  private func told(_ shared: borrowing Shared) -> LSN {
+  func told(_ shared: borrowing Shared) -> LSN {
     isSynced ? shared.lastSynced : LSN(shared.tail.nextLSN.value - 1)
   }
 
   /// Asks for room; answers a full disk itself.
   ///
   /// - Returns: whether to go on (true), to try later (nil), or that the answer is given (false).
-  private func room<T: Sendable>(
+  func room<T: Sendable>(
     _ size: Int, drains: Bool, _ completion: @escaping Completion<T>, _ shared: inout Shared,
     _ actions: inout Actions
   ) -> Bool? {
@@ -171,119 +171,29 @@ extension Engine {
 
   // MARK: Messages
 
-  func send(
-    _ entries: [SendEntry], to queue: QueueID,
-    _ completion: @escaping Completion<[Result<SendReceipt, PenstockError>]>
-  ) {
-    // The largest the records can be, reckoned before the lock is taken.
-    var size = 0
-    for entry in entries {
-      if let delay = entry.delay, delay < .zero {
-        return completion(.failure(PenstockError(.invalidArgument, "a delay is negative")))
-      }
-      let hash = TextHash(high: 0, low: 0)
-      let isGrouped = entry.content.groupID != nil
-      let sent = Entry(
-        queue: queue, time: now,
-        record: .sent(
-          .init(
-            id: MessageID(randomHigh: 0, randomLow: 0), visibleAt: now,
-            group: isGrouped ? hash : nil, deduplication: isGrouped ? hash : nil)))
-      size += self.size(sent, entry.content)
-    }
-    guard size <= maximumGroupSize else {
-      return completion(
-        .failure(
-          PenstockError(
-            .messageTooLarge,
-            "the messages take \(size) bytes together; segments of \(options.segmentSize) bytes "
-              + "take at most \(maximumGroupSize) at once", limit: maximumGroupSize)))
-    }
-    let ids = entries.map { _ in MessageID(randomHigh: random.next(), randomLow: random.next()) }
-    let total = size
-    let hashes = hashes(of: entries, for: queue)
-    submit(drains: false, completion) { engine, shared, actions in
-      guard shared.state.exists(queue) else {
-        engine.refuse(completion, .noQueue, &shared, &actions)
-        return true
-      }
-      guard let go = engine.room(total, drains: false, completion, &shared, &actions) else {
-        return false
-      }
-      guard go else { return true }
-      var last = engine.told(shared)
-      var receipts: [Result<SendReceipt, PenstockError>] = []
-      receipts.reserveCapacity(entries.count)
-      for (index, entry) in entries.enumerated() {
-        do throws(Refusal) {
-          let send = try shared.state.decideSend(
-            queue, messageID: ids[index], size: entry.content.countedSize,
-            delay: entry.delay?.wholeMilliseconds,
-            group: hashes.isEmpty ? nil : hashes[index].group,
-            deduplication: hashes.isEmpty ? nil : hashes[index].deduplication)
-          switch send {
-          case .record(let record):
-            last = engine.append(record, entry.content, synced: engine.isSynced, &shared)
-            receipts.append(.success(SendReceipt(id: ids[index], lsn: last.value)))
-          case .duplicate(let id, let message):
-            receipts.append(.success(SendReceipt(id: id, lsn: message, isDuplicate: true)))
-          }
-        } catch {
-          receipts.append(.failure(PenstockError(error)))
-        }
-      }
-      engine.answerDurably(completion, receipts, after: last, &shared, &actions)
-      if shared.waiters.isWaiting(on: queue) {
-        engine.serveWaiters(on: queue, &shared, &actions)
-      }
-      return true
-    }
-  }
-
-  /// What stands for groups and deduplication ids; empty without groups or in a standard queue.
-  private func hashes(
-    of entries: [SendEntry], for queue: QueueID
-  ) -> [(group: TextHash?, deduplication: TextHash?)] {
-    guard entries.contains(where: { $0.content.groupID != nil }),
-      let settings = shared.withLock({ $0.state.settings(queue) }), settings.isFIFO
-    else { return [] }
-    return entries.map { entry in
-      guard let group = entry.content.groupID else { return (nil, nil) }
-      let scope = settings.deduplicatesByGroup ? group : nil
-      var deduplication: TextHash?
-      if let id = entry.content.deduplicationID {
-        deduplication = hash(Array(id.utf8), in: scope)
-      } else if settings.deduplicatesByContent {
-        deduplication = hash(entry.content.body, in: scope, isBody: true)
-      }
-      return (hash(Array(group.utf8), in: nil), deduplication)
-    }
-  }
-
-  private func hash(_ text: [UInt8], in scope: String?, isBody: Bool = false) -> TextHash {
-    var bytes: [UInt8] = [isBody ? 1 : 0, scope == nil ? 0 : 1]
-    if let scope {
-      bytes += Array(scope.utf8)
-      // No text holds this byte, so one scope and text cannot look like another.
-      bytes.append(0xff)
-    }
-    bytes += text
-    let other = SipHash(key: (~handleKey.key.0, ~handleKey.key.1))
-    return TextHash(high: handleKey.hash(bytes[...]), low: other.hash(bytes[...]))
-  }
-
   func delete(
-    _ handles: [LeaseHandle], from queue: QueueID,
+    _ handles: [LeaseHandle], from queue: QueueID, isFenced: Bool,
     _ completion: @escaping Completion<[Result<Void, PenstockError>]>
   ) {
     // In a FIFO queue it lets the rest of the group go.
     change(handles.count, completion, thenServing: queue) { shared, index throws(Refusal) in
-      try shared.state.decideDelete(handles[index], from: queue)
+      try shared.state.decideDelete(handles[index], from: queue, isFenced: isFenced)
+    }
+  }
+
+  func reject(
+    _ handles: [LeaseHandle], _ completion: @escaping Completion<[Result<Void, PenstockError>]>
+  ) {
+    guard let queue = handles.first?.queue else { return completion(.success([])) }
+    change(handles.count, completion, thenServing: queue) { shared, index throws(Refusal) in
+      let entry = try shared.state.decideReject(handles[index])
+      if case .transferred(let moved) = entry.record { shared.wakes.append(moved.target) }
+      return entry
     }
   }
 
   func changeVisibility(
-    _ changes: [VisibilityChange], of queue: QueueID, totalLimit: Duration?,
+    _ changes: [VisibilityChange], of queue: QueueID, totalLimit: Duration?, isFenced: Bool,
     _ completion: @escaping Completion<[Result<Void, PenstockError>]>
   ) {
     if changes.contains(where: { $0.timeout < .zero }) {
@@ -292,14 +202,14 @@ extension Engine {
     change(changes.count, completion, thenServing: queue) { shared, index throws(Refusal) in
       try shared.state.decideChangeVisibility(
         changes[index].handle, of: queue, timeout: changes[index].timeout.wholeMilliseconds,
-        totalLimit: totalLimit?.wholeMilliseconds)
+        totalLimit: totalLimit?.wholeMilliseconds, isFenced: isFenced)
     }
   }
 
   /// Does one small change per item in one group; those that are refused do not stop the others.
   private func change(
     _ count: Int, _ completion: @escaping Completion<[Result<Void, PenstockError>]>,
-    thenServing queue: QueueID? = nil,
+    thenServing queue: QueueID,
     _ decide: @escaping @Sendable (inout Shared, Int) throws(Refusal) -> Entry?
   ) {
     let total = count * Self.smallRecordSize
@@ -327,9 +237,7 @@ extension Engine {
         }
       }
       engine.answerDurably(completion, results, after: last, &shared, &actions)
-      if let queue, shared.waiters.isWaiting(on: queue) {
-        engine.serveWaiters(on: queue, &shared, &actions)
-      }
+      shared.wakes.append(queue)
       return true
     }
   }
@@ -349,15 +257,11 @@ extension PenstockError {
   }
 
   static func badSettings(_ change: QueueSettingsChange) -> PenstockError? {
-    func bad(_ name: String, _ duration: Duration?) -> PenstockError? {
-      guard let duration, duration < .zero else { return nil }
-      return PenstockError(.invalidArgument, "\(name) is negative")
-    }
     if let bytes = change.maximumMessageBytes, bytes < 1 {
       return PenstockError(.invalidArgument, "maximumMessageBytes is less than 1")
     }
-    return bad("deduplicationWindow", change.deduplicationWindow)
-      ?? bad("visibilityTimeout", change.visibilityTimeout) ?? bad("delay", change.delay)
-      ?? bad("retention", change.retention) ?? bad("receiveWait", change.receiveWait)
+    return change.firstNegative.map {
+      PenstockError(.invalidArgument, "\($0) is negative", setting: $0)
+    }
   }
 }

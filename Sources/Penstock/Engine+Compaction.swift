@@ -174,8 +174,12 @@ extension Engine {
     }
     var done = true
     critical { shared, _ in
-      for copy in copies
-      where shared.refusal == nil && shared.state.owner(of: copy.resident) == copy.entry.queue {
+      for var copy in copies where shared.refusal == nil {
+        // It may have been moved to another queue, where its bytes will name that one.
+        guard let owner = shared.state.owner(of: copy.resident),
+          copy.entry.queue == copy.resident.bytesQueue
+        else { continue }
+        copy.entry.queue = owner
         guard hasRoom(copy.size, isCopy: true, &shared) else {
           done = false
           break
@@ -199,7 +203,7 @@ extension Engine {
       let resident = State.Resident(
         slot: 0, message: message.message,
         position: LogPosition(segment: compaction.segment, offset: message.offset).packed,
-        size: Int(message.size))
+        size: Int(message.size), bytesQueue: draw.queue)
       let (queue, segment) = (draw.queue, compaction.segment)
       func isThere(_ state: State) -> Bool {
         state.isFirstParked(message.message, queue, in: segment, size: Int(message.size))

@@ -8,12 +8,16 @@ internal import Synchronization
 struct ReadJob: Sendable {
   struct Item: Sendable {
     var position: LogPosition
+    var bytesQueue: QueueID
+    var origin: MessageOrigin?
     var handle: LeaseHandle
     var receiveCount: Int
     var firstReceivedAt: Timestamp
     var leaseEndsAt: Timestamp
   }
   var items: [Item]
+  /// In a FIFO queue a message is as old as its last move.
+  var isFIFO: Bool
   var completion: Completion<[ReceivedMessage]>
 }
 
@@ -138,8 +142,17 @@ extension Engine {
     guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
       return .nothing
     }
-    let limit = min(waiter.maximumMessages, maximumGroupSize / Self.smallRecordSize)
-    var found = shared.state.candidates(waiter.queue, limit: limit)
+    let allowance = shared.state.leaseAllowance(waiter.queue)
+    guard allowance > 0 else { return refuseLease(waiter, shared, &actions) }
+    let limit = min(waiter.maximumMessages, allowance, maximumGroupSize / Self.smallRecordSize)
+    var found: [State.Resident] = []
+    switch deliverable(waiter.queue, limit: limit, &found, &shared) {
+    case .ready: break
+    case .wait: return .noRoom
+    case .full:
+      actions.call(waiter.completion, .failure(.full))
+      return .served
+    }
     if plantedBug == .receivesNewestFirst { found.reverse() }
     guard !found.isEmpty else {
       requestDraw(for: waiter.queue, &shared, &actions)
@@ -155,7 +168,7 @@ extension Engine {
     }
     // What is received will be deleted: the log grows by two records, and twice what lived may go.
     shared.spend(
-      found.reduce(0) { $0 + 2 * shared.state.size($1) + 2 * Self.smallRecordSize })
+      found.reduce(0) { $0 + 2 * $1.size + 2 * Self.smallRecordSize })
     var items: [ReadJob.Item] = []
     items.reserveCapacity(found.count)
     var last = LSN(0)
@@ -167,7 +180,8 @@ extension Engine {
       let lease = shared.state.lease(candidate)
       items.append(
         ReadJob.Item(
-          position: LogPosition(packed: candidate.position),
+          position: LogPosition(packed: candidate.position), bytesQueue: candidate.bytesQueue,
+          origin: shared.state.origin(candidate.slot),
           handle: LeaseHandle(
             queue: waiter.queue, slot: candidate.slot, message: candidate.message,
             token: lease.token),
@@ -184,7 +198,8 @@ extension Engine {
       shared.tail.requireSync()
       shared.lastSynced = last
     }
-    let job = ReadJob(items: items, completion: waiter.completion)
+    let isFIFO = shared.state.settings(waiter.queue)?.isFIFO ?? false
+    let job = ReadJob(items: items, isFIFO: isFIFO, completion: waiter.completion)
     answer(after: last, synced: mustSync, &shared, &actions) { error, actions in
       if let error {
         actions.call(job.completion, .failure(error))
@@ -193,6 +208,54 @@ extension Engine {
       }
     }
     return .served
+  }
+
+  /// As many messages are leased as may be: a FIFO queue, or a long poll, waits for a change.
+  private func refuseLease(
+    _ waiter: Waiters.Waiter, _ shared: borrowing Shared, _ actions: inout Actions
+  ) -> Serving {
+    guard let settings = shared.state.settings(waiter.queue), !settings.isFIFO,
+      waiter.deadline <= shared.state.time
+    else { return .nothing }
+    actions.call(
+      waiter.completion,
+      .failure(
+        PenstockError(
+          .tooManyLeased, "as many messages are leased as the queue's maximumLeased allows",
+          limit: settings.maximumLeased, setting: .maximumLeased)))
+    return .served
+  }
+
+  /// Finds messages that can be received, and moves those to the dead-letter queue that were
+  /// received too often.
+  ///
+  /// - Returns: wait when there are too many of those to move under one lock.
+  private func deliverable(
+    _ queue: QueueID, limit: Int, _ found: inout [State.Resident], _ shared: inout Shared
+  ) -> LogTail.Room {
+    let start = shared.tail.nextLSN.value
+    var limit = limit
+    for _ in 0..<8 {
+      found = shared.state.candidates(queue, limit: limit)
+      guard let target = shared.state.deadLetterQueue(of: queue),
+        found.contains(where: { shared.state.isExhausted(queue, $0) })
+      else { return .ready }
+      // What came back from there in this very receive, because queues name each other, stays.
+      let dead = found.filter { $0.message < start && shared.state.isExhausted(queue, $0) }
+      guard !dead.isEmpty else {
+        found.removeAll { shared.state.isExhausted(queue, $0) }
+        return .ready
+      }
+      let room = shared.tail.makeRoom(dead.count * Self.smallRecordSize, for: .lease)
+      guard case .ready = room else { return room }
+      for message in dead {
+        let entry = shared.state.decideTransfer(queue, message, to: target, .receivedTooOften)
+        _ = append(entry, synced: false, &shared)
+      }
+      shared.wakes.append(target)
+      limit = max(limit, 64)
+    }
+    return .wait
   }
 
   /// Removes messages of a queue whose retention has ended, so that none is delivered.
@@ -222,17 +285,18 @@ extension Engine {
     messages.reserveCapacity(job.items.count)
     var failure: PenstockError?
     for item in job.items {
-      var position = item.position
+      var (position, bytesQueue) = (item.position, item.bytesQueue)
       do throws(LogError) {
-        guard let stored = try read(&position, of: item.handle) else {
+        guard let stored = try read(&position, &bytesQueue, of: item.handle) else {
           if isWritten(position) { continue }
           return readLater(job)
         }
         messages.append(
           ReceivedMessage(
-            id: stored.id, handle: item.handle, content: stored.content, sentAt: stored.sentAt,
+            id: stored.id, handle: item.handle, content: stored.content,
+            sentAt: (job.isFIFO ? item.origin?.movedAt : nil) ?? stored.sentAt,
             firstReceivedAt: item.firstReceivedAt, receiveCount: item.receiveCount,
-            leaseEndsAt: item.leaseEndsAt))
+            leaseEndsAt: item.leaseEndsAt, origin: item.origin))
       } catch {
         let text =
           "message with LSN \(item.handle.message) cannot be read and was not delivered: \(error)"
@@ -273,15 +337,15 @@ extension Engine {
   /// Reads a message, also when it was moved since its place was looked up; nil when it is gone, or
   /// when it is in its new place (`position`) only once that is written.
   private func read(
-    _ position: inout LogPosition, of handle: LeaseHandle
+    _ position: inout LogPosition, _ bytesQueue: inout QueueID, of handle: LeaseHandle
   ) throws(LogError) -> StoredMessage? {
     while true {
-      let place = position
+      let (place, queue) = (position, bytesQueue)
       do throws(LogError) {
         return try log.read(place) { (payload) throws(LogError) in
           do throws(RecordError) {
             let stored = try StoredMessage(payload)
-            guard stored.queue == handle.queue else {
+            guard stored.queue == queue else {
               throw RecordError(description: "a message of another queue stands in its place")
             }
             return stored
@@ -297,7 +361,7 @@ extension Engine {
         guard case .system(let cause) = error, cause.isNotFound else { throw error }
         guard let now = look({ $0.resident(handle) }) else { return nil }
         guard now.position != position.packed else { throw error }
-        position = LogPosition(packed: now.position)
+        (position, bytesQueue) = (LogPosition(packed: now.position), now.bytesQueue)
         guard isWritten(position) else { return nil }
       }
     }

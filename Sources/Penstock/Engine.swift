@@ -69,6 +69,8 @@ final class Engine: Sendable {
     /// Those who wait for the end of a failed store, and why it failed.
     var closers: [Completion<Void>] = []
     var failure: PenstockError?
+    /// Queues in which somebody may be served before the lock is released.
+    var wakes: [QueueID] = []
     /// Queues whose waiting messages are being read.
     var drawing: Set<QueueID> = []
     /// Draws that are not durable yet: the newest of a queue, and the first message of them all.
@@ -183,6 +185,16 @@ final class Engine: Sendable {
   }
 
   private func finishSection(_ shared: inout Shared, _ actions: inout Actions) {
+    // Messages may go round between queues: each is looked at once.
+    var index = 0
+    while index < shared.wakes.count {
+      let queue = shared.wakes[index]
+      if shared.waiters.isWaiting(on: queue), shared.wakes[..<index].allSatisfy({ $0 != queue }) {
+        serveWaiters(on: queue, &shared, &actions)
+      }
+      index += 1
+    }
+    shared.wakes.removeAll(keepingCapacity: true)
     actions.ringsWriter = actions.ringsWriter || shared.tail.hasBatches
     if plantedBug == .forgetsTheWriter { actions.ringsWriter = false }
     actions.ringsPreparer =
@@ -400,8 +412,7 @@ extension PenstockError {
     case .queueNotFound: self.init(.queueNotFound, "there is no such queue")
     case .queueExists(let setting):
       self.init(
-        .queueExists, "a queue of this name exists with another \(setting)",
-        setting: Setting(rawValue: setting))
+        .queueExists, "a queue of this name exists with another \(setting)", setting: setting)
     case .invalidHandle: self.init(.invalidHandle, "the handle belongs to another queue")
     case .messageNotFound:
       self.init(.messageNotFound, "the message was deleted, purged or has expired")
@@ -414,6 +425,26 @@ extension PenstockError {
       self.init(.invalidArgument, "a message for a FIFO queue needs a group")
     case .kindIsFixed:
       self.init(.invalidArgument, "a queue is FIFO, or is not, from its creation on")
+    case .priorityInGroup:
+      self.init(.invalidArgument, "a FIFO queue has no priorities: its groups have an order")
+    case .queueFull(let setting, let limit):
+      self.init(
+        .queueFull, "the queue holds as much as its \(setting) allows", limit: limit,
+        setting: setting)
+    case .leaseLost:
+      self.init(.leaseLost, "the lease has ended, or the message was received again since")
+    case .deadLetterCountMissing:
+      self.init(
+        .invalidArgument, "a dead-letter queue needs maximumReceives of at least 1",
+        setting: .maximumReceives)
+    case .deadLetterQueueMissing:
+      self.init(.deadLetterQueueNotFound, "there is no such dead-letter queue")
+    case .deadLetterQueueOfAnotherKind:
+      self.init(
+        .invalidArgument, "FIFO queues have FIFO dead-letter queues, others have others",
+        setting: .deadLetterQueue)
+    case .deadLetterQueueRefuses:
+      self.init(.deadLetterRefused, "the dead-letter queue does not take messages of this queue")
     case .outOfQueueNumbers:
       self.init(.storeFull, "the store has used up its numbers for queues; use another store")
     }

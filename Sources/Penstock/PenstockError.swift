@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+public import PenstockCore
 
 /// The one error of the public API. `code` says what happened; `family` what a caller can rely on.
 public struct PenstockError: Error, Sendable, CustomStringConvertible {
@@ -18,6 +19,7 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
       case queueNotFound, queueExists, invalidHandle, messageNotFound, leaseLimitExceeded
       case messageTooLarge, invalidArgument, storeFull, storeInUse, storeNotFound, corrupted
       case inputOutput, outcomeUnknown, storeFailed, closed, unreadableMessage
+      case queueFull, tooManyLeased, leaseLost, deadLetterQueueNotFound, deadLetterRefused
     }
     private var name: Name
     private init(_ name: Name) { self.name = name }
@@ -46,6 +48,16 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     public static var corrupted: Code { Code(.corrupted) }
     /// A system call failed while opening or reading. Nothing was changed on disk.
     public static var inputOutput: Code { Code(.inputOutput) }
+    /// The queue holds as much as `PenstockError.setting` of it allows; `limit` says how much.
+    public static var queueFull: Code { Code(.queueFull) }
+    /// As many messages of the queue are leased as its `maximumLeased` allows.
+    public static var tooManyLeased: Code { Code(.tooManyLeased) }
+    /// The lease is not held any more: it ended, or the message was received again or is gone.
+    public static var leaseLost: Code { Code(.leaseLost) }
+    /// The queue has no dead-letter queue, or none of that name exists.
+    public static var deadLetterQueueNotFound: Code { Code(.deadLetterQueueNotFound) }
+    /// The dead-letter queue's `deadLetterSources` leave the queue out.
+    public static var deadLetterRefused: Code { Code(.deadLetterRefused) }
     public static var outcomeUnknown: Code { Code(.outcomeUnknown) }
     public static var storeFailed: Code { Code(.storeFailed) }
     public static var closed: Code { Code(.closed) }
@@ -53,20 +65,14 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     public static var unreadableMessage: Code { Code(.unreadableMessage) }
   }
 
-  /// A setting of a queue, for `queueExists`, in the order in which settings are compared.
-  public enum Setting: String, Sendable, Hashable, CaseIterable {
-    case visibilityTimeout, delay, maximumMessageBytes, retention, receiveWait
-    case isFIFO, deduplicatesByContent, deduplicatesByGroup, showsGroupScope, showsGroupLimit
-    case deduplicationWindow
-  }
-
   public var code: Code
   /// What happened and what to do, for people.
   public var message: String
   public var limit: Int?
-  public var setting: Setting?
+  /// The setting of the queue that is in the way, for `queueExists` and `queueFull`.
+  public var setting: QueueSetting?
 
-  public init(_ code: Code, _ message: String, limit: Int? = nil, setting: Setting? = nil) {
+  public init(_ code: Code, _ message: String, limit: Int? = nil, setting: QueueSetting? = nil) {
     self.code = code
     self.message = message
     self.limit = limit

@@ -5,10 +5,14 @@ public struct SendEntry: Sendable {
   public var content: MessageContent
   /// How long to hide it at first; nil takes the queue's delay.
   public var delay: Duration?
+  /// In a standard queue: how many of the queue's `priorityStep` earlier than it was sent it counts
+  /// as sent, for the order of receives. So what is urgent comes first, and nothing waits for ever.
+  public var priority: UInt8
 
-  public init(_ content: MessageContent, delay: Duration? = nil) {
+  public init(_ content: MessageContent, delay: Duration? = nil, priority: UInt8 = 0) {
     self.content = content
     self.delay = delay
+    self.priority = priority
   }
 }
 
@@ -54,6 +58,11 @@ public struct ReceivedMessage: Sendable {
   public var receiveCount: Int
   /// When it becomes visible again.
   public var leaseEndsAt: Timestamp
+  /// The queue that it was moved from, and why; nil when it was sent to the one it is in.
+  public var origin: MessageOrigin?
+  /// Grows with every lease of the message, whoever has it, also over restarts: what a store of
+  /// results compares, so that who lost a lease cannot overwrite what its successor wrote.
+  public var fencingToken: UInt64 { handle.token }
 }
 
 /// Names a receive that may be waiting, to cancel it.

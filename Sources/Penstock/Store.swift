@@ -210,6 +210,13 @@ public final class Store: Sendable {
     engine.look { $0.queueNames(prefix: prefix, after: after, limit: limit) }
   }
 
+  /// Names of queues whose dead-letter queue has this name, ascending, after `after`.
+  public func deadLetterSources(
+    of name: String, after: String? = nil, limit: Int = .max
+  ) -> [String] {
+    engine.look { $0.deadLetterSources(of: name, after: after, limit: limit) }
+  }
+
   /// A lease handle as text for clients that are not in this process. Valid as long as the store
   /// lives, also after a restart.
   public func receiptHandle(for handle: LeaseHandle) -> String { engine.text(of: handle) }
@@ -309,20 +316,36 @@ public final class Store: Sendable {
   /// Ends a waiting receive with an empty result, unless it has taken messages already.
   public func cancel(_ ticket: ReceiveTicket) { engine.cancel(ticket) }
 
-  /// Deletes messages. One that is gone already is a success.
+  /// Deletes messages. One that is gone already is a success. In a FIFO queue the lease must still
+  /// be held, or the delete fails with `.leaseLost`.
+  ///
+  /// - Parameter isFenced: that holds in a standard queue, too, and for messages that are gone.
   public func delete(
-    _ handles: [LeaseHandle], from queue: QueueID,
+    _ handles: [LeaseHandle], from queue: QueueID, isFenced: Bool = false,
     _ completion: @escaping Completion<[Result<Void, PenstockError>]>
-  ) { engine.delete(handles, from: queue, completion) }
+  ) { engine.delete(handles, from: queue, isFenced: isFenced, completion) }
+
+  /// Moves leased messages to the dead-letter queue of theirs, for what its handler knows to fail.
+  /// Fails with `.leaseLost`, or with `.deadLetterQueueNotFound`.
+  ///
+  /// - Parameter handles: all of one queue.
+  public func reject(
+    _ handles: [LeaseHandle], _ completion: @escaping Completion<[Result<Void, PenstockError>]>
+  ) { engine.reject(handles, completion) }
 
   /// Moves the ends of leases. Also hides a message again whose lease has ended.
   ///
-  /// - Parameter totalLimit: a lease may not end later than this after its message was received;
-  ///   nil for no limit.
+  /// - Parameters:
+  ///   - totalLimit: a lease may not end later than this after its message was received; nil for no
+  ///     limit.
+  ///   - isFenced: a lease that is not held any more fails with `.leaseLost`.
   public func changeVisibility(
     _ changes: [VisibilityChange], of queue: QueueID, totalLimit: Duration? = nil,
-    _ completion: @escaping Completion<[Result<Void, PenstockError>]>
-  ) { engine.changeVisibility(changes, of: queue, totalLimit: totalLimit, completion) }
+    isFenced: Bool = false, _ completion: @escaping Completion<[Result<Void, PenstockError>]>
+  ) {
+    engine.changeVisibility(
+      changes, of: queue, totalLimit: totalLimit, isFenced: isFenced, completion)
+  }
 
   // MARK: Closing
 

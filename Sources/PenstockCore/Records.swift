@@ -14,6 +14,8 @@ public enum Record: Hashable, Sendable {
   case queueDeleted
   case leased(message: UInt64, slot: UInt32, deadline: Timestamp)
   case leaseChanged(message: UInt64, slot: UInt32, deadline: Timestamp)
+  /// A message leaves its queue for another one, where it is as new as this record.
+  case transferred(Transferred)
   case deleted(message: UInt64, slot: UInt32)
   case purged
   /// Retention ended for every message of the queue that nobody holds, up to this LSN.
@@ -38,15 +40,34 @@ public enum Record: Hashable, Sendable {
     public var group: TextHash?
     /// What repetitions have in common; only with a group.
     public var deduplication: TextHash?
+    /// More is received earlier; only without a group.
+    public var priority: UInt8
+    /// Whether the delay is the message's own, not its queue's; only with one.
+    public var hasOwnDelay: Bool
     public init(
       id: MessageID, visibleAt: Timestamp?, isParked: Bool = false, group: TextHash? = nil,
-      deduplication: TextHash? = nil
+      deduplication: TextHash? = nil, priority: UInt8 = 0, hasOwnDelay: Bool = false
     ) {
+      self.priority = priority
+      self.hasOwnDelay = hasOwnDelay
       self.id = id
       self.visibleAt = visibleAt
       self.isParked = isParked
       self.group = group
       self.deduplication = deduplication
+    }
+  }
+
+  public struct Transferred: Hashable, Sendable {
+    public var message: UInt64
+    public var slot: UInt32
+    public var target: QueueID
+    public var reason: TransferReason
+    public init(message: UInt64, slot: UInt32, target: QueueID, reason: TransferReason) {
+      self.message = message
+      self.slot = slot
+      self.target = target
+      self.reason = reason
     }
   }
 
@@ -124,6 +145,7 @@ extension Entry {
     case drawn = 10
     case setAside = 11
     case cleared = 12
+    case transferred = 13
   }
 
   static let prefixSize = 16
@@ -140,8 +162,10 @@ extension Entry {
   static let flagGroup: UInt8 = 64
   /// And the hash of its deduplication id.
   static let flagDeduplication: UInt8 = 128
-  /// Of a queue's settings: what a FIFO queue has follows them.
-  static let flagFIFO: UInt8 = 1
+  /// Beside the flags: the priority of a message in the low byte, and whether its delay is its own.
+  static let moreOwnDelay: UInt16 = 256
+  /// Of a queue's settings: others follow the five that are always there.
+  static let flagMore: UInt8 = 1
 
   /// Payload bytes; `content` belongs to a sent message.
   public func payloadSize(_ content: MessageContent? = nil) -> Int {
@@ -151,6 +175,7 @@ extension Entry {
     case .moved(let moved): Self.prefixSize + 24 + (moved.slot == nil ? 0 : 8)
     case .drawn(_, let messages): Self.prefixSize + 8 + messages.count * WaitingMessage.encodedSize
     case .setAside: Self.prefixSize + 16
+    case .transferred: Self.prefixSize + 24
     case .sent(let sent):
       Self.contentOffset(sent) + (content.map { $0.extrasSize + $0.body.count } ?? 0)
     case .queueCreated(let name, let settings):
@@ -164,10 +189,10 @@ extension Entry {
 
   /// Puts exactly `payloadSize` bytes.
   public func encode(_ content: MessageContent? = nil, into buffer: CommitBuffer) {
-    func prefix(_ kind: Kind, _ flags: UInt8 = 0) {
+    func prefix(_ kind: Kind, _ flags: UInt8 = 0, _ more: UInt16 = 0) {
       buffer.put(kind.rawValue)
       buffer.put(flags)
-      buffer.put(UInt16(0))
+      buffer.put(more)
       buffer.put(queue.value)
       buffer.put(time.milliseconds)
     }
@@ -182,7 +207,8 @@ extension Entry {
         .sent,
         (sent.visibleAt == nil ? 0 : Self.flagDelayed) | (extras == 0 ? 0 : Self.flagExtras)
           | (sent.isParked ? Self.flagParked : 0) | (sent.group == nil ? 0 : Self.flagGroup)
-          | (sent.deduplication == nil ? 0 : Self.flagDeduplication))
+          | (sent.deduplication == nil ? 0 : Self.flagDeduplication),
+        UInt16(sent.priority) | (sent.hasOwnDelay ? Self.moreOwnDelay : 0))
       buffer.put(sent.id.high)
       buffer.put(sent.id.low)
       if let visibleAt = sent.visibleAt { buffer.put(visibleAt.milliseconds) }
@@ -194,11 +220,11 @@ extension Entry {
       content?.encodeExtras(extras, into: buffer)
       if let content { buffer.put(content.body) }
     case .queueCreated(let name, let settings):
-      prefix(.queueCreated, settings.isFIFO ? Self.flagFIFO : 0)
+      prefix(.queueCreated, settings.hasMore ? Self.flagMore : 0)
       settings.encode(into: buffer)
       buffer.put(Array(name.utf8))
     case .queueChanged(let settings):
-      prefix(.queueChanged, settings.isFIFO ? Self.flagFIFO : 0)
+      prefix(.queueChanged, settings.hasMore ? Self.flagMore : 0)
       settings.encode(into: buffer)
     case .leased(let message, let slot, let deadline):
       prefix(.leased)
@@ -217,6 +243,12 @@ extension Entry {
       buffer.put(message)
       buffer.put(slot)
       buffer.put(UInt32(0))
+    case .transferred(let transferred):
+      prefix(.transferred)
+      buffer.put(transferred.message)
+      buffer.put(transferred.slot)
+      buffer.put(transferred.target.value)
+      buffer.put(UInt64(transferred.reason.rawValue))
     case .expired(let through):
       prefix(.expired)
       buffer.put(through)
@@ -261,13 +293,14 @@ extension Entry {
       let known: UInt8 =
         switch kind {
         case .sent: 255
-        case .queueCreated, .queueChanged: Self.flagFIFO
+        case .queueCreated, .queueChanged: Self.flagMore
         default: 0
         }
-      guard flags & ~known == 0, try cursor.u16(span) == 0 else { throw Self.notZero }
+      let more = try cursor.u16(span)
+      guard flags & ~known == 0, more == 0 || kind == .sent else { throw Self.notZero }
       queue = QueueID(try cursor.u32(span))
       time = Timestamp(milliseconds: try cursor.i64(span))
-      record = try Self.body(kind, flags, &cursor, span)
+      record = try Self.body(kind, flags, more, &cursor, span)
       // A message's content is read by those who want it.
       guard kind == .sent || cursor.offset == span.byteCount else {
         throw RecordError(description: "a record is longer than its kind needs")
@@ -283,7 +316,8 @@ extension Entry {
     description: "a record has other bytes where zeros belong")
 
   private static func body(
-    _ kind: Kind, _ flags: UInt8, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+    _ kind: Kind, _ flags: UInt8, _ more: UInt16, _ cursor: inout ByteCursor,
+    _ span: borrowing RawSpan
   ) throws -> Record {
     switch kind {
     case .logCreated: return .logCreated
@@ -298,7 +332,8 @@ extension Entry {
       let (grouped, remembered) = (flags & flagGroup != 0, flags & flagDeduplication != 0)
       guard flags & flagMoved != 0 else {
         guard flags & (flagSlot | flagAgain) == 0, !delayed || !isParked, grouped || !remembered,
-          !grouped || !isParked
+          !grouped || !isParked, more < 512, more < 256 || delayed && grouped,
+          more & 255 == 0 || !grouped && !isParked
         else { throw notZero }
         let visibleAt = delayed ? Timestamp(milliseconds: try cursor.i64(span)) : nil
         func hash() throws -> TextHash {
@@ -308,9 +343,10 @@ extension Entry {
         return .sent(
           .init(
             id: id, visibleAt: visibleAt, isParked: isParked, group: group,
-            deduplication: remembered ? try hash() : nil))
+            deduplication: remembered ? try hash() : nil,
+            priority: UInt8(truncatingIfNeeded: more), hasOwnDelay: more & moreOwnDelay != 0))
       }
-      guard !grouped, !remembered else { throw notZero }
+      guard !grouped, !remembered, more == 0 else { throw notZero }
       guard !delayed, isParked != hasSlot else { throw notZero }
       let message = try cursor.u64(span)
       let slot = hasSlot ? try cursor.u32(span) : nil
@@ -340,16 +376,12 @@ extension Entry {
       return .setAside(
         message: message, slot: slot == .max ? nil : slot, size: try cursor.u32(span))
     case .queueCreated:
-      let settings = try QueueSettings(&cursor, span, isFIFO: flags & flagFIFO != 0)
-      let name = try cursor.bytes(span.byteCount - cursor.offset, span)
-      guard let text = String(validating: name, as: UTF8.self) else {
-        throw RecordError(description: "a queue's name is not UTF-8")
-      }
-      return .queueCreated(name: text, settings: settings)
+      let settings = try QueueSettings(&cursor, span, hasMore: flags & flagMore != 0)
+      return .queueCreated(
+        name: try cursor.text(span.byteCount - cursor.offset, span), settings: settings)
     case .queueChanged:
-      return
-        .queueChanged(
-          settings: try QueueSettings(&cursor, span, isFIFO: flags & flagFIFO != 0))
+      return .queueChanged(
+        settings: try QueueSettings(&cursor, span, hasMore: flags & flagMore != 0))
     case .leased, .leaseChanged:
       let message = try cursor.u64(span)
       let slot = try cursor.u32(span)
@@ -363,6 +395,14 @@ extension Entry {
       let slot = try cursor.u32(span)
       guard try cursor.u32(span) == 0 else { throw notZero }
       return .deleted(message: message, slot: slot)
+    case .transferred:
+      let message = try cursor.u64(span)
+      let slot = try cursor.u32(span)
+      let target = QueueID(try cursor.u32(span))
+      guard let reason = UInt8(exactly: try cursor.u64(span)).flatMap(TransferReason.init) else {
+        throw RecordError(description: "a message was moved for an unknown reason")
+      }
+      return .transferred(.init(message: message, slot: slot, target: target, reason: reason))
     case .expired: return .expired(through: try cursor.u64(span))
     }
   }
@@ -511,12 +551,6 @@ extension MessageContent {
     let length = Int(try cursor.u32(span))
     let end = cursor.offset + length
     guard end <= span.byteCount else { throw BytesTooShort() }
-    func text(_ length: Int) throws -> String {
-      guard let text = String(validating: try cursor.bytes(length, span), as: UTF8.self) else {
-        throw BytesTooShort()
-      }
-      return text
-    }
     while cursor.offset < end {
       let number = try cursor.u32(span)
       let length = Int(try cursor.u32(span))
@@ -524,18 +558,19 @@ extension MessageContent {
         cursor.offset + length <= end
       else { throw BytesTooShort() }
       switch tag {
-      case .groupID: groupID = try text(length)
-      case .deduplicationID: deduplicationID = try text(length)
-      case .traceHeader: traceHeader = try text(length)
-      case .senderID: senderID = try text(length)
+      case .groupID: groupID = try cursor.text(length, span)
+      case .deduplicationID: deduplicationID = try cursor.text(length, span)
+      case .traceHeader: traceHeader = try cursor.text(length, span)
+      case .senderID: senderID = try cursor.text(length, span)
       case .stringAttribute, .binaryAttribute:
         let nameLength = Int(try cursor.u32(span))
         let typeLength = Int(try cursor.u32(span))
-        let name = try text(nameLength)
-        let type = try text(typeLength)
+        let name = try cursor.text(nameLength, span)
+        let type = try cursor.text(typeLength, span)
         let rest = length - 8 - nameLength - typeLength
         let value: MessageAttribute.Value =
-          tag == .stringAttribute ? .string(try text(rest)) : .binary(try cursor.bytes(rest, span))
+          tag == .stringAttribute
+          ? .string(try cursor.text(rest, span)) : .binary(try cursor.bytes(rest, span))
         attributes.append(MessageAttribute(name: name, type: type, value: value))
       }
     }

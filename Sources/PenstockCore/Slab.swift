@@ -144,21 +144,94 @@ package struct Slab: Sendable {
   }
 }
 
-/// What only a message has that was received, leased or delayed.
+/// What only a message has that was received, leased, delayed, moved here or is urgent: 40 bytes.
+/// Times are in milliseconds, held between 1970 and the year 6429.
 struct Activity: Sendable {
-  /// End of the lease or delay, in milliseconds.
-  var deadline: Int64 = 0
-  /// Time of the newest lease; for limits on a lease's whole length.
-  var leasedAt: Int64 = 0
-  /// Time of the first receive; meaningless while `receiveCount` is 0.
-  var firstReceivedAt: Int64 = 0
+  /// From the low bits: a time 48, and a half of the receive count 16.
+  private var first: UInt64 = 0
+  private var second: UInt64 = 0
+  /// From the low bits: a time 48, priority 8, flags 8.
+  private var third: UInt64 = 0
   /// LSN of the newest lease record.
   var token: UInt64 = 0
-  var slot: UInt32 = 0
-  var queue: UInt32 = 0
-  /// The message's group in a FIFO queue.
-  var group = Slab.none
-  var receiveCount: UInt32 = 0
+  var slot: UInt32
+  /// Index of the message's group in a FIFO queue, otherwise number of its queue.
+  private(set) var owner: UInt32
+
+  init(slot: UInt32, queue: UInt32, group: UInt32 = Slab.none) {
+    self.slot = slot
+    owner = queue
+    if group != Slab.none { self.group = group }
+  }
+
+  private static let timeMask: UInt64 = 1 << 48 - 1
+  /// The last time that has room: leases and delays that end later never do.
+  static let endOfTime: Int64 = 1 << 47 - 1
+
+  private static func time(_ word: UInt64) -> Int64 { Int64(word & timeMask) }
+  private static func put(_ time: Int64, _ word: inout UInt64) {
+    word = word & ~timeMask | UInt64(time.clamped(to: 0...endOfTime))
+  }
+
+  /// End of the lease or delay.
+  var deadline: Int64 {
+    get { Self.time(first) }
+    set { Self.put(newValue, &first) }
+  }
+  /// Time of the newest lease, for limits on a lease's whole length; of the send while delayed.
+  var leasedAt: Int64 {
+    get { Self.time(second) }
+    set { Self.put(newValue, &second) }
+  }
+  /// Time of the first receive; meaningless while `receiveCount` is 0.
+  var firstReceivedAt: Int64 {
+    get { Self.time(third) }
+    set { Self.put(newValue, &third) }
+  }
+  var receiveCount: UInt32 {
+    get { UInt32(first >> 48) | UInt32(second >> 48) << 16 }
+    set {
+      first = first & Self.timeMask | UInt64(newValue & 0xffff) << 48
+      second = second & Self.timeMask | UInt64(newValue >> 16) << 48
+    }
+  }
+  var priority: UInt8 {
+    get { UInt8(truncatingIfNeeded: third >> 48) }
+    set { third = third & ~(255 << 48) | UInt64(newValue) << 48 }
+  }
+
+  private func flag(_ place: UInt64) -> Bool { third >> (56 + place) & 1 != 0 }
+  private mutating func setFlag(_ place: UInt64, _ isOn: Bool) {
+    third = third & ~(1 << (56 + place)) | (isOn ? 1 : 0) << (56 + place)
+  }
+  private var isGrouped: Bool {
+    get { flag(0) }
+    set { setFlag(0, newValue) }
+  }
+  /// It came from another queue: `State.transfers` has more.
+  var isTransferred: Bool {
+    get { flag(1) }
+    set { setFlag(1, newValue) }
+  }
+  /// Visible, and its retention has ended: to be removed by a record.
+  var isOverdue: Bool {
+    get { flag(2) }
+    set { setFlag(2, newValue) }
+  }
+  /// Its delay is its own, not the queue's.
+  var hasOwnDelay: Bool {
+    get { flag(3) }
+    set { setFlag(3, newValue) }
+  }
+
+  var group: UInt32 {
+    get { isGrouped ? owner : Slab.none }
+    set { (owner, isGrouped) = (newValue, true) }
+  }
+  mutating func belong(to queue: UInt32) { (owner, isGrouped) = (queue, false) }
+
+  /// Whether it stands outside the order of sends: then its retention has a timer of its own.
+  var isStray: Bool { !isGrouped && (isTransferred || priority > 0) }
 }
 
 /// A doubly linked list of slots.

@@ -65,11 +65,60 @@ extension State {
       if buffer.count > 1 << 20 { try flush(buffer) }
     }
     try flush(buffer)
-    for id in places.keys.sorted() {
-      guard let q = places[id], table[q].settings.isFIFO else { continue }
-      try encodeGroups(q, buffer, flush)
+    for (id, q) in places.sorted(by: { $0.key < $1.key }) {
+      if table[q].settings.hasMore {
+        head(.settings, id, buffer)
+        table[q].settings.encodeMore(into: buffer)
+      }
+      if table[q].settings.isFIFO {
+        head(.groups, id, buffer)
+        try encodeGroups(q, buffer, flush)
+      }
     }
+    for (number, origin) in origins.sorted(by: { $0.key < $1.key }) {
+      head(.origin, number, buffer)
+      buffer.put(UInt32(origin.name.utf8.count))
+      buffer.put(Array(origin.name.utf8))
+    }
+    for (_, q) in places.sorted(by: { $0.key < $1.key }) { try encodeStrays(q, buffer, flush) }
     try flush(buffer)
+  }
+
+  /// What may follow the queues: each with its number and a number of what it is about.
+  private enum Section: UInt32 {
+    /// Settings of a queue that are not at their default.
+    case settings = 1
+    /// Groups of a FIFO queue.
+    case groups = 2
+    /// The name of a queue that messages came from.
+    case origin = 3
+    /// What only some messages have, by slot.
+    case stray = 4
+  }
+
+  private func head(_ section: Section, _ number: UInt32, _ buffer: CommitBuffer) {
+    buffer.put(section.rawValue)
+    buffer.put(number)
+  }
+
+  /// Messages that have a priority, a delay of their own, or came from another queue.
+  private func encodeStrays<Failure: Error>(
+    _ q: Int, _ buffer: CommitBuffer, _ flush: (CommitBuffer) throws(Failure) -> Void
+  ) throws(Failure) {
+    for index in messages(table[q].active) + grouped(q) where slab[index].state.hasActivity {
+      let activity = activities[Int(slab[index].link)]
+      guard activity.isTransferred || activity.priority > 0 || activity.hasOwnDelay else {
+        continue
+      }
+      head(.stray, index, buffer)
+      buffer.put(UInt32(activity.priority) | (activity.hasOwnDelay ? 256 : 0))
+      let transfer = transfer(of: slab[index].link)
+      buffer.put(transfer?.origin ?? 0)
+      buffer.put(transfer?.bytes ?? 0)
+      buffer.put(UInt32(transfer?.reason.rawValue ?? 0))
+      buffer.put(transfer?.movedAt ?? 0)
+      if buffer.count > 1 << 20 { try flush(buffer) }
+    }
   }
 
   /// The heads of groups that wait to be freed, in the order of that.
@@ -85,14 +134,12 @@ extension State {
     return heads
   }
 
-  /// What a FIFO queue has beside what every queue has: its settings, its groups, those that can
-  /// deliver first and in their row, and the sends that are remembered.
+  /// What a FIFO queue has beside what every queue has: its groups, the row of those that can
+  /// deliver, and the sends that are remembered.
   private func encodeGroups<Failure: Error>(
     _ q: Int, _ buffer: CommitBuffer, _ flush: (CommitBuffer) throws(Failure) -> Void
   ) throws(Failure) {
     let queue = table[q]
-    buffer.put(queue.id.value)
-    queue.settings.encodeFIFO(into: buffer)
     buffer.put(UInt32(queue.groups.count))
     func encodeGroup(_ group: UInt32) throws(Failure) {
       buffer.put(groups[Int(group)].hash.high)
@@ -214,7 +261,10 @@ extension State {
     for _ in 0..<Int(try cursor.u32(span)) {
       try decodeQueue(&cursor, span, take)
     }
-    while cursor.offset < span.byteCount { try decodeGroups(&cursor, span, take) }
+    while cursor.offset < span.byteCount { try decodeSection(&cursor, span, take) }
+    guard origins.values.allSatisfy({ $0.count > 0 }) else {
+      throw RecordError(description: "a checkpoint names a queue that no message came from")
+    }
     guard isTaken.allSatisfy({ $0 }) else {
       throw RecordError(description: "a checkpoint leaves slots out")
     }
@@ -254,7 +304,8 @@ extension State {
       last = run.last
       queue.runs.append(run)
       queue.parked += Int(run.count)
-      reside(run.segment, Int(run.count), Int(run.bytes))
+      reside(run.segment, Int(run.count), Int(run.bytes), of: nil)
+      queue.bytes += Int(run.bytes)
     }
     parkedCount += queue.parked
     queue.counts.visible = queue.parked
@@ -280,6 +331,7 @@ extension State {
           slab[index].link = id
           table[q].ready.append(index, &slab)
           table[q].counts.visible += 1
+          table[q].bytes += slab[index].size
         case (.delayed, true), (.leased, true), (.returned, true):
           try decodeActive(index, q, &cursor, span)
         default: throw RecordError(description: "a checkpoint has slot \(index) in a wrong list")
@@ -289,14 +341,73 @@ extension State {
     awaitExpiry(q)
   }
 
-  private mutating func decodeGroups(
+  private mutating func decodeSection(
     _ cursor: inout ByteCursor, _ span: borrowing RawSpan,
     _ take: (UInt32) throws(RecordError) -> Void
   ) throws {
-    guard let q = places[try cursor.u32(span)], !table[q].settings.isFIFO, table[q].runs.isEmpty,
+    let section = Section(rawValue: try cursor.u32(span))
+    let number = try cursor.u32(span)
+    switch section {
+    case .settings:
+      guard let q = places[number], !table[q].settings.hasMore else { throw BytesTooShort() }
+      try table[q].settings.decodeMore(&cursor, span)
+      guard table[q].settings.hasMore,
+        !table[q].settings.isFIFO || table[q].counts == QueueCounts()
+      else { throw BytesTooShort() }
+    case .groups: try decodeGroups(number, &cursor, span, take)
+    case .origin:
+      let name = try cursor.text(Int(cursor.u32(span)), span)
+      guard number > 0, number < nextQueue, origins[number] == nil else { throw BytesTooShort() }
+      origins[number] = (name, 0)
+    case .stray: try decodeStray(number, &cursor, span)
+    case nil: throw RecordError(description: "a checkpoint has a section of an unknown kind")
+    }
+  }
+
+  private mutating func decodeStray(
+    _ index: UInt32, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+  ) throws {
+    let flags = try cursor.u32(span)
+    var transfer = Transfer()
+    transfer.origin = try cursor.u32(span)
+    transfer.bytes = try cursor.u32(span)
+    let reason = try cursor.u32(span)
+    transfer.movedAt = try cursor.i64(span)
+    guard slab.contains(index), slab[index].state.hasActivity, flags < 512,
+      let q = places[queueNumber(of: index)]
+    else { throw RecordError(description: "a checkpoint has a stray that is no message") }
+    let activity = slab[index].link
+    let known = activities[Int(activity)]
+    guard !known.isTransferred, known.priority == 0, !known.hasOwnDelay else {
+      throw BytesTooShort()
+    }
+    let isShown = slab[index].state == .returned && known.group == Slab.none
+    if isShown { hide(q, activity) }
+    activities[Int(activity)].priority = UInt8(truncatingIfNeeded: flags)
+    activities[Int(activity)].hasOwnDelay = flags >= 256
+    if reason != 0 {
+      guard let reason = UInt8(exactly: reason).flatMap(TransferReason.init),
+        let origin = origins[transfer.origin]
+      else { throw BytesTooShort() }
+      transfer.reason = reason
+      transfer.activity = activity
+      activities[Int(activity)].isTransferred = true
+      remember(transfer, from: origin.name)
+    }
+    guard known.group == Slab.none ? flags < 256 : flags & 255 == 0 else { throw BytesTooShort() }
+    if isShown {
+      show(q, activity)
+      setTimer(activity)
+    }
+  }
+
+  private mutating func decodeGroups(
+    _ number: UInt32, _ cursor: inout ByteCursor, _ span: borrowing RawSpan,
+    _ take: (UInt32) throws(RecordError) -> Void
+  ) throws {
+    guard let q = places[number], table[q].settings.isFIFO, table[q].runs.isEmpty,
       table[q].counts == QueueCounts()
     else { throw RecordError(description: "a checkpoint has groups of a queue that has none") }
-    try table[q].settings.decodeFIFO(&cursor, span)
     var made: [UInt32] = []
     for _ in 0..<Int(try cursor.u32(span)) {
       let hash = TextHash(high: try cursor.u64(span), low: try cursor.u64(span))
@@ -315,6 +426,7 @@ extension State {
         case .grouped:
           slab[index].link = group
           table[q].counts.visible += 1
+          table[q].bytes += slab[index].size
         case .delayed, .leased, .returned:
           try decodeActive(index, q, group: group, &cursor, span)
         default:
@@ -358,19 +470,17 @@ extension State {
     _ index: UInt32, _ q: Int, group: UInt32 = Slab.none, _ cursor: inout ByteCursor,
     _ span: borrowing RawSpan
   ) throws {
-    let activity = allocateActivity(slot: index, queue: table[q].id.value)
+    let activity = activate(q, index, slab[index].state, group: group)
+    table[q].bytes += slab[index].size
     activities[Int(activity)].deadline = try cursor.i64(span)
     activities[Int(activity)].leasedAt = try cursor.i64(span)
     activities[Int(activity)].firstReceivedAt = try cursor.i64(span)
     activities[Int(activity)].token = try cursor.u64(span)
     activities[Int(activity)].receiveCount = try cursor.u32(span)
-    activities[Int(activity)].group = group
-    slab[index].link = activity
-    if group == Slab.none { table[q].active.append(index, &slab) }
     switch slab[index].state {
     case .returned:
       if group == Slab.none {
-        table[q].returned.insert(activity, key: slab[index].message, &returnedPlaces)
+        show(q, activity)
       }
       table[q].counts.visible += 1
       return
@@ -390,7 +500,7 @@ extension State {
     else {
       throw RecordError(description: "a checkpoint has slot \(index) in a list, and it is none")
     }
-    reside(slab[index].segment, 1, slab[index].size)
+    reside(slab[index].segment, 1, slab[index].size, of: nil)
   }
 }
 

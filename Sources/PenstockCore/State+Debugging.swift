@@ -14,11 +14,11 @@ extension State {
       for part in [queue.createdAt.milliseconds, queue.changedAt.milliseconds] {
         hash.add(UInt64(bitPattern: part))
       }
-      hash.add(UInt64(bitPattern: queue.visibilityMilliseconds))
-      hash.add(UInt64(bitPattern: queue.retentionMilliseconds))
-      hash.add(UInt64(bitPattern: Int64(queue.settings.maximumMessageBytes)))
-      hash.add(UInt64(bitPattern: queue.settings.delay.wholeMilliseconds))
-      hash.add(UInt64(bitPattern: queue.settings.receiveWait.wholeMilliseconds))
+      // Settings that come with a later release leave the hash as it is.
+      for setting in QueueSetting.allCases.prefix(QueueSetting.always) + queue.settings.more {
+        hash.add(UInt64(setting.rawValue))
+        for byte in queue.settings[setting].bytes { hash.add(UInt64(byte)) }
+      }
       for index in messages(queue.ready) { add(index, to: &hash) }
       let active = (messages(queue.active) + grouped(q))
         .sorted { slab[$0].message < slab[$1].message }
@@ -51,15 +51,15 @@ extension State {
     hash.add(UInt64(bitPattern: activity.firstReceivedAt))
     hash.add(activity.token)
     hash.add(UInt64(activity.receiveCount))
+    hash.add(UInt64(activity.priority) | (activity.hasOwnDelay ? 256 : 0))
+    hash.add(activity.isOverdue ? 1 : 0)
+    guard let origin = origin(index) else { return }
+    for byte in origin.queue.utf8 { hash.add(UInt64(byte)) }
+    hash.add(UInt64(bitPattern: origin.movedAt.milliseconds))
+    hash.add(UInt64(origin.reason.rawValue) << 32 | UInt64(bytesQueue(of: index)))
   }
 
   private func addGroups(_ q: Int, to hash: inout StableHash) {
-    let settings = table[q].settings
-    hash.add(UInt64(bitPattern: settings.deduplicationWindow.wholeMilliseconds))
-    hash.add(settings.deduplicatesByContent ? 1 : 0)
-    hash.add(settings.deduplicatesByGroup ? 1 : 0)
-    hash.add(settings.showsGroupScope ? 1 : 0)
-    hash.add(settings.showsGroupLimit ? 1 : 0)
     for group in row(of: table[q]) { hash.add(groups[Int(group)].hash.high) }
     var send = table[q].groups.firstSend
     while send != Slab.none {
@@ -149,6 +149,10 @@ extension State {
       if zip(ready, ready.dropFirst()).contains(where: { slab[$0].message >= slab[$1].message }) {
         return "the ready list is not in the order of sends"
       }
+      let inMemory = (ready + active + grouped(q)).reduce(0) { $0 + slab[$1].size }
+      if queue.bytes != queue.runs.reduce(inMemory, { $0 + Int($1.bytes) }) {
+        return "bytes of \(queue.name)"
+      }
       var counts = QueueCounts()
       counts.visible = ready.count + queue.runs.reduce(0) { $0 + Int($1.count) }
       if counts.visible != ready.count + queue.parked { return "I7: parked of \(queue.name)" }
@@ -173,14 +177,26 @@ extension State {
           if timers.key(of: activity, timerPlaces) != UInt64(clamping: end) {
             return "I4: slot \(index) has no timer at its end"
           }
-        case .returned: counts.visible += 1
+        case .returned:
+          counts.visible += 1
+          let known = activities[Int(activity)]
+          let end: UInt64? =
+            known.isStray && !known.isOverdue
+            ? UInt64(clamping: retentionEnd(index, queue)) : nil
+          if timers.key(of: activity, timerPlaces) != end { return "I4: slot \(index), a stray" }
+          if end != nil { inTimers += 1 }
+          let heap =
+            known.isOverdue ? queue.overdue : known.priority > 0 ? queue.urgent : queue.returned
+          if heap.key(of: activity, orderPlaces) == nil { return "I3: slot \(index)" }
         case .free, .ready, .grouped: return "I1: slot \(index) is in the wrong list"
         }
       }
       if let broken = brokenGroups(q, &counts, &inTimers) { return broken }
       if counts != queue.counts { return "counts of \(queue.name): \(queue.counts), not \(counts)" }
       let returned = active.filter { slab[$0].state == .returned }.count
-      if returned != queue.returned.count { return "I3: \(queue.name)" }
+      if returned != queue.returned.count + queue.urgent.count + queue.overdue.count {
+        return "I3: \(queue.name)"
+      }
       inTimers += active.count - returned
       if let end = oldestExpiry(q) {
         let known = expiries.key(of: UInt32(q), expiryPlaces)
@@ -193,6 +209,10 @@ extension State {
         messages(SlotList(head: $0))
       }
     if waiting.count != dyingCount { return "I1: \(dyingCount) dying, not \(waiting.count)" }
+    let known = transfers.count
+    var (lost, free) = (transferIndex.count, freeTransfer)
+    while free != Slab.none { (lost, free) = (lost + 1, transfers[Int(free)].origin) }
+    if lost != known { return "\(known) places of transfers, not \(lost)" }
     if inSegments != residents { return "I8: \(residents), not \(inSegments)" }
     if inTimers > timers.count { return "I4: \(timers.count) timers for \(inTimers) activities" }
     return nil

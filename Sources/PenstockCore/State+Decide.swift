@@ -7,7 +7,7 @@
 public enum Refusal: Error, Hashable, Sendable {
   case queueNotFound
   /// The existing queue differs first in this setting.
-  case queueExists(setting: String)
+  case queueExists(setting: QueueSetting)
   case invalidHandle
   case messageNotFound
   case leaseLimitExceeded
@@ -18,17 +18,20 @@ public enum Refusal: Error, Hashable, Sendable {
   case groupMissing
   /// A queue stays standard or FIFO.
   case kindIsFixed
+  /// A priority is for standard queues, from 0 to 255.
+  case priorityInGroup
+  /// The queue holds as many messages as it may, or bytes.
+  case queueFull(setting: QueueSetting, limit: Int)
+  /// The lease has ended, or another one followed it.
+  case leaseLost
+  case deadLetterCountMissing
+  case deadLetterQueueMissing
+  case deadLetterQueueOfAnotherKind
+  /// The dead-letter queue does not take messages of this queue.
+  case deadLetterQueueRefuses
 }
 
 extension State {
-  /// A message that can be received now.
-  public struct Candidate: Sendable {
-    public var slot: UInt32
-    public var message: UInt64
-    /// Where the log holds it.
-    public var position: UInt64
-  }
-
   public func queue(named name: String) -> QueueID? { names[name] }
 
   public func describe(_ id: QueueID) -> QueueDescription? {
@@ -75,9 +78,11 @@ extension State {
   ) throws(Refusal) -> Entry? {
     guard let id = names[name], let q = places[id.value] else {
       guard nextQueue < .max else { throw .outOfQueueNumbers }
+      let settings = change.applied(to: QueueSettings())
+      try checkDeadLetters(settings, of: name)
       return Entry(
         queue: QueueID(nextQueue), time: time,
-        record: .queueCreated(name: name, settings: change.applied(to: QueueSettings())))
+        record: .queueCreated(name: name, settings: settings))
     }
     if let setting = change.firstDifference(from: table[q].settings) {
       throw .queueExists(setting: setting)
@@ -91,6 +96,7 @@ extension State {
     guard let q = places[id.value] else { throw .queueNotFound }
     let settings = change.applied(to: table[q].settings)
     guard settings.isFIFO == table[q].settings.isFIFO else { throw .kindIsFixed }
+    if change.deadLetterQueue != nil { try checkDeadLetters(settings, of: table[q].name) }
     return Entry(queue: id, time: time, record: .queueChanged(settings: settings))
   }
 
@@ -117,9 +123,11 @@ extension State {
   ///   - delay: milliseconds; nil takes the queue's.
   ///   - group: of the message, for a FIFO queue.
   ///   - deduplication: what a repetition has in common with it, for a FIFO queue.
+  ///   - ahead: messages that will be sent before it without being asked about; nil when it was
+  ///     asked about before, so that no limit is looked at.
   public func decideSend(
     _ id: QueueID, messageID: MessageID, size: Int, delay: Int64?, group: TextHash?,
-    deduplication: TextHash?
+    deduplication: TextHash?, priority: UInt8 = 0, ahead: Int? = 0
   ) throws(Refusal) -> Send {
     guard let q = places[id.value] else { throw .queueNotFound }
     guard size <= table[q].settings.maximumMessageBytes else {
@@ -130,54 +138,77 @@ extension State {
     if isFIFO, let deduplication, let first = duplicate(q, deduplication) {
       return .duplicate(first.id, first.message)
     }
-    let delay = delay ?? table[q].settings.delay.wholeMilliseconds
-    let visibleAt = delay > 0 ? time.adding(delay) : nil
-    let isParked = !isFIFO && visibleAt == nil && parksNext(q)
+    guard !isFIFO || priority == 0 else { throw .priorityInGroup }
+    if let ahead { try checkLimits(q, ahead) }
+    let milliseconds = delay ?? table[q].settings.delay.wholeMilliseconds
+    let visibleAt = milliseconds > 0 ? time.adding(milliseconds) : nil
+    let isParked = !isFIFO && visibleAt == nil && priority == 0 && parksNext(q)
     return .record(
       Entry(
         queue: id, time: time,
         record: .sent(
           .init(
             id: messageID, visibleAt: visibleAt, isParked: isParked, group: isFIFO ? group : nil,
-            deduplication: isFIFO ? deduplication : nil))))
+            deduplication: isFIFO ? deduplication : nil, priority: priority,
+            hasOwnDelay: isFIFO && visibleAt != nil && delay != nil))))
   }
 
-  /// Up to `limit` visible messages, oldest send first; none that was sent behind parked ones.
+  private func checkLimits(_ q: Int, _ ahead: Int) throws(Refusal) {
+    let (messages, bytes) = (table[q].settings.maximumMessages, table[q].settings.maximumBytes)
+    if messages > 0, table[q].counts.total + ahead >= messages {
+      throw .queueFull(setting: .maximumMessages, limit: messages)
+    }
+    if bytes > 0, table[q].bytes >= bytes {
+      throw .queueFull(setting: .maximumBytes, limit: bytes)
+    }
+  }
+
+  /// Up to `limit` visible messages, oldest send first, as priorities make them older; none that
+  /// was sent behind parked ones.
   ///
   /// - Complexity: O(limit · log active).
-  public mutating func candidates(_ id: QueueID, limit: Int) -> [Candidate] {
+  public mutating func candidates(_ id: QueueID, limit: Int) -> [Resident] {
     guard let q = places[id.value] else { return [] }
     if table[q].settings.isFIFO { return groupedCandidates(q, limit: limit) }
-    var found: [Candidate] = []
-    var taken: [IndexedHeap.Node] = []
+    var found: [Resident] = []
+    var taken: [UInt32] = []
     var ready = table[q].ready.head
-    let firstParked = table[q].runs.first?.first ?? .max
+    let firstParked = table[q].runs.first
     while found.count < limit {
-      let index: UInt32
-      if let first = table[q].returned.first,
-        first.key < (ready == Slab.none ? firstParked : slab[ready].message)
+      var index = ready
+      let returned = table[q].returned.first
+      if let returned,
+        returned.key < (ready == Slab.none ? firstParked?.first ?? .max : slab[ready].message)
       {
-        taken.append(first)
-        index = activities[Int(first.item)].slot
-        hideReturned(q, first.item)
-      } else if ready != Slab.none {
-        index = ready
-        ready = slab[ready].next
-      } else {
-        break
+        index = activities[Int(returned.item)].slot
       }
-      found.append(
-        Candidate(slot: index, message: slab[index].message, position: slab[index].position))
+      if let urgent = table[q].urgent.first {
+        let next =
+          index == Slab.none
+          ? firstParked.map { UInt64($0.oldestSecond) << 32 } ?? .max : urgency(of: index)
+        if urgent.key < next { index = activities[Int(urgent.item)].slot }
+      }
+      guard index != Slab.none else { break }
+      if index == ready {
+        ready = slab[index].next
+      } else {
+        taken.append(slab[index].link)
+        hide(q, slab[index].link)
+      }
+      found.append(resident(index))
     }
-    for node in taken { showReturned(q, node) }
+    for activity in taken { show(q, activity) }
     return found
   }
 
-  /// Bytes of a message's record.
-  public func size(_ candidate: Candidate) -> Int { slab[candidate.slot].size }
+  /// How many more messages of a queue may be leased now.
+  public func leaseAllowance(_ id: QueueID) -> Int {
+    guard let q = places[id.value], table[q].settings.maximumLeased > 0 else { return .max }
+    return max(0, table[q].settings.maximumLeased - table[q].counts.leased)
+  }
 
   public func decideLease(
-    _ id: QueueID, _ candidate: Candidate, timeout: Int64
+    _ id: QueueID, _ candidate: Resident, timeout: Int64
   ) -> Entry {
     Entry(
       queue: id, time: time,
@@ -186,7 +217,7 @@ extension State {
   }
 
   /// What a receiver is told of a message that was just leased.
-  public func lease(_ candidate: Candidate) -> (
+  public func lease(_ candidate: Resident) -> (
     token: UInt64, receiveCount: UInt32, firstReceivedAt: Timestamp, deadline: Timestamp
   ) {
     let activity = activities[Int(slab[candidate.slot].link)]
@@ -198,25 +229,54 @@ extension State {
 
   /// The record that deletes a message, or nil when it is gone already, which is success.
   ///
-  /// Any handle of the message will do, also one whose lease ended or was followed by another.
-  public func decideDelete(_ handle: LeaseHandle, from id: QueueID) throws(Refusal) -> Entry? {
+  /// In a standard queue any handle of the message will do, also one whose lease ended or was
+  /// followed by another; in a FIFO queue the lease must still be held.
+  ///
+  /// - Parameter isFenced: refuse when the lease is not held any more, in whatever queue, and
+  ///   when the message is gone.
+  public func decideDelete(
+    _ handle: LeaseHandle, from id: QueueID, isFenced: Bool = false
+  ) throws(Refusal) -> Entry? {
     guard let q = places[id.value] else { throw .queueNotFound }
     guard handle.queue == id else { throw .invalidHandle }
-    guard isLive(q, slot: handle.slot, message: handle.message) else { return nil }
+    guard isLive(q, slot: handle.slot, message: handle.message) else {
+      if isFenced { throw .leaseLost }
+      return nil
+    }
+    guard !isFenced && !table[q].settings.isFIFO || isHeld(handle) else { throw .leaseLost }
     return Entry(
       queue: id, time: time, record: .deleted(message: handle.message, slot: handle.slot))
+  }
+
+  /// Whether a handle of a live message names its newest lease, and that has not ended.
+  func isHeld(_ handle: LeaseHandle) -> Bool {
+    slab[handle.slot].state == .leased
+      && activities[Int(slab[handle.slot].link)].token == handle.token
+  }
+
+  /// The record that moves a leased message to its queue's dead letters.
+  public func decideReject(_ handle: LeaseHandle) throws(Refusal) -> Entry {
+    guard let q = places[handle.queue.value] else { throw .queueNotFound }
+    guard isLive(q, slot: handle.slot, message: handle.message), isHeld(handle) else {
+      throw .leaseLost
+    }
+    guard let target = deadLetterQueue(of: handle.queue) else { throw .deadLetterQueueMissing }
+    return decideTransfer(handle.queue, resident(handle.slot), to: target, .rejected)
   }
 
   /// - Parameters:
   ///   - timeout: milliseconds from now.
   ///   - totalLimit: milliseconds from the newest lease that its end may not pass; nil for no
   ///     limit.
+  ///   - isFenced: refuse when the lease is not held any more, as in a FIFO queue.
   public func decideChangeVisibility(
-    _ handle: LeaseHandle, of id: QueueID, timeout: Int64, totalLimit: Int64?
+    _ handle: LeaseHandle, of id: QueueID, timeout: Int64, totalLimit: Int64?,
+    isFenced: Bool = false
   ) throws(Refusal) -> Entry {
     guard let q = places[id.value] else { throw .queueNotFound }
     guard handle.queue == id else { throw .invalidHandle }
     guard isLive(q, slot: handle.slot, message: handle.message) else { throw .messageNotFound }
+    guard !isFenced && !table[q].settings.isFIFO || isHeld(handle) else { throw .leaseLost }
     let state = slab[handle.slot].state
     guard state == .leased || state == .returned else { throw .messageNotFound }
     let activity = activities[Int(slab[handle.slot].link)]
@@ -256,6 +316,11 @@ extension State {
     // Sends are in the order of time, so all that was sent before an expired message has expired
     // too.
     var through: UInt64 = 0
+    if let first = table[q].overdue.first {
+      return Entry(
+        queue: table[q].id, time: time,
+        record: .deleted(message: first.key, slot: activities[Int(first.item)].slot))
+    }
     if let index = oldestGrouped(q) {
       guard slab[index].state.isVisible, retentionEnd(index, table[q]) <= time.milliseconds else {
         return nil
@@ -299,32 +364,5 @@ extension State {
   /// When the next look at retention is due; nil when nothing waits for it.
   public var nextExpiry: Timestamp? {
     expiries.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
-  }
-}
-
-extension QueueSettingsChange {
-  /// The first supplied setting that differs, by the order of the properties.
-  func firstDifference(from settings: QueueSettings) -> String? {
-    func differs(_ value: Duration?, _ other: Duration) -> Bool {
-      value.map { $0.wholeMilliseconds != other.wholeMilliseconds } ?? false
-    }
-    if differs(visibilityTimeout, settings.visibilityTimeout) { return "visibilityTimeout" }
-    if differs(delay, settings.delay) { return "delay" }
-    if let bytes = maximumMessageBytes, bytes != settings.maximumMessageBytes {
-      return "maximumMessageBytes"
-    }
-    if differs(retention, settings.retention) { return "retention" }
-    if differs(receiveWait, settings.receiveWait) { return "receiveWait" }
-    if let isFIFO, isFIFO != settings.isFIFO { return "isFIFO" }
-    if let deduplicatesByContent, deduplicatesByContent != settings.deduplicatesByContent {
-      return "deduplicatesByContent"
-    }
-    if let deduplicatesByGroup, deduplicatesByGroup != settings.deduplicatesByGroup {
-      return "deduplicatesByGroup"
-    }
-    if let showsGroupScope, showsGroupScope != settings.showsGroupScope { return "showsGroupScope" }
-    if let showsGroupLimit, showsGroupLimit != settings.showsGroupLimit { return "showsGroupLimit" }
-    if differs(deduplicationWindow, settings.deduplicationWindow) { return "deduplicationWindow" }
-    return nil
   }
 }

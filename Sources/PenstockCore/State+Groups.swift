@@ -195,14 +195,13 @@ extension State {
   // MARK: Receiving
 
   /// Up to `limit` messages that can be received now, group by group.
-  func groupedCandidates(_ q: Int, limit: Int) -> [Candidate] {
-    var found: [Candidate] = []
+  func groupedCandidates(_ q: Int, limit: Int) -> [Resident] {
+    var found: [Resident] = []
     var group = table[q].groups.first
     while group != Slab.none, found.count < limit {
       var index = groups[Int(group)].messages.head
       while index != Slab.none, found.count < limit, slab[index].state.isVisible {
-        found.append(
-          Candidate(slot: index, message: slab[index].message, position: slab[index].position))
+        found.append(resident(index))
         index = slab[index].next
       }
       group = groups[Int(group)].next

@@ -43,12 +43,14 @@ extension State {
     public var limit: Int
   }
 
-  mutating func reside(_ segment: UInt32, _ count: Int, _ bytes: Int) {
+  /// Counts messages of a segment, and of a queue if it still has them.
+  mutating func reside(_ segment: UInt32, _ count: Int, _ bytes: Int, of q: Int?) {
     var here = residents[segment] ?? Residents()
     here.count += count
     here.bytes += bytes
     residents[segment] = here.count == 0 ? nil : here
     liveBytes += bytes
+    if let q { table[q].bytes += bytes }
   }
 
   // MARK: Apply
@@ -86,7 +88,7 @@ extension State {
     }
     table[q].parked += 1
     parkedCount += 1
-    reside(segment, 1, size)
+    reside(segment, 1, size, of: q)
   }
 
   /// Takes the first message out of a run; it must be `message`, as far as the state can tell.
@@ -111,7 +113,7 @@ extension State {
     }
     table[q].parked -= 1
     parkedCount -= 1
-    reside(run.segment, -1, -size)
+    reside(run.segment, -1, -size, of: q)
   }
 
   mutating func draw(
@@ -130,7 +132,7 @@ extension State {
       slab[index].state = .ready
       slab[index].link = table[q].id.value
       table[q].ready.append(index, &slab)
-      reside(segment, 1, slab[index].size)
+      reside(segment, 1, slab[index].size, of: q)
     }
     if let last = messages.last, table[q].runs.first?.segment == segment {
       table[q].runs[0].oldestSecond = max(table[q].runs[0].oldestSecond, last.sentSecond)
@@ -145,10 +147,11 @@ extension State {
     let segment = UInt32(truncatingIfNeeded: position >> 32)
     if let slot = moved.slot {
       try check(q, slot, moved.message, lsn)
-      reside(slab[slot].segment, -1, -slab[slot].size)
+      reside(slab[slot].segment, -1, -slab[slot].size, of: q)
       slab[slot].position = position
       slab[slot].size = size
-      reside(segment, 1, slab[slot].size)
+      reside(segment, 1, slab[slot].size, of: q)
+      noteBytes(of: slot, are: table[q].id.value)
       return nil
     }
     let index = runIndex(q, moved.message)
@@ -182,7 +185,7 @@ extension State {
       table[q].parked -= Int(run.count)
       table[q].counts.visible -= Int(run.count)
       parkedCount -= Int(run.count)
-      reside(run.segment, -Int(run.count), -Int(run.bytes))
+      reside(run.segment, -Int(run.count), -Int(run.bytes), of: q)
     }
     table[q].runs.removeSubrange(..<count)
   }
@@ -263,11 +266,16 @@ extension State {
     public var position: UInt64
     /// Of the record, in bytes; no less than it has.
     public var size: Int
-    public init(slot: UInt32, message: UInt64, position: UInt64, size: Int) {
+    /// The queue that the message's bytes name.
+    public var bytesQueue: QueueID
+    public init(
+      slot: UInt32, message: UInt64, position: UInt64, size: Int, bytesQueue: QueueID
+    ) {
       self.slot = slot
       self.message = message
       self.position = position
       self.size = size
+      self.bytesQueue = bytesQueue
     }
   }
 
@@ -276,13 +284,16 @@ extension State {
     var found: [Resident] = []
     for index in slots.clamped(to: 0..<slab.capacity) {
       let slot = slab[UInt32(index)]
-      if slot.state != .free, slot.segment == segment {
-        found.append(
-          Resident(
-            slot: UInt32(index), message: slot.message, position: slot.position, size: slot.size))
-      }
+      if slot.state != .free, slot.segment == segment { found.append(resident(UInt32(index))) }
     }
     return found
+  }
+
+  func resident(_ index: UInt32) -> Resident {
+    let slot = slab[index]
+    return Resident(
+      slot: index, message: slot.message, position: slot.position, size: slot.size,
+      bytesQueue: QueueID(bytesQueue(of: index)))
   }
 
   /// Where the bytes of a leased message are now; nil when it is gone.
@@ -290,9 +301,7 @@ extension State {
     guard let q = places[handle.queue.value],
       isLive(q, slot: handle.slot, message: handle.message)
     else { return nil }
-    let slot = slab[handle.slot]
-    return Resident(
-      slot: handle.slot, message: handle.message, position: slot.position, size: slot.size)
+    return resident(handle.slot)
   }
 
   public var slotCount: Int { slab.capacity }
@@ -345,5 +354,7 @@ extension Entry {
 
 extension State.Queue {
   /// Messages in `ready`.
-  var readyCount: Int { counts.visible - returned.count - parked }
+  var readyCount: Int {
+    counts.visible - returned.count - urgent.count - overdue.count - parked
+  }
 }

@@ -9,9 +9,10 @@
 /// - I1: a slot that is not free is in exactly one list: its queue's `ready`, its queue's `active`,
 ///   its group's, or one that waits to be freed.
 /// - I2: slots that are delayed, leased or returned have an activity, others have none.
-/// - I3: `returned` of a queue holds exactly its activities whose slot is in state `returned`.
-/// - I4: `timers` holds exactly the activities whose slot is leased or delayed, and possibly ones
-///   that wait to be freed.
+/// - I3: `returned`, `urgent` and `overdue` of a queue hold exactly its activities whose slot is in
+///   state `returned`, each in one of them.
+/// - I4: `timers` holds exactly the activities whose slot is leased or delayed, those of strays
+///   that are not overdue, and possibly ones that wait to be freed.
 /// - I5: the same records and the same final time give the same state, whatever times were passed
 ///   to `advance` in between.
 /// - I6: `expiries` has each queue with a visible message, at a time not after the first of its
@@ -34,13 +35,19 @@ public struct State: Sendable {
     var ready = SlotList()
     /// Delayed, leased and returned ones, in no order that matters.
     var active = SlotList()
-    /// Activities that are visible again, least LSN of the send first.
+    /// Activities that are visible, least LSN of the send first.
     var returned = IndexedHeap()
+    /// Visible ones with a priority, by `urgency`.
+    var urgent = IndexedHeap()
+    /// Visible strays whose retention has ended, by their LSN.
+    var overdue = IndexedHeap()
     /// Never received, visible, and behind what is in `ready`: parked in their segments.
     var runs: [Run] = []
     /// Messages of all runs.
     var parked = 0
     var counts = QueueCounts()
+    /// Of the records of all its messages.
+    var bytes = 0
     /// Messages sent up to this second have expired, whatever the retention is now.
     var expiredThrough: UInt32 = 0
     /// Damaged messages that were taken out.
@@ -72,7 +79,7 @@ public struct State: Sendable {
   /// Queues by place; a place is used again after its queue was deleted.
   var table: [Queue] = []
   /// Places of the queues that exist, by id.
-  private(set) var places: [UInt32: Int] = [:]
+  var places: [UInt32: Int] = [:]
   private var freePlaces: [Int] = []
   private(set) var names: [String: QueueID] = [:]
   /// The same names in ascending order, for listing.
@@ -81,11 +88,11 @@ public struct State: Sendable {
   var slab = Slab()
   var activities = Blocks<Activity>()
   /// The first free activity; each names the next in `slot`.
-  private var freeActivity = Slab.none
+  var freeActivity = Slab.none
   /// Leases and delays by their end.
-  private(set) var timers = IndexedHeap()
-  private(set) var timerPlaces = Blocks<UInt32>()
-  var returnedPlaces = Blocks<UInt32>()
+  var timers = IndexedHeap()
+  var timerPlaces = Blocks<UInt32>()
+  var orderPlaces = Blocks<UInt32>()
   /// Chains of messages of purged and deleted queues; freed a few per record.
   var dying: [UInt32] = []
   var groups = Blocks<Group>()
@@ -95,6 +102,12 @@ public struct State: Sendable {
   var sends = Blocks<Deduplication>()
   var freeSend = Slab.none
   var sendIndex = HashIndex()
+  /// What is known of messages that came from another queue, found by their activity.
+  var transfers = Blocks<Transfer>()
+  var freeTransfer = Slab.none
+  var transferIndex = HashIndex()
+  /// Names of queues that transferred messages came from, with how many of those there are.
+  var origins: [UInt32: (name: String, count: Int)] = [:]
   /// Lists of groups and of remembered sends of purged and deleted queues; freed after `dying`.
   var dyingGroups: [UInt32] = []
   var dyingSends: [UInt32] = []
@@ -171,6 +184,7 @@ public struct State: Sendable {
       try lease(q, slot, message, deadline, entry.time, lsn)
     case .leaseChanged(let message, let slot, let deadline):
       try changeLease(q, slot, message, deadline, lsn)
+    case .transferred(let transferred): try transfer(q, transferred, lsn)
     case .deleted(let message, let slot):
       try check(q, slot, message, lsn)
       removeMessage(slot)
@@ -215,6 +229,7 @@ public struct State: Sendable {
     _ q: Int, _ settings: QueueSettings, _ at: Timestamp
   ) throws(RecordError) {
     let oldRetention = table[q].retentionMilliseconds
+    let old = table[q].settings
     guard settings.isFIFO == table[q].settings.isFIFO else {
       throw RecordError(description: "a record makes queue \(table[q].id.value) another kind")
     }
@@ -222,6 +237,8 @@ public struct State: Sendable {
     table[q].visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
     table[q].retentionMilliseconds = settings.retention.wholeMilliseconds
     table[q].changedAt = at
+    if settings.isFIFO, settings.delay != old.delay { moveDelays(q) }
+    if settings.priorityStep != old.priorityStep { orderUrgent(q) }
     guard table[q].retentionMilliseconds != oldRetention else { return }
     // What has expired must not come back when the retention grows, parked messages included.
     let (end, overflow) = time.milliseconds.subtractingReportingOverflow(oldRetention)
@@ -235,13 +252,25 @@ public struct State: Sendable {
   ///
   /// - Complexity: O(active of the queue · log active); other changes take less.
   private mutating func moveRetention(_ q: Int) {
-    for index in messages(table[q].active) + grouped(q)
-    where slab[index].state == .leased || slab[index].state == .delayed {
+    for index in messages(table[q].active) + grouped(q) where slab[index].state.hasActivity {
       setTimer(slab[index].link)
     }
     expiries.remove(UInt32(q), &expiryPlaces)
     awaitExpiry(q)
     // What is over by the new retention ends with this record.
+    advance(to: time)
+  }
+
+  /// FIFO: delays that are the queue's follow it, counted from the send.
+  private mutating func moveDelays(_ q: Int) {
+    let delay = table[q].settings.delay.wholeMilliseconds
+    for index in grouped(q) where slab[index].state == .delayed {
+      let activity = slab[index].link
+      guard !activities[Int(activity)].hasOwnDelay else { continue }
+      let sent = Timestamp(milliseconds: activities[Int(activity)].leasedAt)
+      activities[Int(activity)].deadline = sent.adding(delay).milliseconds
+      setTimer(activity)
+    }
     advance(to: time)
   }
 
@@ -268,7 +297,10 @@ public struct State: Sendable {
     table[q].ready = SlotList()
     table[q].active = SlotList()
     table[q].returned = IndexedHeap()
+    table[q].urgent = IndexedHeap()
+    table[q].overdue = IndexedHeap()
     table[q].counts = QueueCounts()
+    table[q].bytes = 0
     table[q].purgedBefore = lsn
   }
 
@@ -281,16 +313,17 @@ public struct State: Sendable {
     slab[index].size = size
     // The record's time, or a later one before it: retention relies on sends in the order of time.
     slab[index].sentSecond = time.secondRoundedUp
-    reside(slab[index].segment, 1, slab[index].size)
+    reside(slab[index].segment, 1, slab[index].size, of: q)
     let group = sent.group.map { join(q, $0, index) }
     if let hash = sent.deduplication { remember(q, hash, sent.id, lsn) }
     if let visibleAt = sent.visibleAt, visibleAt > time {
-      let activity = allocateActivity(slot: index, queue: table[q].id.value)
+      let activity = activate(q, index, .delayed, group: group ?? Slab.none)
       activities[Int(activity)].deadline = visibleAt.milliseconds
-      activities[Int(activity)].group = group ?? Slab.none
-      slab[index].state = .delayed
-      slab[index].link = activity
-      if group == nil { table[q].active.append(index, &slab) }
+      if group != nil {
+        activities[Int(activity)].leasedAt = time.milliseconds
+        activities[Int(activity)].hasOwnDelay = sent.hasOwnDelay
+      }
+      activities[Int(activity)].priority = sent.priority
       table[q].counts.delayed += 1
       setTimer(activity)
       if let group {
@@ -302,6 +335,13 @@ public struct State: Sendable {
       slab[index].link = group
       table[q].counts.visible += 1
       groupChanged(q, group)
+      awaitExpiry(q)
+    } else if sent.priority > 0 {
+      let activity = activate(q, index, .returned)
+      activities[Int(activity)].priority = sent.priority
+      table[q].counts.visible += 1
+      show(q, activity)
+      setTimer(activity)
       awaitExpiry(q)
     } else {
       slab[index].state = .ready
@@ -321,17 +361,11 @@ public struct State: Sendable {
     switch slab[index].state {
     case .ready:
       table[q].ready.remove(index, &slab)
-      table[q].active.append(index, &slab)
-      activity = allocateActivity(slot: index, queue: table[q].id.value)
-      slab[index].link = activity
-    case .grouped:
-      let group = slab[index].link
-      activity = allocateActivity(slot: index, queue: table[q].id.value)
-      activities[Int(activity)].group = group
-      slab[index].link = activity
+      activity = activate(q, index, .leased)
+    case .grouped: activity = activate(q, index, .leased, group: slab[index].link)
     case .returned:
       activity = slab[index].link
-      table[q].returned.remove(activity, &returnedPlaces)
+      hide(q, activity)
     case .free, .delayed, .leased:
       throw RecordError(description: "LSN \(lsn) leases message \(message), which is hidden")
     }
@@ -361,7 +395,7 @@ public struct State: Sendable {
     switch slab[index].state {
     case .leased: break
     case .returned:
-      table[q].returned.remove(activity, &returnedPlaces)
+      hide(q, activity)
       slab[index].state = .leased
       table[q].counts.visible -= 1
       table[q].counts.leased += 1
@@ -393,192 +427,6 @@ public struct State: Sendable {
     guard isLive(q, slot: index, message: message) else {
       throw RecordError(description: "LSN \(lsn) names message \(message), which is not there")
     }
-  }
-
-  // MARK: Time
-
-  /// Ends every lease and delay whose deadline is not after `time`.
-  ///
-  /// - Returns: queues in which a message became visible; a queue may be named more than once.
-  /// - Complexity: O(log active) for each that ends.
-  @discardableResult
-  public mutating func advance(to time: Timestamp) -> [QueueID] {
-    if time > self.time { self.time = time }
-    let now = UInt64(clamping: self.time.milliseconds)
-    var visible: [QueueID] = []
-    var opened: [(end: UInt64, message: UInt64, q: Int, group: UInt32)] = []
-    while let first = timers.first, first.key <= now {
-      let activity = first.item
-      timers.remove(activity, &timerPlaces)
-      let index = activities[Int(activity)].slot
-      // One that was purged, or whose queue was deleted, waits to be freed.
-      guard let q = places[activities[Int(activity)].queue],
-        slab[index].message >= table[q].purgedBefore
-      else { continue }
-      if slab[index].state == .leased {
-        table[q].counts.leased -= 1
-      } else {
-        table[q].counts.delayed -= 1
-      }
-      table[q].counts.visible += 1
-      slab[index].state = .returned
-      if activities[Int(activity)].group == Slab.none {
-        table[q].returned.insert(activity, key: slab[index].message, &returnedPlaces)
-      } else {
-        opened.append((first.key, slab[index].message, q, activities[Int(activity)].group))
-      }
-      if visible.last != table[q].id { visible.append(table[q].id) }
-      awaitExpiry(q)
-    }
-    // What ends at the same time lines up by its sends, whatever the places of its timers.
-    if opened.count > 1 { opened.sort { ($0.end, $0.message) < ($1.end, $1.message) } }
-    for (_, _, q, group) in opened { groupChanged(q, group) }
-    return visible
-  }
-
-  /// When the next lease or delay ends; nil when none does.
-  public var nextTimer: Timestamp? {
-    timers.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
-  }
-
-  mutating func setTimer(_ activity: UInt32) {
-    var end = activities[Int(activity)].deadline
-    // A lease does not outlive its message's retention.
-    if let q = places[activities[Int(activity)].queue] {
-      end = min(end, retentionEnd(activities[Int(activity)].slot, table[q]))
-    }
-    timers.move(activity, key: UInt64(clamping: end), &timerPlaces)
-  }
-
-  /// When the message's retention ends, in milliseconds.
-  func retentionEnd(_ index: UInt32, _ queue: borrowing Queue) -> Int64 {
-    queue.retentionEnd(sentSecond: slab[index].sentSecond)
-  }
-
-  // MARK: Places
-
-  /// Whether the slot holds this message of this queue, and it was not purged.
-  func isLive(_ q: Int, slot: UInt32, message: UInt64) -> Bool {
-    guard slab.contains(slot), slab[slot].state != .free, slab[slot].message == message,
-      message >= table[q].purgedBefore
-    else { return false }
-    return queueNumber(of: slot) == table[q].id.value
-  }
-
-  /// The queue of a slot that is not free.
-  func queueNumber(of slot: UInt32) -> UInt32 {
-    let link = slab[slot].link
-    switch slab[slot].state {
-    case .ready: return link
-    case .grouped: return groups[Int(link)].queue
-    default: return activities[Int(link)].queue
-    }
-  }
-
-  /// Takes a live message out of every structure and frees its place.
-  mutating func removeMessage(_ index: UInt32) {
-    switch slab[index].state {
-    case .free: return
-    case .ready:
-      guard let q = places[slab[index].link] else { return }
-      table[q].ready.remove(index, &slab)
-      table[q].counts.visible -= 1
-    case .grouped:
-      let group = slab[index].link
-      guard let q = places[groups[Int(group)].queue] else { return }
-      groups[Int(group)].messages.remove(index, &slab)
-      table[q].counts.visible -= 1
-      groupChanged(q, group)
-    case .delayed, .leased, .returned:
-      let activity = slab[index].link
-      guard let q = places[activities[Int(activity)].queue] else { return }
-      let group = activities[Int(activity)].group
-      if group == Slab.none {
-        table[q].active.remove(index, &slab)
-      } else {
-        groups[Int(group)].messages.remove(index, &slab)
-        groupChanged(q, group)
-      }
-      switch slab[index].state {
-      case .delayed: table[q].counts.delayed -= 1
-      case .leased: table[q].counts.leased -= 1
-      default:
-        table[q].counts.visible -= 1
-        if group == Slab.none { table[q].returned.remove(activity, &returnedPlaces) }
-      }
-      free(activity: activity)
-    }
-    free(slot: index)
-  }
-
-  private mutating func free(slot: UInt32) {
-    reside(slab[slot].segment, -1, -slab[slot].size)
-    slab.free(slot)
-  }
-
-  /// Takes an activity out of its queue's `returned` for the length of a look at what is behind it.
-  mutating func hideReturned(_ q: Int, _ activity: UInt32) {
-    table[q].returned.remove(activity, &returnedPlaces)
-  }
-
-  mutating func showReturned(_ q: Int, _ node: IndexedHeap.Node) {
-    table[q].returned.insert(node.item, key: node.key, &returnedPlaces)
-  }
-
-  private mutating func bury(_ list: SlotList, count: Int) {
-    if !list.isEmpty { dying.append(list.head) }
-    dyingCount += count
-  }
-
-  /// Frees some messages of purged and deleted queues: few, so that no record takes long, and by
-  /// the count of records alone, so that a replay frees the same ones at the same time.
-  private mutating func freeSomeDying() {
-    var left = Self.freedPerRecord
-    while left > 0, let index = dying.last {
-      let next = slab[index].next
-      freeDying(index)
-      if next == Slab.none { dying.removeLast() } else { dying[dying.count - 1] = next }
-      left -= 1
-    }
-    while left > 0, let group = dyingGroups.first {
-      let index = groups[Int(group)].messages.head
-      let next = slab[index].next
-      freeDying(index)
-      groups[Int(group)].messages.head = next
-      left -= 1
-      guard next == Slab.none else { continue }
-      let nextGroup = groups[Int(group)].nextOfQueue
-      free(group: group)
-      if nextGroup == Slab.none { dyingGroups.removeFirst() } else { dyingGroups[0] = nextGroup }
-    }
-    freeSomeSends()
-  }
-
-  private mutating func freeDying(_ index: UInt32) {
-    if slab[index].state.hasActivity { free(activity: slab[index].link) }
-    free(slot: index)
-    dyingCount -= 1
-  }
-
-  mutating func allocateActivity(slot: UInt32, queue: UInt32) -> UInt32 {
-    let fresh = Activity(slot: slot, queue: queue)
-    let activity = freeActivity
-    guard activity == Slab.none else {
-      freeActivity = activities[Int(activity)].slot
-      activities[Int(activity)] = fresh
-      return activity
-    }
-    activities.append(fresh)
-    timerPlaces.append(IndexedHeap.absent)
-    returnedPlaces.append(IndexedHeap.absent)
-    return UInt32(activities.count - 1)
-  }
-
-  private mutating func free(activity: UInt32) {
-    timers.remove(activity, &timerPlaces)
-    returnedPlaces[Int(activity)] = IndexedHeap.absent
-    activities[Int(activity)].slot = freeActivity
-    freeActivity = activity
   }
 
   private func namePlace(_ name: String) -> Int {

@@ -296,7 +296,7 @@ final class World: @unchecked Sendable {
     case .retain:
       let retention = Duration.seconds(step.number(1, 1...1_000_000))
       try change(queue, machine) { id, completion in
-        machine.store.changeQueue(id, QueueSettingsChange(retention: retention)) {
+        machine.store.changeQueue(id, QueueSettingsChange { $0.retention = retention }) {
           completion($0.map { _ in })
         }
       } _: { moment, id in

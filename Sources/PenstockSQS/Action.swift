@@ -16,11 +16,12 @@ enum Action: String, CaseIterable, Sendable {
   case deleteMessageBatch = "DeleteMessageBatch"
   case changeMessageVisibility = "ChangeMessageVisibility"
   case changeMessageVisibilityBatch = "ChangeMessageVisibilityBatch"
+  case listDeadLetterSourceQueues = "ListDeadLetterSourceQueues"
 
   /// Actions of the API that are refused by name, so that nobody takes them for a typing error.
   static let unsupported: Set<String> = [
     "AddPermission", "RemovePermission", "TagQueue", "UntagQueue", "ListQueueTags",
-    "ListDeadLetterSourceQueues", "StartMessageMoveTask", "ListMessageMoveTasks",
+    "StartMessageMoveTask", "ListMessageMoveTasks",
     "CancelMessageMoveTask",
   ]
 

@@ -226,10 +226,9 @@ enum SystemAttribute: String, CaseIterable, Sendable {
   case traceHeader = "AWSTraceHeader"
   case messageDeduplicationID = "MessageDeduplicationId"
   case sequenceNumber = "SequenceNumber"
-  // Never has a value in this version.
   case deadLetterQueueSourceARN = "DeadLetterQueueSourceArn"
 
-  func value(of message: ReceivedMessage) -> String? {
+  func value(of message: ReceivedMessage, _ configuration: SQSConfiguration) -> String? {
     switch self {
     case .senderID: message.content.senderID
     case .sentTimestamp: String(message.sentAt.milliseconds)
@@ -241,7 +240,8 @@ enum SystemAttribute: String, CaseIterable, Sendable {
     case .messageDeduplicationID: message.content.deduplicationID
     case .sequenceNumber:
       message.content.deduplicationID.map { _ in SequenceNumber.text(message.sequenceNumber) }
-    case .deadLetterQueueSourceARN: nil
+    case .deadLetterQueueSourceARN:
+      message.origin.map { configuration.arn(ofQueue: $0.queue) }
     }
   }
 

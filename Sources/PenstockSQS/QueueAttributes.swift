@@ -20,15 +20,15 @@ enum QueueAttribute: String, CaseIterable, Sendable {
   case deduplicationScope = "DeduplicationScope"
   case fifoQueue = "FifoQueue"
   case fifoThroughputLimit = "FifoThroughputLimit"
-  // These never have a value in this version.
-  case policy = "Policy"
   case redrivePolicy = "RedrivePolicy"
   case redriveAllowPolicy = "RedriveAllowPolicy"
+  // These never have a value in this version.
+  case policy = "Policy"
   case kmsMasterKeyID = "KmsMasterKeyId"
   case kmsDataKeyReusePeriodSeconds = "KmsDataKeyReusePeriodSeconds"
 
   /// What to answer when asked for it; nil when the queue has none.
-  func value(of queue: QueueDescription, arn: String) -> String? {
+  func value(of queue: QueueDescription, _ configuration: SQSConfiguration) -> String? {
     let settings = queue.settings
     func seconds(_ duration: Duration) -> String { String(duration.components.seconds) }
     func seconds(_ time: Timestamp) -> String { String(time.milliseconds / 1000) }
@@ -41,7 +41,7 @@ enum QueueAttribute: String, CaseIterable, Sendable {
     case .lastModifiedTimestamp: return seconds(queue.changedAt)
     case .maximumMessageSize: return String(settings.maximumMessageBytes)
     case .messageRetentionPeriod: return seconds(settings.retention)
-    case .queueARN: return arn
+    case .queueARN: return configuration.arn(ofQueue: queue.name)
     case .receiveMessageWaitTimeSeconds: return seconds(settings.receiveWait)
     // Not Amazon's default "true": bodies are not encrypted on disk, and must not seem to be.
     case .sqsManagedSSEEnabled: return "false"
@@ -53,9 +53,9 @@ enum QueueAttribute: String, CaseIterable, Sendable {
       return settings.isFIFO ? settings.showsGroupScope ? "messageGroup" : "queue" : nil
     case .fifoThroughputLimit:
       return settings.isFIFO ? settings.showsGroupLimit ? "perMessageGroupId" : "perQueue" : nil
-    case .policy, .redrivePolicy, .redriveAllowPolicy, .kmsMasterKeyID,
-      .kmsDataKeyReusePeriodSeconds:
-      return nil
+    case .redrivePolicy: return RedrivePolicy.text(of: settings, configuration)
+    case .redriveAllowPolicy: return RedriveAllowPolicy.text(of: settings, configuration)
+    case .policy, .kmsMasterKeyID, .kmsDataKeyReusePeriodSeconds: return nil
     }
   }
 
@@ -92,7 +92,8 @@ enum QueueAttributeChange {
   ///   - isFIFO: whether the queue is a FIFO queue, or is to be one.
   ///   - settings: those of a queue that is there.
   static func settings(
-    _ attributes: [(name: String, value: String)], isFIFO: Bool, of settings: QueueSettings? = nil
+    _ attributes: [(name: String, value: String)], _ configuration: SQSConfiguration,
+    isFIFO: Bool, of settings: QueueSettings? = nil
   ) throws(SQSError) -> QueueSettingsChange {
     try refuseTwoEncryptions(attributes)
     var change = QueueSettingsChange()
@@ -101,7 +102,11 @@ enum QueueAttributeChange {
         throw QueueAttribute.unknown(name)
       }
       if isFIFO, try applyFIFO(attribute, value, settings, to: &change) { continue }
-      try apply(attribute, value, to: &change)
+      switch attribute {
+      case .redrivePolicy: try RedrivePolicy.apply(value, configuration, to: &change)
+      case .redriveAllowPolicy: try RedriveAllowPolicy.apply(value, configuration, to: &change)
+      default: try apply(attribute, value, to: &change)
+      }
     }
     if change.showsGroupLimit == true,
       !(change.showsGroupScope ?? settings?.showsGroupScope ?? false)
@@ -162,7 +167,7 @@ enum QueueAttributeChange {
       change.retention = .seconds(try integer(value, 60...1_209_600, name))
     case .receiveMessageWaitTimeSeconds:
       change.receiveWait = .seconds(try integer(value, 0...20, name))
-    case .policy, .redrivePolicy, .redriveAllowPolicy, .kmsMasterKeyID:
+    case .policy, .kmsMasterKeyID:
       // Empty means "remove it", and there is none.
       guard value.isEmpty else { throw .unsupported("the queue attribute \(name)") }
     case .kmsDataKeyReusePeriodSeconds:

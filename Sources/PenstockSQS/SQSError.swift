@@ -44,6 +44,7 @@ struct SQSError: Error, Hashable, Sendable {
     static let queueNameExists = modelled("QueueNameExists", "QueueAlreadyExists")
     static let receiptHandleIsInvalid = modelled(
       "ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", 404)
+    static let overLimit = modelled("OverLimit", "OverLimit", 403)
     static let unsupportedOperation = modelled("UnsupportedOperation")
 
     static let invalidParameterValue = framework(
@@ -83,8 +84,10 @@ extension SQSError {
 
   static func invalid(_ message: String) -> SQSError { SQSError(.invalidParameterValue, message) }
 
-  static func invalid(_ value: String, for parameter: String, _ reason: String) -> SQSError {
-    invalid("Value \(echo(value)) for parameter \(parameter) is invalid. Reason: \(reason)")
+  static func invalid(
+    _ value: String, for parameter: String, _ reason: String, limit: Int = 256
+  ) -> SQSError {
+    invalid("Value \(echo(value, limit)) for parameter \(parameter) is invalid. Reason: \(reason)")
   }
 
   static func unsupported(_ what: String) -> SQSError {
@@ -111,7 +114,11 @@ extension SQSError {
     case .queueNotFound: self = .queueDoesNotExist
     case .invalidHandle: self = .foreignHandle
     case .messageTooLarge: self = .tooLong(error.limit ?? 0, verb: "are invalid")
-    case .invalidArgument: self = .invalid(error.message)
+    case .invalidArgument, .deadLetterQueueNotFound, .deadLetterRefused:
+      self = .invalid(error.message)
+    case .tooManyLeased:
+      self = SQSError(.overLimit, "The maximum number of in flight messages is reached.")
+    case .queueFull: self = SQSError(.overLimit, error.message)
     case .storeFull, .storeFailed, .closed:
       self = SQSError(.serviceUnavailable, error.message)
     default: self = SQSError(.internalFailure, error.message)

@@ -163,6 +163,7 @@ struct Call: Sendable {
     case .deleteMessageBatch: try deleteMessageBatch(fields)
     case .changeMessageVisibility: try changeMessageVisibility(fields)
     case .changeMessageVisibilityBatch: try changeMessageVisibilityBatch(fields)
+    case .listDeadLetterSourceQueues: try listDeadLetterSourceQueues(fields)
     }
     return nil
   }

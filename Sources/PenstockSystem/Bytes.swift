@@ -149,6 +149,18 @@ public struct ByteCursor: Sendable {
   }
 }
 
+extension ByteCursor {
+  /// Text in UTF-8; nothing else is taken for it.
+  public mutating func text(
+    _ length: Int, _ span: borrowing RawSpan
+  ) throws(BytesTooShort) -> String {
+    guard let text = String(validating: try bytes(length, span), as: UTF8.self) else {
+      throw BytesTooShort()
+    }
+    return text
+  }
+}
+
 extension RawSpan {
   /// A copy as an array.
   public var array: [UInt8] {

@@ -99,6 +99,11 @@ private final class HistoryVisitor: SegmentVisitor {
       lsns.insert(moved.message)
       return true
     case .drawn(_, let messages): return messages.contains { lsns.contains($0.message) }
+    case .transferred(let moved):
+      guard lsns.contains(moved.message) else { return false }
+      queue = moved.target
+      if let lsn = place.lsn { lsns.insert(lsn.value) }
+      return true
     case .purged, .queueDeleted: return queue == entry.queue
     case .expired(let through):
       return queue == entry.queue && lsns.contains { $0 <= through }

@@ -30,6 +30,7 @@ enum RecordText {
       if let visibleAt = sent.visibleAt {
         members.append(("visibleAt", .integer(visibleAt.milliseconds)))
       }
+      if sent.priority > 0 { members.append(("priority", .unsigned(UInt64(sent.priority)))) }
       if let group = sent.group { members.append(("groupHash", .string(hex(group)))) }
       if let hash = sent.deduplication { members.append(("deduplicationHash", .string(hex(hash)))) }
     case .queueCreated(let name, let settings):
@@ -44,6 +45,11 @@ enum RecordText {
       ]
     case .deleted(let message, let slot):
       members += [("message", .unsigned(message)), ("slot", .unsigned(UInt64(slot)))]
+    case .transferred(let moved):
+      members += [
+        ("message", .unsigned(moved.message)), ("slot", .unsigned(UInt64(moved.slot))),
+        ("target", .unsigned(UInt64(moved.target.value))), ("reason", .string("\(moved.reason)")),
+      ]
     case .expired(let through): members.append(("through", .unsigned(through)))
     case .moved(let moved):
       members += [
@@ -70,21 +76,14 @@ enum RecordText {
   }
 
   private static func members(of settings: QueueSettings) -> [(String, JSON)] {
-    var members: [(String, JSON)] = [
-      ("visibilityTimeout", .integer(settings.visibilityTimeout.wholeMilliseconds)),
-      ("delay", .integer(settings.delay.wholeMilliseconds)),
-      ("maximumMessageBytes", .int(settings.maximumMessageBytes)),
-      ("retention", .integer(settings.retention.wholeMilliseconds)),
-      ("receiveWait", .integer(settings.receiveWait.wholeMilliseconds)),
-    ]
-    if settings.isFIFO {
-      members += [
-        ("isFIFO", .bool(true)), ("deduplicatesByContent", .bool(settings.deduplicatesByContent)),
-        ("deduplicatesByGroup", .bool(settings.deduplicatesByGroup)),
-        ("deduplicationWindow", .integer(settings.deduplicationWindow.wholeMilliseconds)),
-      ]
+    (QueueSetting.allCases.prefix(QueueSetting.always) + settings.more).map { setting in
+      switch settings[setting] {
+      case .number(let number): ("\(setting)", .integer(number))
+      case .flag(let isOn): ("\(setting)", .bool(isOn))
+      case .text(let text): ("\(setting)", .string(text))
+      case .names(let names): ("\(setting)", .array((names ?? []).map { .string($0) }))
+      }
     }
-    return members
   }
 
   static func name(_ record: Record) -> String {
@@ -103,6 +102,7 @@ enum RecordText {
     case .drawn: "drawn"
     case .setAside: "setAside"
     case .cleared: "cleared"
+    case .transferred: "transferred"
     }
   }
 

@@ -100,6 +100,8 @@ private final class Ends: SegmentVisitor {
   private var damaged = LSNSet()
   /// Messages with a record, or a copy, in a frame that is whole.
   private var whole = LSNSet()
+  /// What messages that went to another queue are there: LSN and queue.
+  private var transferred: [UInt64: (lsn: UInt64, queue: QueueID)] = [:]
   /// Messages with such a copy.
   private var copied = LSNSet()
   /// Of messages that were copied more than once, the LSN of the newest copy.
@@ -111,6 +113,8 @@ private final class Ends: SegmentVisitor {
     switch entry.record {
     case .queueCreated(let name, _): names[entry.queue] = name
     case .deleted(let message, _): deleted.insert(message)
+    case .transferred(let moved):
+      if let lsn = place.lsn { transferred[moved.message] = (lsn.value, moved.target) }
     case .purged: purged[entry.queue] = place.lsn?.value ?? purged[entry.queue]
     case .queueDeleted: removed[entry.queue] = place.lsn?.value ?? .max
     case .expired(let through):
@@ -135,6 +139,15 @@ private final class Ends: SegmentVisitor {
         if let id = state.queue(named: queue), names[id] == nil { names[id] = queue }
       }
     }
+  }
+
+  /// What a message is now, and where.
+  func present(_ lsn: UInt64?, _ queue: QueueID) -> (lsn: UInt64?, queue: QueueID) {
+    guard var lsn else { return (nil, queue) }
+    var queue = queue
+    // Each has a greater LSN, or the records are none of this code's.
+    while let next = transferred[lsn], next.lsn > lsn { (lsn, queue) = next }
+    return (lsn, queue)
   }
 
   /// What ends the message, in a word; nil when nothing that is left does.
@@ -172,7 +185,7 @@ private final class Collector: SegmentVisitor {
   }
 
   func record(_ place: RecordPlace, _ payload: RawSpan) throws(ToolError) {
-    let message: StoredMessage
+    var message: StoredMessage
     var isCopy = false
     var visibleAt: Timestamp?
     var lsn = place.lsn?.value
@@ -184,6 +197,7 @@ private final class Collector: SegmentVisitor {
       }
       message = try StoredMessage(payload)
     } catch { return }
+    (lsn, message.queue) = ends.present(lsn, message.queue)
     let end = ends.end(of: lsn, place, isCopy: isCopy, message.queue)
     // The newest copy stands for the message; what is whole goes before what is not.
     if end == "moved" {

@@ -3,7 +3,7 @@ import PenstockCore
 import PenstockTesting
 import Testing
 
-private let fifo = QueueSettingsChange(isFIFO: true)
+private let fifo = QueueSettingsChange { $0.isFIFO = true }
 
 /// A FIFO queue with one group of three messages.
 private struct Three {
@@ -107,7 +107,10 @@ private struct Three {
   @Test func messagesExpireInWhateverStateTheyAre() throws {
     var machine = Machine()
     let queue = try machine.create(
-      "q", QueueSettingsChange(retention: .seconds(60), isFIFO: true))
+      "q",
+      QueueSettingsChange {
+        $0.retention = .seconds(60); $0.isFIFO = true
+      })
     for group: UInt64 in [1, 1, 2] { try machine.send(queue, group: group) }
     _ = try machine.receive(queue, 1, timeout: 600_000)
     try machine.send(queue, group: 2, delay: 600_000)
@@ -123,7 +126,7 @@ private struct Three {
     let queue = try machine.create("q", fifo)
     #expect(throws: Refusal.groupMissing) { try machine.send(queue) }
     #expect(throws: Refusal.kindIsFixed) {
-      try machine.change(queue, QueueSettingsChange(isFIFO: false))
+      try machine.change(queue, QueueSettingsChange { $0.isFIFO = false })
     }
   }
 }
@@ -171,6 +174,7 @@ private struct Three {
     var number: UInt64
     var hiddenUntil: Int64
     var sent: Int64
+    var token: UInt64?
     func isVisible(_ now: Int64) -> Bool { hiddenUntil <= now }
   }
 
@@ -206,13 +210,23 @@ private struct Three {
           for (place, message) in messages.enumerated()
           where found.contains(where: { $0.message == message.number }) {
             model[group]?[place].hiddenUntil = machine.now + timeout
+            model[group]?[place].token = found.first { $0.message == message.number }?.token
           }
         }
         handles += found
       case 12..<15:
         guard !handles.isEmpty else { continue }
         let handle = handles.remove(at: random.below(handles.count))
-        try machine.delete(handle)
+        let message = model.values.flatMap { $0 }.first { $0.number == handle.message }
+        let isHeld =
+          message.map { $0.hiddenUntil > machine.now && $0.token == handle.token } ?? true
+        do {
+          try machine.delete(handle)
+          #expect(isHeld)
+        } catch Refusal.leaseLost {
+          #expect(!isHeld)
+          continue
+        }
         for group in model.keys { model[group]?.removeAll { $0.number == handle.message } }
       case 15:
         guard let handle = handles.last else { continue }

@@ -65,7 +65,7 @@ import Testing
 @Suite struct DelayOfSends {
   @Test func theQueueDelaysWhatDoesNotSay() throws {
     var machine = Machine()
-    let queue = try machine.create("q", .init(delay: .seconds(3)))
+    let queue = try machine.create("q", .init { $0.delay = .seconds(3) })
     let late = try machine.send(queue)
     let now = try machine.send(queue, delay: 0)
     #expect(try machine.receive(queue).map(\.message) == [now])
@@ -75,9 +75,9 @@ import Testing
 
   @Test func aNewQueueDelayHoldsForNewMessagesOnly() throws {
     var machine = Machine()
-    let queue = try machine.create("q", .init(delay: .seconds(3)))
+    let queue = try machine.create("q", .init { $0.delay = .seconds(3) })
     try machine.send(queue)
-    try machine.change(queue, .init(delay: .seconds(100)))
+    try machine.change(queue, .init { $0.delay = .seconds(100) })
     try machine.pass(seconds: 3)
     #expect(machine.counts(queue) == [1, 0, 0])
     try machine.send(queue)
@@ -87,7 +87,7 @@ import Testing
 
   @Test func aDelayBeyondTheEndOfTimeIsHeldThere() throws {
     var machine = Machine()
-    let queue = try machine.create("q", .init(retention: .milliseconds(Int64.max)))
+    let queue = try machine.create("q", .init { $0.retention = .milliseconds(Int64.max) })
     try machine.send(queue, delay: .max)
     try machine.pass(seconds: 1_000_000_000)
     #expect(machine.counts(queue) == [0, 0, 1])
@@ -95,7 +95,7 @@ import Testing
 
   @Test func aSendLargerThanTheLimitIsRefused() throws {
     var machine = Machine()
-    let queue = try machine.create("q", .init(maximumMessageBytes: 10))
+    let queue = try machine.create("q", .init { $0.maximumMessageBytes = 10 })
     let id = MessageID(randomHigh: 1, randomLow: 1)
     #expect(throws: Refusal.messageTooLarge(limit: 10)) {
       try machine.state.decideSend(

@@ -122,31 +122,53 @@ private func mixed(
 @Suite struct CreationAndChangeOfQueues {
   @Test func createdAgainWithTheSameSettingsIsTheSameQueue() throws {
     var machine = Machine()
-    let queue = try machine.create("q", .init(delay: .seconds(1)))
+    let queue = try machine.create("q", .init { $0.delay = .seconds(1) })
     #expect(try machine.state.decideCreate("q", .init()) == nil)
-    #expect(try machine.state.decideCreate("q", .init(delay: .seconds(1))) == nil)
+    #expect(try machine.state.decideCreate("q", .init { $0.delay = .seconds(1) }) == nil)
     #expect(try machine.create("q") == queue)
   }
 
   @Test(arguments: [
-    (QueueSettingsChange(visibilityTimeout: .zero, delay: .seconds(1)), "visibilityTimeout"),
-    (QueueSettingsChange(delay: .seconds(1), retention: .seconds(1)), "delay"),
-    (QueueSettingsChange(maximumMessageBytes: 1, receiveWait: .seconds(1)), "maximumMessageBytes"),
-    (QueueSettingsChange(retention: .seconds(1), receiveWait: .seconds(1)), "retention"),
-    (QueueSettingsChange(receiveWait: .seconds(1)), "receiveWait"),
-  ]) func theFirstSettingThatDiffersIsNamed(change: QueueSettingsChange, name: String) throws {
+    (
+      QueueSettingsChange {
+        $0.visibilityTimeout = .zero
+        $0.delay = .seconds(1)
+      }, QueueSetting.visibilityTimeout
+    ),
+    (
+      QueueSettingsChange {
+        $0.delay = .seconds(1)
+        $0.retention = .seconds(1)
+      }, QueueSetting.delay
+    ),
+    (
+      QueueSettingsChange {
+        $0.maximumMessageBytes = 1
+        $0.receiveWait = .seconds(1)
+      }, QueueSetting.maximumMessageBytes
+    ),
+    (
+      QueueSettingsChange {
+        $0.retention = .seconds(1)
+        $0.receiveWait = .seconds(1)
+      }, QueueSetting.retention
+    ),
+    (QueueSettingsChange { $0.receiveWait = .seconds(1) }, QueueSetting.receiveWait),
+  ]) func theFirstSettingThatDiffersIsNamed(change: QueueSettingsChange, setting: QueueSetting)
+    throws
+  {
     var machine = Machine()
     _ = try machine.create("q")
-    #expect(throws: Refusal.queueExists(setting: name)) {
+    #expect(throws: Refusal.queueExists(setting: setting)) {
       try machine.state.decideCreate("q", change)
     }
   }
 
   @Test func aChangeKeepsWhatItDoesNotName() throws {
     var machine = Machine()
-    let queue = try machine.create("q", .init(delay: .seconds(1)))
+    let queue = try machine.create("q", .init { $0.delay = .seconds(1) })
     try machine.pass(seconds: 7)
-    try machine.change(queue, .init(visibilityTimeout: .seconds(5)))
+    try machine.change(queue, .init { $0.visibilityTimeout = .seconds(5) })
     let description = try #require(machine.state.describe(queue))
     #expect(description.settings.delay == .seconds(1))
     #expect(description.settings.visibilityTimeout == .seconds(5))
@@ -171,7 +193,7 @@ private func mixed(
 }
 
 @Suite struct RetentionOfMessages {
-  private let minute = QueueSettingsChange(retention: .seconds(60))
+  private let minute = QueueSettingsChange { $0.retention = .seconds(60) }
 
   @Test func endsForWhatNobodyHolds() throws {
     var machine = Machine()
@@ -264,7 +286,7 @@ private func mixed(
     try machine.send(queue)
     let delayed = try machine.send(queue, delay: 90_000)
     _ = try machine.receive(queue, timeout: 100_000)
-    try machine.change(queue, .init(retention: .seconds(3600)))
+    try machine.change(queue, .init { $0.retention = .seconds(3600) })
     try machine.pass(seconds: 60)
     #expect(machine.counts(queue) == [0, 1, 1])
     #expect(try machine.receive(queue).isEmpty)
@@ -307,7 +329,7 @@ private func mixed(
     var queues: [QueueID] = []
     for index in 0..<20 {
       let seconds = (index * 7) % 20 + 1
-      queues.append(try machine.create("q\(index)", .init(retention: .seconds(seconds))))
+      queues.append(try machine.create("q\(index)", .init { $0.retention = .seconds(seconds) }))
       try machine.send(queues[index])
     }
     for second in 1...20 {

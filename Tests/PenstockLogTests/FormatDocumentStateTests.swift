@@ -152,13 +152,15 @@ extension FormatDocument {
     }
     // Behind the head, the only place, the only queue and its two empty lists.
     let bytes = Array(bytes(of: state).dropFirst(24 + 4 + 8 + 1 + 80 + 8))
-    let rest = Array(bytes.dropFirst(24))
+    // The section of its settings: three numbers.
+    let more = bytes.prefix(8 + 4 + 3 * 16).array
+    #expect(Array(more[..<12]) == little(UInt32(1)) + little(queue.value) + little(UInt32(3)))
+    let groups = Array(bytes.dropFirst(more.count))
+    #expect(Array(groups[..<8]) == little(UInt32(2)) + little(queue.value))
+    let rest = Array(groups.dropFirst(12))
     try check(
-      "FIFO queue of a state", bytes,
-      [
-        "queue": little(queue.value), "window": little(UInt64(0x7172_7374)),
-        "flags": little(UInt32(2)), "groups": little(UInt32(1)), "groups, row and sends": rest,
-      ])
+      "Groups", Array(groups.dropFirst(8)),
+      ["count": little(UInt32(1)), "groups, row and sends": rest])
     #expect(Array(rest[..<16]) == little(group.high) + little(group.low))
     #expect(Array(rest[40..<44]) == [255, 255, 255, 255])
     try check(
@@ -170,6 +172,32 @@ extension FormatDocument {
       ])
     #expect(Array(rest[44..<52]) == little(UInt32(1)) + little(UInt32(0)))
     #expect(Array(rest[100...]) == [UInt8](repeating: 0, count: 48))
+  }
+
+  @Test func aStrayOfAState() throws {
+    var (state, apply) = try newState()
+    let (id, target) = (MessageID(randomHigh: 5, randomLow: 6), QueueID(Self.queue.value + 1))
+    let created = Entry(
+      queue: target, time: Timestamp(milliseconds: Self.created),
+      record: .queueCreated(name: "dead", settings: QueueSettings()))
+    try state.apply(created, lsn: 3, position: 0)
+    try apply(&state, 4, .sent(.init(id: id, visibleAt: nil, priority: 0x33)))
+    try apply(
+      &state, 5,
+      .transferred(.init(message: 4, slot: 0, target: target, reason: .receivedTooOften)))
+    let rest = Array(bytes(of: state).suffix(50))
+    #expect(
+      Array(rest[..<8]) == little(UInt32(3)) + little(Self.queue.value),
+      "the origin's section")
+    #expect(Array(rest[8..<18]) == little(UInt32(6)) + Array("orders".utf8))
+    #expect(Array(rest[18..<26]) == little(UInt32(4)) + little(UInt32(0)))
+    try check(
+      "Stray", Array(rest[26...]) + [],
+      [
+        "flags": little(UInt32(0x33)), "origin": little(Self.queue.value),
+        "bytes queue": little(Self.queue.value), "reason": little(UInt32(1)),
+        "moved at": little(Self.created + 5),
+      ], mayRepeat: ["origin", "bytes queue"])
   }
 
   @Test func theRunsAndMessagesOfAState() throws {

@@ -209,7 +209,7 @@ import Testing
     try check(
       "Prefix", entry(.purged),
       [
-        "kind": [8], "flags": [0], "queue": little(UInt32(0x0102_0304)),
+        "kind": [8], "flags": [0], "more": [0, 0], "queue": little(UInt32(0x0102_0304)),
         "time": little(0x1112_1314_1516_1718),
       ])
   }
@@ -236,15 +236,32 @@ import Testing
     try check(
       "Queue created", created, settingValues.merging(["name": Array("orders".utf8)]) { $1 })
     var fifo = settings
-    fifo.isFIFO = true
     fifo.deduplicationWindow = .milliseconds(0x7172_7374_7576)
-    (fifo.deduplicatesByContent, fifo.showsGroupLimit) = (true, true)
+    fifo.deadLetterSources = ["ab", "c"]
     let changed = added(.queueChanged(settings: fifo))
     #expect(entry(.queueChanged(settings: fifo))[1] == 1)
     try check("Queue changed", Array(changed[..<40]), settingValues)
+    #expect(Array(changed[40..<44]) == little(UInt32(2)))
     try check(
-      "Settings of a FIFO queue", Array(changed[40...]),
-      ["window": little(0x7172_7374_7576), "flags": little(UInt32(9))])
+      "Setting", Array(changed[44..<60]),
+      [
+        "number": little(UInt32(10)), "length": little(UInt32(8)),
+        "value": little(0x7172_7374_7576),
+      ], mayRepeat: ["length"])
+    #expect(
+      Array(changed[60...])
+        == little(UInt32(13)) + little(UInt32(11)) + little(UInt32(2)) + Array("ab".utf8)
+        + little(UInt32(1)) + Array("c".utf8))
+    try check(
+      "Transferred",
+      added(
+        .transferred(
+          .init(
+            message: message, slot: slot, target: QueueID(0x4142_4344), reason: .rejected))),
+      [
+        "message": little(message), "slot": little(slot), "target": little(UInt32(0x4142_4344)),
+        "reason": little(UInt64(2)),
+      ])
     for record in [Record.logCreated, .queueDeleted, .purged, .cleared] {
       #expect(added(record) == [])
     }
@@ -282,11 +299,24 @@ import Testing
       (.deleted(message: 1, slot: 2), "Deleted"), (.purged, "Purged"),
       (.expired(through: 1), "Expired"), (.drawn(segment: 1, []), "Drawn"),
       (.setAside(message: 1, slot: 2, size: 3), "Set aside"), (.cleared, "Cleared"),
+      (
+        .transferred(
+          .init(message: 1, slot: 2, target: QueueID(3), reason: .receivedTooOften)),
+        "Transferred"
+      ),
     ]
     let lines = try Self.document()
     for (record, name) in records {
       let kind = entry(record)[0]
       #expect(lines.contains { $0.hasPrefix("| \(kind) | \(name) |") }, "\(name) is kind \(kind)")
+    }
+  }
+
+  @Test func theNumbersOfSettings() throws {
+    let lines = try Self.document()
+    for setting in QueueSetting.allCases.dropFirst(5) {
+      let row = "| \(setting.rawValue) | \(setting) |"
+      #expect(lines.contains { $0.hasPrefix(row) }, "\(row)")
     }
   }
 
@@ -298,6 +328,11 @@ import Testing
       group: TextHash(high: 0x5152_5354, low: 0x6162_6364),
       deduplication: TextHash(high: 0x7172_7374, low: 0x8182_8384))
     let bytes = entry(.sent(sent), content)
+    let urgent = Record.Sent(id: id, visibleAt: nil, priority: 0x41)
+    #expect(entry(.sent(urgent))[2..<4] == [0x41, 0])
+    let held = Record.Sent(
+      id: id, visibleAt: sent.visibleAt, group: sent.group, hasOwnDelay: true)
+    #expect(entry(.sent(held))[2..<4] == [0, 1])
     #expect(bytes[1] == 195, "flags: delayed 1, extras 2, group 64, deduplication 128")
     #expect(entry(.sent(.init(id: id, visibleAt: nil)), .init(body: [1]))[1] == 0)
     let extras = little(UInt32(15)) + little(UInt32(1)) + little(UInt32(7)) + Array("a group".utf8)

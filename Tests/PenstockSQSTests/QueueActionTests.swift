@@ -78,9 +78,6 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
       "com.amazon.coral.service#UnknownOperationException", "InvalidAction"),
     Refusal("tags action", "TagQueue", "{}", unsupported: "the action TagQueue"),
     Refusal(
-      "dead letter listing", "ListDeadLetterSourceQueues", "{}",
-      unsupported: "the action ListDeadLetterSourceQueues"),
-    Refusal(
       "no name", "CreateQueue", "{}",
       invalid: "Value for parameter QueueName is invalid. Reason: Must specify a queue name."),
     Refusal(
@@ -146,7 +143,7 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
         "You can use one type of server-side encryption (SSE) at one time. You can either enable "
           + "KMS SSE or SQS SSE."),
     ]
-    + ["Policy", "RedrivePolicy", "RedriveAllowPolicy", "KmsMasterKeyId"].map {
+    + ["Policy", "KmsMasterKeyId"].map {
       Refusal(
         $0, "SetQueueAttributes", #"{"QueueUrl":"$Q","Attributes":{"\#($0)":"{}"}}"#,
         unsupported: "the queue attribute \($0)")

@@ -53,7 +53,7 @@ private struct Failing {
     #expect(await code { try await lease.extend(to: .seconds(1)) } == .storeFailed)
     #expect(await code { try await queue.purge() } == .storeFailed)
     #expect(await code { try await queue.remove() } == .storeFailed)
-    #expect(await code { try await queue.change(.init(delay: .zero)) } == .storeFailed)
+    #expect(await code { try await queue.change(.init { $0.delay = .zero }) } == .storeFailed)
     #expect(await code { _ = try await store.queue("new") } == .storeFailed)
     // Looking goes on.
     #expect(store.lookup("q")?.id == queue.id)
@@ -163,7 +163,7 @@ private struct Failing {
     let disk = GatedFileSystem()
     bench.fileSystem = disk
     var (store, queue) = try await bench.openWithQueue()
-    try await queue.change(.init(retention: .seconds(60)))
+    try await queue.change(.init { $0.retention = .seconds(60) })
     try await queue.send("old")
     try await store.close()
     for name in try disk.list("/store") where name.hasSuffix(".next") {

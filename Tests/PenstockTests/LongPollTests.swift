@@ -87,7 +87,7 @@ import Testing
 
   @Test func zeroDoesNotWaitWhateverTheQueueSays() async throws {
     let (store, queue) = try await Bench().openWithQueue()
-    try await queue.change(.init(receiveWait: .seconds(20)))
+    try await queue.change(.init { $0.receiveWait = .seconds(20) })
     #expect(try await queue.receive(wait: .zero).isEmpty)
     try await store.close()
   }
@@ -95,7 +95,7 @@ import Testing
   @Test func waitAsLongAsTheQueueSays() async throws {
     let bench = Bench()
     let (store, queue) = try await bench.openWithQueue()
-    try await queue.change(.init(receiveWait: .seconds(7)))
+    try await queue.change(.init { $0.receiveWait = .seconds(7) })
     let answer = Answer { store.receive(ReceiveRequest(), from: queue.id, $0) }
     #expect(!answer.isThere)
     bench.pass(.seconds(7), store)
@@ -176,7 +176,7 @@ import Testing
   @Test func neverGetAMessageWhoseRetentionIsOver() async throws {
     let bench = Bench()
     let (store, queue) = try await bench.openWithQueue()
-    try await queue.change(.init(retention: .seconds(60)))
+    try await queue.change(.init { $0.retention = .seconds(60) })
     try await queue.send("old")
     _ = try await queue.receive(visibilityTimeout: .seconds(600))
     let answer = queue.startReceive(wait: .seconds(100))

@@ -39,7 +39,7 @@ private func body(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
     var bench = Bench()
     bench.options.segmentSize = 4 << 20
     let (store, queue) = try await bench.openWithQueue()
-    try await queue.change(.init(maximumMessageBytes: 200_000))
+    try await queue.change(.init { $0.maximumMessageBytes = 200_000 })
     let sizes = [100_000, 200_001, 0, 200_000]
     let results = try await queue.send(
       batch: sizes.map { SendEntry(MessageContent(body: body($0))) })
@@ -60,7 +60,7 @@ private func body(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
 
   @Test func attributesCountTowardsTheLimit() async throws {
     let (store, queue) = try await Bench().openWithQueue()
-    try await queue.change(.init(maximumMessageBytes: 1024))
+    try await queue.change(.init { $0.maximumMessageBytes = 1024 })
     let attribute = MessageAttribute(name: "k", type: "String", value: .string("x"))
     try await queue.send(body(1016), attributes: [attribute])
     let refused = await code { try await queue.send(body(1017), attributes: [attribute]) }

@@ -45,7 +45,7 @@ private let attributes: [MessageAttribute] = [
       let gone = try await store.queue("gone")
       try await gone.remove()
       bench.pass(.seconds(3), store)
-      let before = try await queue.change(.init(receiveWait: .seconds(1)))
+      let before = try await queue.change(.init { $0.receiveWait = .seconds(1) })
       try await store.close()
 
       store = try await bench.open()
@@ -118,7 +118,7 @@ private let attributes: [MessageAttribute] = [
   @Test func keepsRetention() async throws {
     let bench = Bench()
     var (store, queue) = try await bench.openWithQueue()
-    try await queue.change(.init(retention: .seconds(60)))
+    try await queue.change(.init { $0.retention = .seconds(60) })
     try await queue.send("old")
     bench.pass(.seconds(30), store)
     try await queue.send("young")

@@ -105,7 +105,7 @@ extension Queue {
   @Test func expires() async throws {
     let bench = smallBench()
     let (store, queue) = try await bench.openWithQueue()
-    try await queue.change(QueueSettingsChange(retention: .seconds(60)))
+    try await queue.change(QueueSettingsChange { $0.retention = .seconds(60) })
     try await queue.send(numbers: 0..<100)
     bench.pass(.seconds(40), store)
     try await queue.send(numbers: 100..<150)
@@ -396,7 +396,7 @@ extension Queue {
       let bench = Bench(PosixFileSystem(), path: directory, segmentSize: 144 << 20)
       var (store, queue) = try await bench.openWithQueue()
       let size = 64 << 20
-      try await queue.change(QueueSettingsChange(maximumMessageBytes: size))
+      try await queue.change(QueueSettingsChange { $0.maximumMessageBytes = size })
       var body = [UInt8](repeating: 0x5a, count: size)
       for index in stride(from: 0, to: size, by: 4099) {
         body[index] = UInt8(truncatingIfNeeded: index)

@@ -83,7 +83,12 @@ extension Call {
   }
 
   private static func deletionError(_ error: PenstockError, _ lease: NamedLease) -> SQSError {
-    error.code == .invalidHandle ? .malformedHandle(lease.text) : SQSError(error)
+    switch error.code {
+    case .invalidHandle: .malformedHandle(lease.text)
+    case .leaseLost:
+      .invalid(lease.text, for: "ReceiptHandle", "The receipt handle has expired.")
+    default: SQSError(error)
+    }
   }
 
   /// Checks in order: handle there, timeout there, timeout in range, handle good.
@@ -148,7 +153,7 @@ extension Call {
   ) -> SQSError {
     switch error.code {
     case .invalidHandle: .malformedHandle(checked.lease.text)
-    case .messageNotFound:
+    case .messageNotFound, .leaseLost:
       .invalid(
         checked.lease.text, for: "ReceiptHandle",
         "Message does not exist or is not available for visibility timeout change.")

@@ -17,12 +17,13 @@ extension Call {
     } else {
       guard QueueName.isValid(checked) else { throw .invalid(Self.nameRule) }
     }
-    let settings = try QueueAttributeChange.settings(attributes, isFIFO: isFIFO)
+    let settings = try QueueAttributeChange.settings(attributes, configuration, isFIFO: isFIFO)
     guard tags.isEmpty, capitalTags.isEmpty else { throw .unsupported("tags on queues") }
     store.createQueue(checked, settings) { result in
       switch result {
       case .success(let queue): finish { $0.member("QueueUrl", url(ofQueue: queue.name)) }
-      case .failure(let error): fail(Self.creationError(error))
+      case .failure(let error):
+        fail(RedrivePolicy.refusal(error, attributes) ?? Self.creationError(error))
       }
     }
   }
@@ -55,7 +56,11 @@ extension Call {
       case .deduplicatesByContent: .contentBasedDeduplication
       case .deduplicatesByGroup, .showsGroupScope: .deduplicationScope
       case .showsGroupLimit: .fifoThroughputLimit
-      case .deduplicationWindow, nil: nil
+      case .deadLetterQueue, .maximumReceives: .redrivePolicy
+      case .deadLetterSources, .showsAllowAll: .redriveAllowPolicy
+      case .deduplicationWindow, .maximumMessages, .maximumBytes, .maximumLeased, .priorityStep,
+        nil:
+        nil
       }
     guard let name else { return SQSError(.queueNameExists, error.message) }
     return SQSError(
@@ -76,6 +81,17 @@ extension Call {
 
   func listQueues(_ fields: Fields) throws(SQSError) {
     let prefix = try fields.string("QueueNamePrefix") ?? ""
+    try list(fields, prefix: prefix, key: "QueueUrls") { [store] after, limit in
+      store.queueNames(prefix: prefix, after: after, limit: limit)
+    }
+  }
+
+  /// Answers with a page of queue URLs.
+  ///
+  /// - Parameter prefix: what a token must have been made for.
+  func list(
+    _ fields: Fields, prefix: String, key: String, _ names: (String?, Int) -> [String]
+  ) throws(SQSError) {
     let maximum = try fields.integer("MaxResults")
     let token = try fields.string("NextToken")
     if let maximum, !(1...1000).contains(maximum) {
@@ -94,7 +110,7 @@ extension Call {
       after = page.after
     }
     let limit = maximum ?? 1000
-    let found = store.queueNames(prefix: prefix, after: after, limit: limit + 1)
+    let found = names(after, limit + 1)
     let names = Array(found.prefix(limit))
     var next: String?
     if maximum != nil, found.count > limit, let last = names.last {
@@ -103,7 +119,7 @@ extension Call {
     settle { [next] in
       finish { writer in
         if !names.isEmpty {
-          writer.key("QueueUrls")
+          writer.key(key)
           writer.beginArray()
           for name in names { writer.string(url(ofQueue: name)) }
           writer.endArray()
@@ -129,23 +145,21 @@ extension Call {
     let queue = try queue(url)
     let requested = try QueueAttribute.requested(names)
     guard !requested.isEmpty else { return finish { _ in } }
-    let arn = configuration.arn(ofQueue: queue.name)
     store.describe(queue.id) { result in
       switch result {
       case .failure(let error): fail(SQSError(error))
       case .success(let queue):
-        finish { Self.write(requested, of: queue, arn: arn, to: &$0) }
+        finish { write(requested, of: queue, to: &$0) }
       }
     }
   }
 
-  private static func write(
-    _ requested: Set<QueueAttribute>, of queue: QueueDescription, arn: String,
-    to writer: inout JSONWriter
+  private func write(
+    _ requested: Set<QueueAttribute>, of queue: QueueDescription, to writer: inout JSONWriter
   ) {
     var isOpen = false
     for attribute in QueueAttribute.allCases where requested.contains(attribute) {
-      guard let value = attribute.value(of: queue, arn: arn) else { continue }
+      guard let value = attribute.value(of: queue, configuration) else { continue }
       if !isOpen {
         writer.key("Attributes")
         writer.beginObject()
@@ -162,8 +176,13 @@ extension Call {
     let queue = try queue(url)
     guard !attributes.isEmpty else { throw .missing("Attribute.Name") }
     let settings = try QueueAttributeChange.settings(
-      attributes, isFIFO: queue.settings.isFIFO, of: queue.settings)
-    store.changeQueue(queue.id, settings) { finish($0) }
+      attributes, configuration, isFIFO: queue.settings.isFIFO, of: queue.settings)
+    store.changeQueue(queue.id, settings) { result in
+      switch result {
+      case .success: finish()
+      case .failure(let error): fail(RedrivePolicy.refusal(error, attributes) ?? SQSError(error))
+      }
+    }
   }
 }
 

@@ -46,7 +46,7 @@ extension Call {
           writer.key("Messages")
           writer.beginArray()
           for message in messages {
-            Self.write(
+            write(
               message, handle: store.receiptHandle(for: message.handle), requested, filter,
               to: &writer)
           }
@@ -56,7 +56,7 @@ extension Call {
     }
   }
 
-  private static func write(
+  private func write(
     _ message: ReceivedMessage, handle: String, _ requested: Set<SystemAttribute>,
     _ filter: AttributeFilter, to writer: inout JSONWriter
   ) {
@@ -88,12 +88,12 @@ extension Call {
     writer.endObject()
   }
 
-  private static func writeSystemAttributes(
+  private func writeSystemAttributes(
     of message: ReceivedMessage, _ requested: Set<SystemAttribute>, to writer: inout JSONWriter
   ) {
     var isOpen = false
     for attribute in SystemAttribute.allCases where requested.contains(attribute) {
-      guard let value = attribute.value(of: message) else { continue }
+      guard let value = attribute.value(of: message, configuration) else { continue }
       if !isOpen {
         writer.key("Attributes")
         writer.beginObject()

@@ -113,10 +113,14 @@ package struct JSONNode: Sendable {
 
   /// The number if it is written as an integer and fits; nil for fractions, exponents, giants.
   package var integer: Int? {
+    number.flatMap { Int($0) }
+  }
+
+  /// A number as it is written; nil for another kind.
+  package var number: String? {
     let token = self.token
     guard token.kind == .number else { return nil }
-    return Int(
-      String(decoding: document.bytes[Int(token.start)..<Int(token.end)], as: UTF8.self))
+    return String(decoding: document.bytes[Int(token.start)..<Int(token.end)], as: UTF8.self)
   }
 
   /// Replaces escapes. The parser has checked that each is whole.

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+internal import Synchronization
+
+/// A message that is about to be sent, with all that can be known before the lock is taken.
+struct Draft: Sendable {
+  var entry: SendEntry
+  var queue: QueueID
+  var id: MessageID
+  /// In a FIFO queue: what stands for its group, and for what repetitions have in common.
+  var group: TextHash?
+  var deduplication: TextHash?
+  /// Messages to the same queue that come before it in a transaction.
+  var ahead = 0
+
+  init(_ entry: SendEntry, _ queue: QueueID, _ engine: Engine) {
+    self.entry = entry
+    self.queue = queue
+    id = MessageID(randomHigh: engine.random.next(), randomLow: engine.random.next())
+  }
+
+  /// The largest that its record can be, in bytes.
+  var largestSize: Int {
+    let hash = entry.content.groupID.map { _ in TextHash(high: 0, low: 0) }
+    let sent = Entry(
+      queue: queue, time: Timestamp(milliseconds: 0),
+      record: .sent(
+        .init(
+          id: id, visibleAt: Timestamp(milliseconds: 0), group: hash, deduplication: hash)))
+    return LogFormat.recordSize(payload: sent.payloadSize(entry.content))
+  }
+
+  func decide(in state: borrowing State, checksLimits: Bool = true) throws(Refusal) -> State.Send {
+    try state.decideSend(
+      queue, messageID: id, size: entry.content.countedSize,
+      delay: entry.delay?.wholeMilliseconds, group: group, deduplication: deduplication,
+      priority: entry.priority, ahead: checksLimits ? ahead : nil)
+  }
+}
+
+extension [Draft] {
+  var badDelay: PenstockError? {
+    contains { $0.entry.delay ?? .zero < .zero }
+      ? PenstockError(.invalidArgument, "a delay is negative") : nil
+  }
+}
+
+extension Engine {
+  func send(
+    _ entries: [SendEntry], to queue: QueueID,
+    _ completion: @escaping Completion<[Result<SendReceipt, PenstockError>]>
+  ) {
+    var drafts = entries.map { Draft($0, queue, self) }
+    let size = drafts.reduce(0) { $0 + $1.largestSize }
+    if let error = drafts.badDelay ?? badSize(size) { return completion(.failure(error)) }
+    prepare(&drafts)
+    let sends = drafts
+    submit(drains: false, completion) { engine, shared, actions in
+      guard shared.state.exists(queue) else {
+        engine.refuse(completion, .noQueue, &shared, &actions)
+        return true
+      }
+      guard let go = engine.room(size, drains: false, completion, &shared, &actions) else {
+        return false
+      }
+      guard go else { return true }
+      var last = engine.told(shared)
+      var receipts: [Result<SendReceipt, PenstockError>] = []
+      receipts.reserveCapacity(sends.count)
+      for draft in sends {
+        do throws(Refusal) {
+          switch try draft.decide(in: shared.state) {
+          case .record(let record):
+            last = engine.append(record, draft.entry.content, synced: engine.isSynced, &shared)
+            receipts.append(.success(SendReceipt(id: draft.id, lsn: last.value)))
+          case .duplicate(let id, let message):
+            receipts.append(.success(SendReceipt(id: id, lsn: message, isDuplicate: true)))
+          }
+        } catch {
+          receipts.append(.failure(PenstockError(error)))
+        }
+      }
+      engine.answerDurably(completion, receipts, after: last, &shared, &actions)
+      shared.wakes.append(queue)
+      return true
+    }
+  }
+
+  /// Why records do not fit into one segment together.
+  func badSize(_ size: Int) -> PenstockError? {
+    guard size > maximumGroupSize else { return nil }
+    return PenstockError(
+      .messageTooLarge,
+      "the messages take \(size) bytes together; segments of \(options.segmentSize) bytes "
+        + "take at most \(maximumGroupSize) at once", limit: maximumGroupSize)
+  }
+
+  // MARK: Hashes
+
+  /// Reckons what stands for groups and deduplication ids in FIFO queues.
+  func prepare(_ drafts: inout [Draft]) {
+    guard drafts.contains(where: { $0.entry.content.groupID != nil }) else { return }
+    let queues = Set(drafts.map(\.queue))
+    let settings = shared.withLock { shared in
+      Dictionary(uniqueKeysWithValues: queues.map { ($0, shared.state.settings($0)) })
+    }
+    for index in drafts.indices {
+      guard let settings = settings[drafts[index].queue] ?? nil, settings.isFIFO,
+        let group = drafts[index].entry.content.groupID
+      else { continue }
+      let scope = settings.deduplicatesByGroup ? group : nil
+      drafts[index].group = hash(Array(group.utf8), in: nil)
+      if let id = drafts[index].entry.content.deduplicationID {
+        drafts[index].deduplication = hash(Array(id.utf8), in: scope)
+      } else if settings.deduplicatesByContent {
+        drafts[index].deduplication = hash(
+          drafts[index].entry.content.body, in: scope, isBody: true)
+      }
+    }
+  }
+
+  func hash(_ text: [UInt8], in scope: String?, isBody: Bool = false) -> TextHash {
+    var bytes: [UInt8] = [isBody ? 1 : 0, scope == nil ? 0 : 1]
+    if let scope {
+      bytes += Array(scope.utf8)
+      // No text holds this byte, so one scope and text cannot look like another.
+      bytes.append(0xff)
+    }
+    bytes += text
+    let other = SipHash(key: (~handleKey.key.0, ~handleKey.key.1))
+    return TextHash(high: handleKey.hash(bytes[...]), low: other.hash(bytes[...]))
+  }
+}

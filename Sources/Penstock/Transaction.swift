@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+public import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+internal import Synchronization
+
+/// Changes to one or more queues of a store that happen together: after a crash all are there, or
+/// none.
+public struct Transaction: Sendable {
+  enum Step: Sendable {
+    case send(SendEntry, QueueID)
+    case delete(LeaseHandle)
+    case reject(LeaseHandle)
+    case extend(LeaseHandle, Duration)
+  }
+  var steps: [Step] = []
+
+  public init() {}
+
+  /// Sends a message. Its receipt is among the transaction's, in the order of the sends.
+  public mutating func send(_ entry: SendEntry, to queue: QueueID) {
+    steps.append(.send(entry, queue))
+  }
+
+  /// Deletes a leased message. Unlike a plain delete it demands that the lease is still held: who
+  /// lost it gets `.leaseLost`, and nothing of the transaction happens. So each message has its
+  /// effect once.
+  public mutating func delete(_ handle: LeaseHandle) { steps.append(.delete(handle)) }
+
+  /// Moves a leased message to its queue's dead letters.
+  public mutating func reject(_ handle: LeaseHandle) { steps.append(.reject(handle)) }
+
+  /// Lets a lease that is still held end after `timeout` from now; zero gives the message back.
+  public mutating func extend(_ handle: LeaseHandle, to timeout: Duration) {
+    steps.append(.extend(handle, timeout))
+  }
+}
+
+extension Store {
+  /// Does all of a transaction or nothing.
+  ///
+  /// Fails with what the first step fails with that cannot be done: `.leaseLost` say, or
+  /// `.messageTooLarge`, also when all of it together is more than a segment takes.
+  public func commit(
+    _ transaction: Transaction, _ completion: @escaping Completion<[SendReceipt]>
+  ) { engine.commit(transaction.steps, completion) }
+
+  /// Does together what `body` asks for.
+  ///
+  /// - Durability: as `durability` says, on return.
+  /// - Returns: receipts of its sends, in order.
+  /// - Throws: what `body` throws, or a `PenstockError`; then nothing was changed, unless that is
+  ///   of the family `.outcomeUnknown`.
+  @discardableResult
+  public func transaction(
+    _ body: (inout Transaction) throws -> Void
+  ) async throws -> [SendReceipt] {
+    var transaction = Transaction()
+    try body(&transaction)
+    let steps = transaction
+    return try await awaited { self.commit(steps, $0) }
+  }
+}
+
+extension Engine {
+  func commit(_ steps: [Transaction.Step], _ completion: @escaping Completion<[SendReceipt]>) {
+    var (size, handles, drafts) = (0, Set<UInt64>(), [Draft]())
+    for step in steps {
+      switch step {
+      case .send(let entry, let queue):
+        var draft = Draft(entry, queue, self)
+        draft.ahead = drafts.count { $0.queue == queue }
+        drafts.append(draft)
+        size += draft.largestSize
+      case .delete(let handle), .reject(let handle), .extend(let handle, _):
+        size += Self.smallRecordSize
+        guard handles.insert(handle.message).inserted else {
+          return completion(
+            .failure(PenstockError(.invalidArgument, "a transaction names a message twice")))
+        }
+      }
+      if case .extend(_, let timeout) = step, timeout < .zero {
+        return completion(.failure(PenstockError(.invalidArgument, "a timeout is negative")))
+      }
+    }
+    if let error = drafts.badDelay ?? badSize(size) { return completion(.failure(error)) }
+    prepare(&drafts)
+    let (total, sends) = (size, drafts)
+    submit(drains: drafts.isEmpty, completion) { engine, shared, actions in
+      func decide(_ step: Transaction.Step, _ sent: inout Int, isAgain: Bool) throws(Refusal)
+        -> State.Send?
+      {
+        switch step {
+        case .send:
+          defer { sent += 1 }
+          return try sends[sent].decide(in: shared.state, checksLimits: !isAgain)
+        case .delete(let handle):
+          return try shared.state.decideDelete(handle, from: handle.queue, isFenced: true)
+            .map { .record($0) }
+        case .reject(let handle): return .record(try shared.state.decideReject(handle))
+        case .extend(let handle, let timeout):
+          return .record(
+            try shared.state.decideChangeVisibility(
+              handle, of: handle.queue, timeout: timeout.wholeMilliseconds, totalLimit: nil,
+              isFenced: true))
+        }
+      }
+      do throws(Refusal) {
+        // All are asked before one is done; none makes another impossible.
+        var sent = 0
+        for step in steps { _ = try decide(step, &sent, isAgain: false) }
+        guard
+          let go = engine.room(total, drains: sends.isEmpty, completion, &shared, &actions)
+        else { return false }
+        guard go else { return true }
+        var (last, receipts) = (engine.told(shared), [SendReceipt]())
+        sent = 0
+        for step in steps {
+          let before = sent
+          let done = try decide(step, &sent, isAgain: true)
+          switch (done, step) {
+          case (.record(let entry), .send(_, let queue)):
+            let draft = sends[before]
+            last = engine.append(entry, draft.entry.content, synced: engine.isSynced, &shared)
+            receipts.append(SendReceipt(id: draft.id, lsn: last.value))
+            shared.wakes.append(queue)
+          case (.duplicate(let id, let message), _):
+            receipts.append(SendReceipt(id: id, lsn: message, isDuplicate: true))
+          case (.record(let entry), _):
+            last = engine.append(entry, synced: engine.isSynced, &shared)
+            shared.wakes.append(entry.queue)
+            if case .transferred(let moved) = entry.record { shared.wakes.append(moved.target) }
+          case (nil, _): break
+          }
+        }
+        engine.answerDurably(completion, receipts, after: last, &shared, &actions)
+      } catch {
+        engine.refuse(completion, PenstockError(error), &shared, &actions)
+      }
+      return true
+    }
+  }
+}

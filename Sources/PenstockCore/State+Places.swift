@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Where a message is, what time does to it, and how its place is given back.
+
+extension State {
+  // MARK: Time
+
+  /// Ends every lease and delay whose deadline is not after `time`.
+  ///
+  /// - Returns: queues in which a message became visible; a queue may be named more than once.
+  /// - Complexity: O(log active) for each that ends.
+  @discardableResult
+  public mutating func advance(to time: Timestamp) -> [QueueID] {
+    if time > self.time { self.time = time }
+    let now = UInt64(clamping: self.time.milliseconds)
+    var visible: [QueueID] = []
+    var opened: [(end: UInt64, slot: UInt32, q: Int, group: UInt32)] = []
+    while let first = timers.first, first.key <= now {
+      let activity = first.item
+      timers.remove(activity, &timerPlaces)
+      let index = activities[Int(activity)].slot
+      // One that was purged, or whose queue was deleted, waits to be freed.
+      guard let q = places[queueNumber(of: index)],
+        slab[index].message >= table[q].purgedBefore
+      else { continue }
+      if slab[index].state == .returned {
+        // A stray whose retention ends.
+        hide(q, activity)
+        activities[Int(activity)].isOverdue = true
+        show(q, activity)
+        awaitExpiry(q)
+        continue
+      } else if slab[index].state == .leased {
+        table[q].counts.leased -= 1
+      } else {
+        table[q].counts.delayed -= 1
+      }
+      table[q].counts.visible += 1
+      if activities[Int(activity)].group == Slab.none {
+        slab[index].state = .returned
+        show(q, activity)
+        setTimer(activity)
+      } else {
+        opened.append((first.key, index, q, activities[Int(activity)].group))
+      }
+      if visible.last != table[q].id { visible.append(table[q].id) }
+      awaitExpiry(q)
+    }
+    // What ends at the same time lines up by its sends, whatever the places of its timers; and a
+    // group when its own head is visible, not when the first of its messages is.
+    if opened.count > 1 {
+      opened.sort { ($0.end, slab[$0.slot].message) < ($1.end, slab[$1.slot].message) }
+    }
+    for (_, slot, q, group) in opened {
+      slab[slot].state = .returned
+      groupChanged(q, group)
+    }
+    return visible
+  }
+
+  /// When the next lease or delay ends; nil when none does.
+  public var nextTimer: Timestamp? {
+    timers.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
+  }
+
+  /// Sets when time will do something to a message: end what hides it, or the retention of a stray.
+  mutating func setTimer(_ activity: UInt32) {
+    let index = activities[Int(activity)].slot
+    let isVisible = slab[index].state == .returned
+    guard !isVisible || activities[Int(activity)].isStray && !activities[Int(activity)].isOverdue
+    else { return }
+    var end = isVisible ? .max : activities[Int(activity)].deadline
+    // A lease does not outlive its message's retention.
+    if let q = places[queueNumber(of: index)] { end = min(end, retentionEnd(index, table[q])) }
+    timers.move(activity, key: UInt64(clamping: end), &timerPlaces)
+  }
+
+  /// When the message's retention ends, in milliseconds.
+  func retentionEnd(_ index: UInt32, _ queue: borrowing Queue) -> Int64 {
+    queue.retentionEnd(sentSecond: slab[index].sentSecond)
+  }
+
+  // MARK: Places
+
+  /// Whether the slot holds this message of this queue, and it was not purged.
+  func isLive(_ q: Int, slot: UInt32, message: UInt64) -> Bool {
+    guard slab.contains(slot), slab[slot].state != .free, slab[slot].message == message,
+      message >= table[q].purgedBefore
+    else { return false }
+    return queueNumber(of: slot) == table[q].id.value
+  }
+
+  /// The queue of a slot that is not free.
+  func queueNumber(of slot: UInt32) -> UInt32 {
+    let link = slab[slot].link
+    switch slab[slot].state {
+    case .ready: return link
+    case .grouped: return groups[Int(link)].queue
+    default:
+      let activity = activities[Int(link)]
+      return activity.group == Slab.none ? activity.owner : groups[Int(activity.group)].queue
+    }
+  }
+
+  /// Puts a visible activity into the heap that it belongs in.
+  mutating func show(_ q: Int, _ activity: UInt32) {
+    let (message, known) = (
+      slab[activities[Int(activity)].slot].message, activities[Int(activity)]
+    )
+    if known.isOverdue {
+      table[q].overdue.insert(activity, key: message, &orderPlaces)
+    } else if known.priority > 0 {
+      table[q].urgent.insert(activity, key: urgency(q, activity), &orderPlaces)
+    } else {
+      table[q].returned.insert(activity, key: message, &orderPlaces)
+    }
+  }
+
+  /// Takes a visible activity out of the heap that it is in.
+  mutating func hide(_ q: Int, _ activity: UInt32) {
+    table[q].returned.remove(activity, &orderPlaces)
+    table[q].urgent.remove(activity, &orderPlaces)
+    table[q].overdue.remove(activity, &orderPlaces)
+  }
+
+  /// Gives a message an activity, and a place where those that have one are.
+  mutating func activate(
+    _ q: Int, _ index: UInt32, _ state: Slot.State, group: UInt32 = Slab.none
+  ) -> UInt32 {
+    let activity = allocateActivity(slot: index, queue: table[q].id.value, group: group)
+    slab[index].state = state
+    slab[index].link = activity
+    if group == Slab.none { table[q].active.append(index, &slab) }
+    return activity
+  }
+
+  /// Takes a live message out of every structure and frees its place.
+  mutating func removeMessage(_ index: UInt32) {
+    guard slab[index].state != .free, let q = places[queueNumber(of: index)] else { return }
+    detach(q, index)
+    if slab[index].state.hasActivity { free(activity: slab[index].link) }
+    free(slot: index, of: q)
+  }
+
+  /// Takes a message out of what its queue has it in; it keeps its place and its activity.
+  mutating func detach(_ q: Int, _ index: UInt32) {
+    switch slab[index].state {
+    case .free: return
+    case .ready:
+      table[q].ready.remove(index, &slab)
+      table[q].counts.visible -= 1
+    case .grouped:
+      let group = slab[index].link
+      groups[Int(group)].messages.remove(index, &slab)
+      table[q].counts.visible -= 1
+      groupChanged(q, group)
+    case .delayed, .leased, .returned:
+      let activity = slab[index].link
+      let group = activities[Int(activity)].group
+      if group == Slab.none {
+        table[q].active.remove(index, &slab)
+      } else {
+        groups[Int(group)].messages.remove(index, &slab)
+        groupChanged(q, group)
+      }
+      switch slab[index].state {
+      case .delayed: table[q].counts.delayed -= 1
+      case .leased: table[q].counts.leased -= 1
+      default:
+        table[q].counts.visible -= 1
+        hide(q, activity)
+      }
+    }
+  }
+
+  private mutating func free(slot: UInt32, of q: Int?) {
+    reside(slab[slot].segment, -1, -slab[slot].size, of: q)
+    slab.free(slot)
+  }
+
+  mutating func bury(_ list: SlotList, count: Int) {
+    if !list.isEmpty { dying.append(list.head) }
+    dyingCount += count
+  }
+
+  /// Frees some messages of purged and deleted queues: few, so that no record takes long, and by
+  /// the count of records alone, so that a replay frees the same ones at the same time.
+  mutating func freeSomeDying() {
+    var left = Self.freedPerRecord
+    while left > 0, let index = dying.last {
+      let next = slab[index].next
+      freeDying(index)
+      if next == Slab.none { dying.removeLast() } else { dying[dying.count - 1] = next }
+      left -= 1
+    }
+    while left > 0, let group = dyingGroups.first {
+      let index = groups[Int(group)].messages.head
+      let next = slab[index].next
+      freeDying(index)
+      groups[Int(group)].messages.head = next
+      left -= 1
+      guard next == Slab.none else { continue }
+      let nextGroup = groups[Int(group)].nextOfQueue
+      free(group: group)
+      if nextGroup == Slab.none { dyingGroups.removeFirst() } else { dyingGroups[0] = nextGroup }
+    }
+    freeSomeSends()
+  }
+
+  private mutating func freeDying(_ index: UInt32) {
+    if slab[index].state.hasActivity { free(activity: slab[index].link) }
+    free(slot: index, of: nil)
+    dyingCount -= 1
+  }
+
+  private mutating func allocateActivity(slot: UInt32, queue: UInt32, group: UInt32) -> UInt32 {
+    let fresh = Activity(slot: slot, queue: queue, group: group)
+    let activity = freeActivity
+    guard activity == Slab.none else {
+      freeActivity = activities[Int(activity)].slot
+      activities[Int(activity)] = fresh
+      return activity
+    }
+    activities.append(fresh)
+    timerPlaces.append(IndexedHeap.absent)
+    orderPlaces.append(IndexedHeap.absent)
+    return UInt32(activities.count - 1)
+  }
+
+  private mutating func free(activity: UInt32) {
+    if activities[Int(activity)].isTransferred { forget(transferOf: activity) }
+    timers.remove(activity, &timerPlaces)
+    orderPlaces[Int(activity)] = IndexedHeap.absent
+    activities[Int(activity)].slot = freeActivity
+    freeActivity = activity
+  }
+}
