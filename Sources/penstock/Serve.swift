@@ -115,20 +115,18 @@ struct Serve: AsyncParsableCommand {
     } catch {
       throw Failure("cannot open the store in \(dataDir): \(error.message)")
     }
-    var configuration = ServerConfiguration()
-    configuration.host = host
-    configuration.port = port
+    var configuration = PenstockServer.Configuration()
     // Leaves descriptors for the store's files.
     configuration.maximumConnections = max(16, min(20_000, fileLimit - 256))
-    let server = PenstockServer(store: store, configuration: configuration, logger: logger)
-    let address: ServerAddress
+    let server: PenstockServer
     do {
-      address = try await server.start()
+      server = try await PenstockServer.start(
+        serving: store, on: host, port: port, configuration: configuration, logger: logger)
     } catch {
       await Self.closeAfterFailure(store)
       throw Failure("\(error)")
     }
-    Self.say(startText(address, store))
+    Self.say(startText(server.endpoint, store))
 
     for await _ in signals { break }
     await server.stop()
@@ -140,7 +138,7 @@ struct Serve: AsyncParsableCommand {
     Self.say("stopped cleanly")
   }
 
-  private func startText(_ address: ServerAddress, _ store: Store) -> String {
+  private func startText(_ endpoint: String, _ store: Store) -> String {
     let durability =
       switch store.durability {
       case .synced: "synced: an acknowledged message survives power loss"
@@ -149,7 +147,7 @@ struct Serve: AsyncParsableCommand {
     let recovery = store.recovery.description.split(
       separator: "\n", omittingEmptySubsequences: true)
     var lines = [
-      "penstock is listening on \(address)",
+      "penstock is listening on \(endpoint)",
       "  data directory  \(store.path)",
       "  durability      \(durability)",
       "  credentials     any"
