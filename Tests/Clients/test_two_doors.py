@@ -12,8 +12,8 @@ from harness import COMMAND, DEADLINE, Background, Server, counts, wait_until
 EXAMPLE = os.environ.get("TWO_DOORS", str(Path(COMMAND[0]).resolve().with_name("two-doors")))
 # What the example hides an order for, and what these tests hide an invoice for.
 LEASE = 5
-# How often the program is killed. About every second time it has sent an invoice and not yet
-# deleted its order.
+# How often the program is killed, so that some kills come between an invoice and its order's
+# deletion.
 ROUNDS = 6
 
 
@@ -101,6 +101,7 @@ def test_sigkill_loses_no_order_and_doubles_no_invoice(program):
         return ordered == counts(sqs, invoices) == (0, 0, 0)
 
     wait_until(done, "every order is done, and every invoice is here")
+    assert not acknowledged.keys() - billed.keys(), "an order has no invoice"
     for order, text in acknowledged.items():
         count = int(text.split()[0])
         assert billed[order] == f"{count} tea: {4 * count}"

@@ -40,6 +40,39 @@ import Testing
     }
   }
 
+  @Test func aHandleOfOneDoorIsGoodAtTheOther() async throws {
+    try await ServerFixture.run { fixture in
+      let queue = try await fixture.store.queue("q")
+      let client = try fixture.client()
+      try await queue.send("for the client")
+      let received = try client.call("ReceiveMessage", #"{"QueueUrl":"q"}"#)
+      let message = try #require((received.object["Messages"] as? [[String: Any]])?.first)
+      let text = try #require(message["ReceiptHandle"] as? String)
+      let handle = try #require(fixture.store.leaseHandle(from: text))
+      for result in try await queue.delete([handle]) { try result.get() }
+
+      try await queue.send("for the program")
+      let lease = try #require(try await queue.receive().first)
+      #expect(lease.text == "for the program")
+      let own = fixture.store.receiptHandle(for: lease.message.handle)
+      let answer = try client.call(
+        "DeleteMessage", #"{"QueueUrl":"q","ReceiptHandle":"\#(own)"}"#)
+      #expect(answer.status == 200)
+      #expect(try await queue.describe().counts.total == 0)
+    }
+  }
+
+  /// SQS has no other bodies than text; the digest tells a client that this one was none.
+  @Test func aBodyThatIsNoTextIsShownAsTextWithTheDigestOfItsBytes() async throws {
+    try await ServerFixture.run { fixture in
+      try await fixture.store.queue("q").send([0x61, 0xff, 0x62])
+      let answer = try fixture.client().call("ReceiveMessage", #"{"QueueUrl":"q"}"#)
+      let message = try #require((answer.object["Messages"] as? [[String: Any]])?.first)
+      #expect(message["Body"] as? String == "a\u{fffd}b")
+      #expect(message["MD5OfBody"] as? String == "45b560b6678f428bcc2226dbdf5f23dd")
+    }
+  }
+
   @Test func theStoreOutlivesItsServers() async throws {
     try await ServerFixture.run { fixture in
       let queue = try await fixture.store.queue("q")
@@ -74,6 +107,7 @@ import Testing
     }
   }
 
+  /// This server ends with the process of the tests.
   @Test func aServerNobodyHoldsGoesOn() async throws {
     try await ServerFixture.run { fixture in
       let port = try await PenstockServer.start(serving: fixture.store, port: 0).port
