@@ -89,7 +89,7 @@ public final class PenstockServer: Sendable {
     let shared = ServerShared(
       service: SQSService(store: store, configuration: configuration.service),
       configuration: configuration, wallSeconds: { store.now.milliseconds / 1000 },
-      connections: Gauge(limit: configuration.maximumConnections),
+      connections: Gauge(limit: min(configuration.maximumConnections, FileLimit.connections)),
       bufferedBytes: Gauge(limit: configuration.maximumBufferedBytes),
       unsentBytes: Gauge(limit: configuration.maximumBufferedBytes))
     let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, configuration.eventLoops))

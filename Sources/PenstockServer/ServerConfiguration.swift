@@ -11,8 +11,9 @@ extension PenstockServer {
     public var region = "us-east-1"
     /// Threads for connections; as many as the machine has cores.
     public var eventLoops = System.coreCount
-    /// Connections beyond this many are closed as soon as they are accepted. Each takes a file
-    /// descriptor; leave some to the store.
+    /// Connections beyond this many are closed as soon as they are accepted. It is cut to what the
+    /// limit of open files had room for at `start`, less 256 for the store and the program; raise
+    /// that limit (`RLIMIT_NOFILE`) for many clients.
     public var maximumConnections = 20_000
     /// Largest body of one request in bytes. A message of 1 MiB grows in JSON and base64.
     public var maximumBodyBytes = 4 << 20

@@ -21,7 +21,7 @@ class TwoDoors(Server):
     """The example in the place of `penstock serve`."""
 
     def command(self, *extra):
-        return [EXAMPLE, str(self.data_dir), *extra]
+        return [*self.wrapper, EXAMPLE, str(self.data_dir), *extra]
 
     def client(self):
         """A client, and the URLs of the two queues, which the example has made."""
@@ -127,3 +127,22 @@ def test_a_signal_ends_it_cleanly_and_keeps_what_waits(program, by):
         assert more and not taken.keys() & more.keys()
         taken.update(more)
     program.stop()
+
+
+def test_connections_leave_the_store_its_files(tmp_path):
+    # 300 files at most: 44 of them for connections.
+    program = TwoDoors(tmp_path / "data", wrapper=["sh", "-c", 'ulimit -n 300; exec "$@"', "sh"])
+    program.start()
+    try:
+        sqs, orders, invoices = program.client()
+        sent = sqs.send_message(QueueUrl=orders, MessageBody="1 tea")
+        crowd = [program.socket() for _ in range(400)]
+        # Beyond the limit they are closed as they come; the last one is.
+        assert crowd[-1].recv(1) == b""
+        assert len(os.listdir(f"/proc/{program.pid}/fd")) < 150
+        assert take(sqs, invoices) == {sent["MessageId"]: "1 tea: 4"}
+        for connection in crowd:
+            connection.close()
+        program.stop()
+    finally:
+        program.kill()
