@@ -176,8 +176,8 @@ struct Serve: AsyncParsableCommand {
     }
   }
 
-  /// Raises the soft limit of open files to the hard one, for as many connections as may be. If that
-  /// fails, the server makes do with fewer.
+  /// Raises the soft limit of open files to the hard one, for as many connections as may be. If
+  /// that fails, the server makes do with fewer.
   private static func raiseFileLimit() {
     #if canImport(Glibc)
       let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
