@@ -22,6 +22,7 @@ let package = Package(
   products: [
     .library(name: "Penstock", targets: ["Penstock"]),
     .library(name: "PenstockTesting", targets: ["PenstockTesting"]),
+    .library(name: "PenstockServer", targets: ["PenstockServer"]),
     .executable(name: "penstock", targets: ["penstock"]),
   ],
   traits: [
@@ -76,6 +77,14 @@ let package = Package(
       ],
       swiftSettings: common),
 
+    .executableTarget(
+      name: "two-doors",
+      dependencies: [
+        "PenstockServer", "Penstock", server("Logging", "swift-log"),
+        server("UnixSignals", "swift-service-lifecycle"),
+      ],
+      path: "Examples/two-doors", swiftSettings: common),
+
     .testTarget(
       name: "PenstockLogTests",
       dependencies: ["PenstockLog", "PenstockSystem", "PenstockCore", "PenstockTesting"],
@@ -96,8 +105,9 @@ let package = Package(
     .testTarget(
       name: "PenstockServerTests",
       dependencies: [
-        "penstock", "PenstockServer", "PenstockTesting",
-        server("ArgumentParser", "swift-argument-parser"),
+        "penstock", "PenstockServer", "Penstock", "PenstockTesting",
+        server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
+        server("ServiceLifecycle", "swift-service-lifecycle"),
       ],
       swiftSettings: common),
     .testTarget(

@@ -5,7 +5,7 @@ internal import PenstockSQS
 /// What all connections of a server share.
 struct ServerShared: Sendable {
   var service: SQSService
-  var configuration: ServerConfiguration
+  var configuration: PenstockServer.Configuration
   /// The clock for `Date` headers, in seconds since 1970.
   var wallSeconds: @Sendable () -> Int64
   /// Open connections.

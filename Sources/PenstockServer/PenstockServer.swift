@@ -7,86 +7,167 @@ public import Penstock
 internal import PenstockSQS
 internal import Synchronization
 
-/// Serves the SQS API of a store over HTTP/1.1.
+/// Serves the queues of an open store over the SQS API, in HTTP/1.1.
 ///
-/// The store belongs to the caller, who closes it after `stop`.
+/// ```swift
+/// let server = try await PenstockServer.start(serving: store, port: 9324)
+/// // … the program goes on using the store …
+/// await server.stop()
+/// try await store.close()
+/// ```
+///
+/// The store belongs to the caller, who may use it in any way meanwhile: what a client sends, the
+/// program receives, and the other way round. An answer to a client means what `store.durability`
+/// says. A store may be served by several servers, and again after a `stop`. When it is closed
+/// under a server, clients are answered that the service is unavailable, until `stop`.
+///
+/// A server serves from `start` to `stop`, also when nobody holds a reference to it. It is a
+/// `Service` of swift-service-lifecycle too: see `run`.
+///
+/// No credentials are checked: whoever reaches the address can use all queues of the store.
+///
+/// Invariants
+/// - I1: the state goes from `running` over `stopping` to `stopped`, never back.
+/// - I2: each continuation in the state is resumed once, when the state becomes `stopped`.
 public final class PenstockServer: Sendable {
   private enum State {
-    case new
-    case starting
-    case running(any Channel, MultiThreadedEventLoopGroup, [NIOLoopBound<ConnectionTable>])
+    /// With those who wait for the end.
+    case running([CheckedContinuation<Void, Never>])
+    case stopping([CheckedContinuation<Void, Never>])
     case stopped
   }
 
   /// Why a server did not start.
   public struct StartError: Error, CustomStringConvertible {
-    public var description: String
+    /// One line that names the address.
+    public let description: String
   }
 
+  private let address: ServerAddress
   private let shared: ServerShared
+  private let channel: any Channel
+  private let group: MultiThreadedEventLoopGroup
+  private let tables: [NIOLoopBound<ConnectionTable>]
   private let logger: Logger
-  private let state = Mutex(State.new)
+  private let state = Mutex(State.running([]))
 
-  public init(
-    store: Store, configuration: ServerConfiguration = ServerConfiguration(),
-    logger: Logger = Logger(label: "penstock.server")
+  private init(
+    _ shared: ServerShared, _ channel: any Channel, _ address: ServerAddress,
+    _ group: MultiThreadedEventLoopGroup, _ tables: [NIOLoopBound<ConnectionTable>],
+    _ logger: Logger
   ) {
-    shared = ServerShared(
-      service: SQSService(store: store, configuration: configuration.service),
-      configuration: configuration, wallSeconds: { store.now.milliseconds / 1000 },
-      connections: Gauge(limit: configuration.maximumConnections),
-      bufferedBytes: Gauge(limit: configuration.maximumBufferedBytes),
-      unsentBytes: Gauge(limit: configuration.maximumBufferedBytes))
+    self.shared = shared
+    self.channel = channel
+    self.address = address
+    self.group = group
+    self.tables = tables
     self.logger = logger
   }
 
-  /// Listens. A server starts once.
+  // MARK: Starting
+
+  /// Starts a server: on return it listens, and clients are answered.
   ///
-  /// - Throws: `StartError`, for example when the port is taken; the server is then stopped.
-  public func start() async throws -> ServerAddress {
-    let isFirst = state.withLock { state in
-      guard case .new = state else { return false }
-      state = .starting
-      return true
+  /// - Parameters:
+  ///   - store: stays open for as long as the caller leaves it open; `stop` does not close it.
+  ///   - host: name or address of an interface of this machine. Anything but loopback hands the
+  ///     queues to whoever can reach it.
+  ///   - port: 0 takes any free one; `port` of the server says which.
+  ///   - logger: takes what concerns the server itself; what an operator should read of the store
+  ///     goes to `StoreOptions.log`.
+  /// - Throws: `StartError` when nothing can listen there, for example because the port is taken.
+  ///   Nothing is left behind then, and the store is as it was.
+  public static func start(
+    serving store: Store, on host: String = "127.0.0.1", port: Int = 9324,
+    configuration: Configuration = Configuration(),
+    logger: Logger = Logger(label: "penstock.server")
+  ) async throws(StartError) -> PenstockServer {
+    guard (0...65_535).contains(port) else {
+      throw StartError(
+        description: "cannot listen on \(host) port \(port): ports end at 65535")
     }
-    guard isFirst else { throw StartError(description: "the server was started before") }
-    let configuration = shared.configuration
-    let group = MultiThreadedEventLoopGroup(
-      numberOfThreads: max(1, configuration.eventLoops))
+    let shared = ServerShared(
+      service: SQSService(store: store, configuration: configuration.service),
+      configuration: configuration, wallSeconds: { store.now.milliseconds / 1000 },
+      connections: Gauge(limit: min(configuration.maximumConnections, FileLimit.connections)),
+      bufferedBytes: Gauge(limit: configuration.maximumBufferedBytes),
+      unsentBytes: Gauge(limit: configuration.maximumBufferedBytes))
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, configuration.eventLoops))
     do {
       var tables: [NIOLoopBound<ConnectionTable>] = []
       for loop in group.makeIterator() {
-        let table = loop.submit { [shared] in
+        let table = loop.submit {
           NIOLoopBound(ConnectionTable(eventLoop: loop, shared: shared), eventLoop: loop)
         }
         tables.append(try await table.get())
       }
-      let channel = try await bootstrap(group, tables)
-        .bind(host: configuration.host, port: configuration.port).get()
-      state.withLock { [tables] in $0 = .running(channel, group, tables) }
+      let channel = try await bootstrap(group, tables, shared).bind(host: host, port: port).get()
       let address = ServerAddress(
-        host: channel.localAddress?.ipAddress ?? configuration.host,
-        port: channel.localAddress?.port ?? configuration.port)
+        host: channel.localAddress?.ipAddress ?? host, port: channel.localAddress?.port ?? port)
       logger.debug("listening", metadata: ["address": "\(address)"])
-      return address
+      return PenstockServer(shared, channel, address, group, tables, logger)
     } catch {
-      state.withLock { $0 = .stopped }
-      await shutDown(group)
-      throw StartError(
-        description: "cannot listen on \(configuration.host) port \(configuration.port): "
-          + "\(error)")
+      await shutDown(group, logger)
+      throw StartError(description: "cannot listen on \(host) port \(port): \(error)")
     }
   }
 
+  /// The address it listens on, as numbers.
+  public var host: String { address.host }
+
+  /// The port it listens on.
+  public var port: Int { address.port }
+
+  /// What clients take as their endpoint, for example `http://127.0.0.1:9324`.
+  public var endpoint: String { address.description }
+
+  // MARK: Stopping
+
   /// Stops listening, answers long polls with no messages, lets requests in progress finish for
   /// as long as the configuration says, and closes all connections.
+  ///
+  /// May be called more than once; each call returns when the server has stopped. The store stays
+  /// open. Cancellation of the task does not cut it short.
   public func stop() async {
-    let old = state.withLock { state in
-      let old = state
-      if case .running = old { state = .stopped }
-      return old
+    beginStop()
+    await untilStopped()
+  }
+
+  /// Begins to stop, unless that was begun before.
+  func beginStop() {
+    let isFirst = state.withLock { state in
+      guard case .running(let waiting) = state else { return false }
+      state = .stopping(waiting)
+      return true
     }
-    guard case .running(let channel, let group, let tables) = old else { return }
+    guard isFirst else { return }
+    Task {
+      await drain()
+      let waiting = state.withLock { state -> [CheckedContinuation<Void, Never>] in
+        guard case .stopping(let waiting) = state else { return [] }
+        state = .stopped
+        return waiting
+      }
+      for continuation in waiting { continuation.resume() }
+    }
+  }
+
+  /// Returns when the server has stopped, whoever asked for it.
+  func untilStopped() async {
+    await withCheckedContinuation { continuation in
+      let hasStopped = state.withLock { state in
+        switch state {
+        case .running(let waiting): state = .running(waiting + [continuation])
+        case .stopping(let waiting): state = .stopping(waiting + [continuation])
+        case .stopped: return true
+        }
+        return false
+      }
+      if hasStopped { continuation.resume() }
+    }
+  }
+
+  private func drain() async {
     do {
       try await channel.close().get()
     } catch {
@@ -109,10 +190,10 @@ public final class PenstockServer: Sendable {
     for table in tables {
       _ = try? await table.eventLoop.submit { table.value.mailbox.close() }.get()
     }
-    await shutDown(group)
+    await Self.shutDown(group, logger)
   }
 
-  private func shutDown(_ group: MultiThreadedEventLoopGroup) async {
+  private static func shutDown(_ group: MultiThreadedEventLoopGroup, _ logger: Logger) async {
     do {
       try await group.shutdownGracefully()
     } catch {
@@ -120,8 +201,11 @@ public final class PenstockServer: Sendable {
     }
   }
 
-  private func bootstrap(
-    _ group: MultiThreadedEventLoopGroup, _ tables: [NIOLoopBound<ConnectionTable>]
+  // MARK: Connections
+
+  private static func bootstrap(
+    _ group: MultiThreadedEventLoopGroup, _ tables: [NIOLoopBound<ConnectionTable>],
+    _ shared: ServerShared
   ) -> ServerBootstrap {
     var byLoop: [ObjectIdentifier: NIOLoopBound<ConnectionTable>] = [:]
     for table in tables { byLoop[ObjectIdentifier(table.eventLoop)] = table }
@@ -135,11 +219,11 @@ public final class PenstockServer: Sendable {
       }
       .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
       .childChannelOption(.maxMessagesPerRead, value: 4)
-      .childChannelInitializer { [shared, byLoop] channel in
+      .childChannelInitializer { [byLoop] channel in
         guard let table = byLoop[ObjectIdentifier(channel.eventLoop)] else {
           return channel.close()
         }
-        return Self.prepare(channel, table, shared)
+        return prepare(channel, table, shared)
       }
   }
 

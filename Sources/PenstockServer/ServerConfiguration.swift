@@ -1,37 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import NIOCore
-public import PenstockSQS
+internal import PenstockSQS
 
-/// Where a server listens and what it takes from clients.
-public struct ServerConfiguration: Sendable {
-  public var host = "127.0.0.1"
-  /// Zero takes any free port; `PenstockServer.start` says which.
-  public var port = 9324
-  public var eventLoops = System.coreCount
-  /// Connections beyond this many are closed as soon as they are accepted.
-  public var maximumConnections = 20_000
-  /// Largest body of one request. A message of 1 MiB grows in JSON and base64.
-  public var maximumBodyBytes = 4 << 20
-  /// Bodies of all requests together that have arrived in part or wait for their answer.
-  public var maximumBufferedBytes = 512 << 20
-  /// From the first byte of a request to its last.
-  public var requestTimeout: Duration = .seconds(60)
-  /// How long a connection may stay without a request.
-  public var idleTimeout: Duration = .seconds(300)
-  /// How long a stop waits for requests that are still arriving or being answered.
-  public var drainTimeout: Duration = .seconds(10)
-  public var service = SQSConfiguration()
+extension PenstockServer {
+  /// What a server tells clients about itself and takes from them. The defaults suit most.
+  public struct Configuration: Sendable {
+    /// Twelve digits: owner of every queue and sender of every message, part of queue URLs.
+    public var accountID = "000000000000"
+    /// Appears in the ARNs of queues.
+    public var region = "us-east-1"
+    /// Threads for connections; as many as the machine has cores.
+    public var eventLoops = System.coreCount
+    /// Connections beyond this many are closed as soon as they are accepted. It is cut to what the
+    /// limit of open files had room for at `start`, less 256 for the store and the program; raise
+    /// that limit (`RLIMIT_NOFILE`) for many clients.
+    public var maximumConnections = 20_000
+    /// Largest body of one request in bytes. A message of 1 MiB grows in JSON and base64.
+    public var maximumBodyBytes = 4 << 20
+    /// Bodies of all requests together that have arrived in part or wait for their answer, in
+    /// bytes; and as much again for large answers that their clients have not read. What goes
+    /// beyond is answered with HTTP 503.
+    public var maximumBufferedBytes = 512 << 20
+    /// From the first byte of a request to its last.
+    public var requestTimeout: Duration = .seconds(60)
+    /// How long a connection may stay without a request.
+    public var idleTimeout: Duration = .seconds(300)
+    /// How long a stop waits for requests that are still arriving or being answered.
+    public var drainTimeout: Duration = .seconds(10)
 
-  public init() {}
+    public init() {}
+
+    var service: SQSConfiguration {
+      var service = SQSConfiguration()
+      service.accountID = accountID
+      service.region = region
+      return service
+    }
+  }
 }
 
 /// Where a server can be reached.
-public struct ServerAddress: Hashable, Sendable, CustomStringConvertible {
-  public var host: String
-  public var port: Int
+struct ServerAddress: Sendable, CustomStringConvertible {
+  var host: String
+  var port: Int
 
   /// A URL.
-  public var description: String { "http://\(authority)" }
+  var description: String { "http://\(authority)" }
 
   /// Host and port, an IPv6 address in brackets.
   var authority: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }

@@ -97,7 +97,7 @@ struct Serve: AsyncParsableCommand {
   }
 
   func run() async throws {
-    let fileLimit = Self.raiseFileLimit()
+    Self.raiseFileLimit()
     var logger = Logger(label: "penstock") { StreamLogHandler.standardError(label: $0) }
     logger.logLevel = .warning
     // Before anything is open, so that a signal never cuts off recovery half way.
@@ -115,20 +115,15 @@ struct Serve: AsyncParsableCommand {
     } catch {
       throw Failure("cannot open the store in \(dataDir): \(error.message)")
     }
-    var configuration = ServerConfiguration()
-    configuration.host = host
-    configuration.port = port
-    // Leaves descriptors for the store's files.
-    configuration.maximumConnections = max(16, min(20_000, fileLimit - 256))
-    let server = PenstockServer(store: store, configuration: configuration, logger: logger)
-    let address: ServerAddress
+    let server: PenstockServer
     do {
-      address = try await server.start()
+      server = try await PenstockServer.start(
+        serving: store, on: host, port: port, logger: logger)
     } catch {
       await Self.closeAfterFailure(store)
       throw Failure("\(error)")
     }
-    Self.say(startText(address, store))
+    Self.say(startText(server.endpoint, store))
 
     for await _ in signals { break }
     await server.stop()
@@ -140,7 +135,7 @@ struct Serve: AsyncParsableCommand {
     Self.say("stopped cleanly")
   }
 
-  private func startText(_ address: ServerAddress, _ store: Store) -> String {
+  private func startText(_ endpoint: String, _ store: Store) -> String {
     let durability =
       switch store.durability {
       case .synced: "synced: an acknowledged message survives power loss"
@@ -149,7 +144,7 @@ struct Serve: AsyncParsableCommand {
     let recovery = store.recovery.description.split(
       separator: "\n", omittingEmptySubsequences: true)
     var lines = [
-      "penstock is listening on \(address)",
+      "penstock is listening on \(endpoint)",
       "  data directory  \(store.path)",
       "  durability      \(durability)",
       "  credentials     any"
@@ -181,19 +176,18 @@ struct Serve: AsyncParsableCommand {
     }
   }
 
-  /// Raises the soft limit of open files to the hard one. Returns the limit that holds then.
-  private static func raiseFileLimit() -> Int {
+  /// Raises the soft limit of open files to the hard one, for as many connections as may be. If
+  /// that fails, the server makes do with fewer.
+  private static func raiseFileLimit() {
     #if canImport(Glibc)
       let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
     #else
       let resource = RLIMIT_NOFILE
     #endif
     var limit = rlimit()
-    guard getrlimit(resource, &limit) == 0 else { return 1024 }
-    var raised = limit
-    raised.rlim_cur = limit.rlim_max
-    if setrlimit(resource, &raised) == 0 { limit = raised }
-    return Int(min(limit.rlim_cur, 1 << 20))
+    guard getrlimit(resource, &limit) == 0 else { return }
+    limit.rlim_cur = limit.rlim_max
+    _ = setrlimit(resource, &limit)
   }
 
   /// An error that is one line on standard error.

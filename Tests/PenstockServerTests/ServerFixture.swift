@@ -8,24 +8,23 @@ import Testing
 struct ServerFixture: Sendable {
   let store: Store
   let server: PenstockServer
-  let port: Int
+  var port: Int { server.port }
 
   /// Runs `body`, then stops the server, closes the store and removes the directory.
   static func run(
-    _ configure: (inout ServerConfiguration) -> Void = { _ in },
+    _ configure: (inout PenstockServer.Configuration) -> Void = { _ in },
     _ body: (ServerFixture) async throws -> Void
   ) async throws {
     let directory = FileManager.default.temporaryDirectory
       .appendingPathComponent("penstock-server-\(UUID().uuidString)")
     defer { try? FileManager.default.removeItem(at: directory) }
     let store = try await Store.open(at: directory.path)
-    var configuration = ServerConfiguration()
-    configuration.port = 0
+    var configuration = PenstockServer.Configuration()
     configuration.drainTimeout = .seconds(5)
     configure(&configuration)
-    let server = PenstockServer(store: store, configuration: configuration)
-    let address = try await server.start()
-    let fixture = ServerFixture(store: store, server: server, port: address.port)
+    let server = try await PenstockServer.start(
+      serving: store, port: 0, configuration: configuration)
+    let fixture = ServerFixture(store: store, server: server)
     do {
       try await body(fixture)
     } catch {

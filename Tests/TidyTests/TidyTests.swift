@@ -22,6 +22,8 @@ import Testing
     return found
   }
 
+  static let written = ["Sources", "Tests", "Fuzz", "Examples"]
+
   static let engine = [
     "CPenstock", "PenstockSystem", "PenstockLog", "PenstockCore", "Penstock", "PenstockTesting",
   ].map { "Sources/\($0)" }
@@ -31,7 +33,7 @@ import Testing
   }
 
   @Test func swiftLinesFitAHundredColumns() {
-    let files = Self.files(in: ["Sources", "Tests", "Fuzz"], suffix: ".swift")
+    let files = Self.files(in: Self.written, suffix: ".swift")
     #expect(files.count > 50)
     for (name, text) in files {
       for (number, line) in Self.lines(text).enumerated() {
@@ -42,7 +44,7 @@ import Testing
   }
 
   @Test func swiftFilesBeginWithTheLicenceAndStayShort() {
-    for (name, text) in Self.files(in: ["Sources", "Tests", "Fuzz"], suffix: ".swift") {
+    for (name, text) in Self.files(in: Self.written, suffix: ".swift") {
       #expect(text.hasPrefix("// SPDX-License-Identifier: Apache-2.0\n"), "\(name)")
       #expect(Self.lines(text).count <= 610, "\(name) has \(Self.lines(text).count) lines")
     }
@@ -117,16 +119,21 @@ import Testing
     }
   }
 
-  /// The first program of each README is the one that CI builds in a package of its own.
+  /// The first program of each of these documents is one that CI builds: those of the READMEs in a
+  /// package of its own.
   @Test(arguments: [
-    ("README.md", "Sources/Worker/main.swift"),
-    ("Sources/PenstockTesting/README.md", "Tests/WorkerTests/WorkerTests.swift"),
+    ("README.md", "Tests/Embedding/Sources/Worker/main.swift"),
+    (
+      "Sources/PenstockTesting/README.md",
+      "Tests/Embedding/Tests/WorkerTests/WorkerTests.swift"
+    ),
+    ("Docs/two-doors.md", "Examples/two-doors/main.swift"),
   ])
-  func theProgramOfAReadmeIsTheOneThatIsBuilt(_ name: String, _ source: String) throws {
+  func theProgramOfADocumentIsTheOneThatIsBuilt(_ name: String, _ source: String) throws {
     let readme = try String(
       contentsOf: Self.root.appendingPathComponent(name), encoding: .utf8)
     let program = try String(
-      contentsOf: Self.root.appendingPathComponent("Tests/Embedding/\(source)"), encoding: .utf8)
+      contentsOf: Self.root.appendingPathComponent(source), encoding: .utf8)
     let shown = readme.components(separatedBy: "```swift\n").dropFirst().first?
       .components(separatedBy: "```").first
     let lines = Self.lines(program)
