@@ -158,6 +158,15 @@ public struct Lease: Sendable {
     for result in results { try result.get() }
   }
 
+  /// Moves the message to its queue's dead letters, for work that is known to fail.
+  ///
+  /// - Throws: `.leaseLost` when the lease is not held any more; `.deadLetterQueueNotFound`.
+  public func reject() async throws(PenstockError) {
+    for result in try await awaited({ queue.store.reject([message.handle], $0) }) {
+      try result.get()
+    }
+  }
+
   /// Gives the message back: it is visible again at once.
   public func release() async throws(PenstockError) { try await extend(to: .zero) }
 }

@@ -91,7 +91,7 @@ struct Planted: Sendable, CustomTestStringConvertible {
     Planted(.removesTooEarly, .legalCrashIsAccepted, "\(emptied), turn 0, \(kept)"),
     Planted(
       .snapshotsTheUndurable, .legalCrashIsAccepted,
-      "machine 0 0 1 0 0 4, create 0, restart, settle, kill 18, send 0 10 16000 60000, settle"),
+      "machine 0 0 1 0 0 4, create 0, restart, settle, kill 24, send 0 10 16000 60000, settle"),
     Planted(
       .removesBehindOneCheckpoint, .spareIsSpared, "machine 0 0 0 0 1, \(dead), delete 0, settle"),
     Planted(.forgetsTimersOfCheckpoints, .leasesExclude, "\(dead), \(filler), settle"),
