@@ -5,8 +5,8 @@ internal import Synchronization
 
 /// One call of `Queue.consume`.
 ///
-/// Handlers run in tasks of their own, not in children of the caller's: those would be cancelled
-/// with it, and could not finish.
+/// It runs in tasks of its own, not in children of the caller's: those would be cancelled with it,
+/// and handlers could not finish.
 ///
 /// Invariants
 /// - I1: `free` and the `places` of all runs add up to the number of handlers.
@@ -29,10 +29,9 @@ final class Consumer: Sendable {
     var lastRun: UInt64 = 0
     var free: Int
     var isStopping = false
-    /// Leases are being extended: none is taken out meanwhile (I2).
-    var isBeating = false
     var failure: PenstockError?
-    /// The loop, when it waits for a change.
+    var receiver: Task<Void, Never>?
+    /// The receiver or, after it, the drain, when it waits for a change.
     var listener: CheckedContinuation<Void, Never>?
   }
 
@@ -46,6 +45,8 @@ final class Consumer: Sendable {
   private let handler: Handler
   private let executor: (any TaskExecutor)?
   private let state: Mutex<State>
+  /// Held while leases are extended, and while they are taken out of runs (I2).
+  private let heart = Mutex(())
 
   /// To be called in the task that calls `run`.
   init(
@@ -69,78 +70,49 @@ final class Consumer: Sendable {
   }
 
   func run() async throws(PenstockError) {
-    let heart = Task(executorPreference: executor) { await self.beat() }
+    let beats = Task(executorPreference: executor) { await self.beat() }
+    let receiver = state.withLock { state in
+      let receiver = Task(executorPreference: executor) { await self.receive() }
+      state.receiver = receiver
+      return receiver
+    }
     await withTaskCancellationHandler {
-      await receive()
+      await receiver.value
     } onCancel: {
       stop(nil)
     }
     let limit = Task(executorPreference: executor) { await self.limitDrain() }
     await wait { $0.runs.isEmpty }
-    for task in [heart, limit] {
-      task.cancel()
-      await task.value
-    }
+    beats.cancel()
+    limit.cancel()
+    await beats.value
+    await limit.value
     if let failure = state.withLock({ $0.failure }) { throw failure }
   }
 
-  /// Ends the receiving; closing is no failure.
+  /// Ends the receiving. Closing is no failure.
   func stop(_ error: PenstockError?) {
-    change { state in
+    let receiver = change { state in
       state.isStopping = true
       if error?.code != .closed { state.failure = state.failure ?? error }
+      return state.receiver
     }
+    receiver?.cancel()
   }
 
-  // MARK: The loop
-
-  private func receive() async {
-    while true {
-      await wait { $0.free > 0 || $0.isStopping }
-      let (free, isStopping) = state.withLock { ($0.free, $0.isStopping) }
-      if isStopping { return }
-      do throws(PenstockError) {
-        let leases = try await queue.receive(
-          maximum: min(free, engine.options.maximumReceive), wait: .seconds(20),
-          visibilityTimeout: .milliseconds(timeout))
-        start(leases)
-        if queue.store.isClosed { stop(nil) }
-      } catch {
-        switch error.code {
-        // It was logged, and those behind it must not wait for it.
-        case .unreadableMessage: break
-        case .storeFull: await waitForSpace()
-        default: stop(error)
-        }
-      }
-    }
+  private func stopIfClosed() {
+    if let refusal = engine.shared.withLock({ $0.refusal }) { stop(refusal) }
   }
 
-  private func start(_ leases: [Lease]) {
-    var runs: [[Lease]] = []
-    var places: [String: Int] = [:]
-    for lease in leases {
-      if isFIFO, let group = lease.message.content.groupID {
-        if let place = places[group] {
-          runs[place].append(lease)
-          continue
-        }
-        places[group] = runs.count
-      }
-      runs.append([lease])
-    }
-    change { state in
-      for leases in runs {
-        state.lastRun += 1
-        let number = state.lastRun
-        state.free -= leases.count
-        let task = Task(executorPreference: executor) { await self.work(number) }
-        state.runs[number] = Run(leases: leases[...], places: leases.count, task: task)
-      }
-    }
+  private func limitDrain() async {
+    guard let drainLimit else { return }
+    // A century at most, so that clocks which count nanoseconds do not overflow.
+    await engine.clock.sleep(min(max(.zero, drainLimit), .seconds(100 * 365 * 86_400)))
+    if Task.isCancelled { return }
+    for task in state.withLock({ $0.runs.values.map(\.task) }) { task.cancel() }
   }
 
-  private func change<T>(_ body: (inout State) -> sending T) -> sending T {
+  private func change<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
     let (result, listener) = state.withLock { (body(&$0), $0.listener.take()) }
     listener?.resume()
     return result
@@ -159,16 +131,56 @@ final class Consumer: Sendable {
     }
   }
 
+  // MARK: Receiving
+
+  private func receive() async {
+    while true {
+      await wait { $0.free > 0 || $0.isStopping }
+      let (free, isStopping) = state.withLock { ($0.free, $0.isStopping) }
+      if isStopping { return }
+      do throws(PenstockError) {
+        start(
+          try await queue.receive(
+            maximum: min(free, engine.options.maximumReceive), wait: .seconds(20),
+            visibilityTimeout: .milliseconds(timeout)))
+        stopIfClosed()
+      } catch {
+        switch error.code {
+        // It was logged, and those behind it must not wait for it.
+        case .unreadableMessage: break
+        case .storeFull: await waitForSpace()
+        default: stop(error)
+        }
+      }
+    }
+  }
+
   private func waitForSpace() async {
     await engine.clock.sleep(.nanoseconds(Int64(Engine.fullDiskRetry)))
   }
 
-  private func limitDrain() async {
-    guard let drainLimit else { return }
-    // A century at most, so that clocks which count nanoseconds do not overflow.
-    await engine.clock.sleep(min(max(.zero, drainLimit), .seconds(100 * 365 * 86_400)))
-    if Task.isCancelled { return }
-    for task in state.withLock({ $0.runs.values.map(\.task) }) { task.cancel() }
+  private func start(_ leases: [Lease]) {
+    var runs: [[Lease]] = []
+    var places: [String: Int] = [:]
+    for lease in leases {
+      let group = isFIFO ? lease.message.content.groupID : nil
+      if let group, let place = places[group] {
+        runs[place].append(lease)
+      } else {
+        if let group { places[group] = runs.count }
+        runs.append([lease])
+      }
+    }
+    state.withLock { state in
+      for leases in runs {
+        state.lastRun += 1
+        let number = state.lastRun
+        state.free -= leases.count
+        // It needs the lock to begin, so it finds its run.
+        let task = Task(executorPreference: executor) { await self.work(number) }
+        state.runs[number] = Run(leases: leases[...], places: leases.count, task: task)
+      }
+    }
   }
 
   // MARK: Handling
@@ -177,23 +189,22 @@ final class Consumer: Sendable {
     var delay = Duration.zero
     while let lease = next(of: number) {
       do { try await handler(lease, self) } catch {
-        if !Task.isCancelled {
-          delay = max(.zero, retryDelay(lease, error))
-          engine.options.log?(
-            "message with LSN \(lease.handle.message) was not handled, attempt \(lease.attempt), "
-              + "and is given back: \(error)")
-        }
+        if Task.isCancelled { break }
+        delay = max(.zero, retryDelay(lease, error))
+        engine.options.log?(
+          "message with LSN \(lease.handle.message) was not handled, attempt \(lease.attempt), "
+            + "and is given back: \(error)")
         break
       }
       if Task.isCancelled { break }
-      _ = await take(1, from: number)
+      _ = take(1, from: number)
       guard await delete(lease) else { break }
       change { state in
         state.runs[number]?.places -= 1
         state.free += 1
       }
     }
-    await giveBack(await take(.max, from: number), delay)
+    await giveBack(take(.max, from: number), delay)
     change { state in state.free += state.runs.removeValue(forKey: number)?.places ?? 0 }
   }
 
@@ -207,32 +218,28 @@ final class Consumer: Sendable {
   }
 
   /// Takes leases out of a run.
-  private func take(_ count: Int, from number: UInt64) async -> ArraySlice<Lease> {
-    while true {
-      let taken = state.withLock { state -> ArraySlice<Lease>? in
-        if state.isBeating { return nil }
+  private func take(_ count: Int, from number: UInt64) -> ArraySlice<Lease> {
+    heart.withLock { _ in
+      state.withLock { state in
         let taken = state.runs[number]?.leases.prefix(count) ?? []
         state.runs[number]?.leases.removeFirst(taken.count)
         return taken
       }
-      if let taken { return taken }
-      await Task.yield()
     }
   }
 
-  /// Deletes a message whose work is done, if it is still ours; false when that failed.
+  /// Deletes a message whose work is done, if it is still ours; false when it is not, or on errors.
   private func delete(_ lease: Lease) async -> Bool {
     while end(of: lease) != nil {
       do throws(PenstockError) {
         try await lease.delete()
         return true
       } catch {
-        if error.code == .storeFull {
-          await waitForSpace()
-        } else {
+        guard error.code == .storeFull else {
           stop(error)
           return false
         }
+        await waitForSpace()
       }
     }
     return false
@@ -256,48 +263,42 @@ final class Consumer: Sendable {
   // MARK: Leases
 
   /// When a lease ends; nil when it is lost.
-  private func end(of lease: Lease) -> Timestamp? {
-    engine.look { $0.leaseEnd(lease.handle) }
-  }
+  private func end(of lease: Lease) -> Timestamp? { engine.look { $0.leaseEnd(lease.handle) } }
 
   /// Extends leases in time, and cancels handlers that have lost theirs.
   private func beat() async {
     while !Task.isCancelled {
-      if queue.store.isClosed { stop(nil) }
-      let wake = extendLeases(engine.now)
+      stopIfClosed()
+      let (wake, lost) = heart.withLock { _ in extendLeases(engine.now) }
+      for task in lost { task.cancel() }
       await engine.clock.sleep(.milliseconds(max(1, wake.milliseconds - engine.now.milliseconds)))
     }
   }
 
-  /// - Returns: when to look again.
-  private func extendLeases(_ now: Timestamp) -> Timestamp {
-    let runs = state.withLock { state in
-      state.isBeating = true
-      return state.runs.sorted { $0.key < $1.key }.map(\.value)
-    }
+  /// - Returns: when to look again, and the tasks whose leases are lost.
+  private func extendLeases(_ now: Timestamp) -> (Timestamp, [Task<Void, Never>]) {
     var wake = now.adding(timeout / 3)
-    var due: [VisibilityChange] = []
+    var changes: [VisibilityChange] = []
     var lost: [Task<Void, Never>] = []
+    let runs = state.withLock { $0.runs.sorted { $0.key < $1.key }.map(\.value) }
     for run in runs {
       guard let first = run.leases.first else { continue }
       guard let end = end(of: first) else {
         lost.append(run.task)
         continue
       }
-      let time = end.adding(timeout / 3 - timeout)
-      wake = min(wake, time > now ? time : end)
-      if time > now { continue }
-      due += run.leases.map {
+      let due = end.adding(timeout / 3 - timeout)
+      wake = min(wake, due > now ? due : end)
+      if due > now { continue }
+      changes += run.leases.map {
         VisibilityChange(handle: $0.handle, timeout: .milliseconds(timeout))
       }
     }
-    // What is refused is noticed when the lease ends, or with the next delete.
-    for start in stride(from: 0, to: due.count, by: 100) {
-      let part = Array(due[start..<min(start + 100, due.count)])
+    // What is refused is noticed when the lease ends, or by the next delete.
+    for start in stride(from: 0, to: changes.count, by: 100) {
+      let part = Array(changes[start..<min(start + 100, changes.count)])
       queue.store.changeVisibility(part, of: queue.id) { _ in }
     }
-    state.withLock { $0.isBeating = false }
-    for task in lost { task.cancel() }
-    return wake
+    return (wake, lost)
   }
 }
