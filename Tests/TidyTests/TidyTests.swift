@@ -117,12 +117,13 @@ import Testing
     }
   }
 
-  /// The first program of each README is the one that CI builds in a package of its own.
+  /// The first program of each document is the one that CI builds in a package of its own.
   @Test(arguments: [
     ("README.md", "Sources/Worker/main.swift"),
+    ("Docs/embedding.md", "Sources/OrderWorker/main.swift"),
     ("Sources/PenstockTesting/README.md", "Tests/WorkerTests/WorkerTests.swift"),
   ])
-  func theProgramOfAReadmeIsTheOneThatIsBuilt(_ name: String, _ source: String) throws {
+  func theProgramOfADocumentIsTheOneThatIsBuilt(_ name: String, _ source: String) throws {
     let readme = try String(
       contentsOf: Self.root.appendingPathComponent(name), encoding: .utf8)
     let program = try String(
