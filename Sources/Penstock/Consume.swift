@@ -9,26 +9,22 @@ extension Queue {
   /// closed.
   ///
   /// ```swift
-  /// try await orders.consume(maxConcurrent: 8) { lease in
-  ///   try await ship(lease.body)
-  /// }
+  /// try await orders.consume(maxConcurrent: 8) { lease in try await ship(lease.body) }
   /// ```
   ///
-  /// - **Returning deletes.** When the handler returns, its message is deleted. When it throws, the
-  ///   message is given back, and hidden for as long as `retryDelay` says. It may throw to give
-  ///   back whatever the reason; `lease.release()` and `lease.delete()` it does not need.
-  /// - **Leases are kept.** They are extended when a third of the timeout has passed, so that a
-  ///   handler may take as long as it wants. It must not block its thread: extensions need one.
-  /// - **A lost lease cancels.** When the lease has ended all the same, or the message was given
-  ///   back or deleted by somebody else, the handler's task is cancelled.
-  /// - **A cancelled handler does not delete**, even if it returns.
+  /// - **Returning deletes** the message; throwing gives it back, hidden for as long as `retryDelay`
+  ///   says. `lease.delete()` and `lease.release()` are not needed.
+  /// - **Leases are kept**: extended when a third of the timeout has passed, for as long as the
+  ///   handler runs. It must not block its thread: extensions need one.
+  /// - **A lost lease cancels** the handler's task: it ended all the same, or somebody gave the
+  ///   message back or deleted it. A handler that was cancelled does not delete, even if it returns.
   /// - **Only what can be handled is received**: no more leases than handlers at any time.
-  /// - **Groups of a FIFO queue keep their order.** What one receive brings of a group is handled
-  ///   one after the other; a failure gives back that message and those of its group behind it.
-  /// - **Draining.** Cancellation and closing stop the receiving; handlers that are at work go on,
-  ///   with their leases kept, for `drainLimit`. Then they are cancelled, and what they had is given
-  ///   back at once. Cancel before closing: a store that is closed takes no more deletes, so that
-  ///   what its handlers finish comes again.
+  /// - **Groups of a FIFO queue keep their order**: what one receive brings of a group is handled one
+  ///   after the other; a failure gives back that message and those of its group behind it.
+  /// - **Draining**: cancellation and closing stop the receiving. Handlers at work go on for
+  ///   `drainLimit` with their leases kept; then they are cancelled and their messages given back.
+  ///   Cancel and await before closing: a closed store takes no deletes, so that what its handlers
+  ///   finish comes again.
   ///
   /// Messages that cannot be read are passed over, and a full disk is waited for.
   ///
@@ -36,13 +32,12 @@ extension Queue {
   ///   - maxConcurrent: at most this many handlers at a time.
   ///   - visibilityTimeout: how long a lease lasts without extension; nil takes what the queue's is
   ///     when this is called.
-  ///   - drainLimit: how long handlers may go on at the end; nil for as long as they want. One that
-  ///     ignores its cancellation is waited for.
-  ///   - retryDelay: see `Queue.backoff`, the default.
+  ///   - drainLimit: nil for as long as handlers want. One that ignores its cancellation is waited
+  ///     for.
   /// - Durability: a delete is durable before its handler's place is free.
   /// - Throws: when drained, what ended the loop: an error of receiving or of deleting, such as
-  ///   `.queueNotFound` or `.storeFailed`. `.invalidArgument`, at once, for a limit or a timeout
-  ///   below the least. Not for cancellation and closing, after which it returns.
+  ///   `.queueNotFound` or `.storeFailed`. At once `.invalidArgument`, for a limit or a timeout that
+  ///   is too small. Not for cancellation and closing, after which it returns.
   public func consume(
     maxConcurrent: Int = 16, visibilityTimeout: Duration? = nil,
     drainLimit: Duration? = .seconds(30), retryDelay: @escaping RetryDelay = Queue.backoff,

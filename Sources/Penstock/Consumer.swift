@@ -100,10 +100,6 @@ final class Consumer: Sendable {
     receiver?.cancel()
   }
 
-  private func stopIfClosed() {
-    if let refusal = engine.shared.withLock({ $0.refusal }) { stop(refusal) }
-  }
-
   private func limitDrain() async {
     guard let drainLimit else { return }
     // A century at most, so that clocks which count nanoseconds do not overflow.
@@ -143,7 +139,6 @@ final class Consumer: Sendable {
           try await queue.receive(
             maximum: min(free, engine.options.maximumReceive), wait: .seconds(20),
             visibilityTimeout: .milliseconds(timeout)))
-        stopIfClosed()
       } catch {
         switch error.code {
         // It was logged, and those behind it must not wait for it.
@@ -268,7 +263,8 @@ final class Consumer: Sendable {
   /// Extends leases in time, and cancels handlers that have lost theirs.
   private func beat() async {
     while !Task.isCancelled {
-      stopIfClosed()
+      // With all handlers at work nobody receives, who would be told.
+      if let refusal = engine.shared.withLock({ $0.refusal }) { stop(refusal) }
       let (wake, lost) = heart.withLock { _ in extendLeases(engine.now) }
       for task in lost { task.cancel() }
       await engine.clock.sleep(.milliseconds(max(1, wake.milliseconds - engine.now.milliseconds)))

@@ -243,6 +243,20 @@ private struct Scene: Sendable {
     }
   }
 
+  /// The handler returns before anybody could tell it.
+  @Test func aMessageThatWasGivenBackMeanwhileIsNotDeleted() throws {
+    try Scene.play { scene in
+      try await scene.send(["x"])
+      try await scene.consuming(1) { lease in
+        scene.journal.note("attempt \(lease.attempt)")
+        if lease.attempt < 3 { try await lease.release() }
+      } _: {
+        try await scene.until { try await scene.queue.counts.total == 0 }
+      }
+      #expect(scene.journal.all == ["attempt 1", "attempt 2", "attempt 3"])
+    }
+  }
+
   // MARK: Failures
 
   @Test func whatIsThrownGivesBackWithABackoff() throws {
@@ -428,6 +442,26 @@ private struct Scene: Sendable {
     }
   }
 
+  /// Nobody receives while all handlers are at work, and so hears of the closing.
+  @Test func closingTheStoreIsNoticedWhileAllHandlersAreAtWork() throws {
+    try Scene.play { scene in
+      try await scene.send(["x"])
+      let began = scene.seconds
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        group.addTask {
+          try await scene.queue.consume(maxConcurrent: 1, drainLimit: .seconds(5)) { _ in
+            scene.journal.begin()
+            try await scene.sleep(.seconds(1000))
+          }
+        }
+        try await scene.until { scene.journal.now == 1 }
+        try await scene.store.close()
+        try await group.waitForAll()
+      }
+      #expect(scene.seconds - began <= 16)
+    }
+  }
+
   // MARK: FIFO queues
 
   @Test func aGroupInOneBatchIsHandledInOrder() throws {
@@ -451,6 +485,20 @@ private struct Scene: Sendable {
       // The groups were handled side by side.
       #expect(scene.journal.most == 2)
       #expect(scene.seconds - began <= 61)
+    }
+  }
+
+  @Test func aGroupThatTookAllPlacesGivesThemFreeOneByOne() throws {
+    try Scene.play(QueueSettings(isFIFO: true)) { scene in
+      try await scene.send(["a1", "a2", "a3"], group: "a")
+      try await scene.send(["b1"], group: "b")
+      try await scene.consuming(3) { lease in
+        try await scene.sleep(.seconds(lease.text == "b1" ? 1 : 20))
+        scene.journal.note(lease.text)
+      } _: {
+        try await scene.until { try await scene.queue.counts.total == 0 }
+      }
+      #expect(scene.journal.all == ["a1", "b1", "a2", "a3"])
     }
   }
 
@@ -485,5 +533,25 @@ private struct Scene: Sendable {
       #expect(scene.journal.all == ["a1"])
       #expect(try await scene.queue.countsList == [2, 0, 0])
     }
+  }
+
+  /// The example of Docs/embedding.md.
+  @Test func theLoopRunsInASimulation() throws {
+    let simulation = Simulation(seed: 7)
+    try simulation.run {
+      let store = try simulation.open(at: "/store")
+      let queue = try await store.queue("orders")
+      try await queue.send("two boxes of tea")
+      await #expect(throws: PenstockError.self) {
+        try await queue.consume { lease in
+          try await simulation.clock.sleep(for: .seconds(600))
+          simulation.losePower()
+        }
+      }
+      // The handler's lease was kept for ten minutes; power was lost before its delete.
+      let again = try simulation.open(at: "/store")
+      #expect(try await again.queue("orders").describe().counts.total == 1)
+    }
+    simulation.end()
   }
 }
