@@ -12,15 +12,15 @@ extension Queue {
   /// try await orders.consume(maxConcurrent: 8) { lease in try await ship(lease.body) }
   /// ```
   ///
-  /// - **Returning deletes** the message; throwing gives it back, hidden for as long as `retryDelay`
-  ///   says. `lease.delete()` and `lease.release()` are not needed.
+  /// - **Returning deletes** the message; throwing gives it back, hidden for as long as
+  ///   `retryDelay` says. `lease.delete()` and `lease.release()` are not needed.
   /// - **Leases are kept**: extended when a third of the timeout has passed, for as long as the
   ///   handler runs. It must not block its thread: extensions need one.
-  /// - **A lost lease cancels** the handler's task: it ended all the same, or somebody gave the
-  ///   message back or deleted it. A handler that was cancelled does not delete, even if it returns.
+  /// - **A lost lease cancels** the handler's task: it ended all the same, or somebody gave back or
+  ///   deleted the message. What a cancelled handler had is not deleted, even if it returns.
   /// - **Only what can be handled is received**: no more leases than handlers at any time.
-  /// - **Groups of a FIFO queue keep their order**: what one receive brings of a group is handled one
-  ///   after the other; a failure gives back that message and those of its group behind it.
+  /// - **Groups of a FIFO queue keep their order**: what one receive brings of a group is handled
+  ///   one after the other; a failure gives back that message and those of its group behind it.
   /// - **Draining**: cancellation and closing stop the receiving. Handlers at work go on for
   ///   `drainLimit` with their leases kept; then they are cancelled and their messages given back.
   ///   Cancel and await before closing: a closed store takes no deletes, so that what its handlers
@@ -36,8 +36,8 @@ extension Queue {
   ///     for.
   /// - Durability: a delete is durable before its handler's place is free.
   /// - Throws: when drained, what ended the loop: an error of receiving or of deleting, such as
-  ///   `.queueNotFound` or `.storeFailed`. At once `.invalidArgument`, for a limit or a timeout that
-  ///   is too small. Not for cancellation and closing, after which it returns.
+  ///   `.queueNotFound` or `.storeFailed`. At once `.invalidArgument`, for a limit or a timeout
+  ///   that is too small. Not for cancellation and closing, after which it returns.
   public func consume(
     maxConcurrent: Int = 16, visibilityTimeout: Duration? = nil,
     drainLimit: Duration? = .seconds(30), retryDelay: @escaping RetryDelay = Queue.backoff,

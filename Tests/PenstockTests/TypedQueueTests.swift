@@ -65,16 +65,18 @@ private struct Order: Codable, Sendable, Equatable {
     try await store.close()
   }
 
-  @Test func aConsumerThrowsWhatIsNoValueIfAskedTo() async throws {
+  @Test(arguments: [1, 16]) func aConsumerThrowsWhatIsNoValueIfAskedTo(_ limit: Int) async throws {
     let (store, queue) = try await Bench().openWithQueue()
     try await queue.send("nonsense")
     let result = await code {
-      try await queue.typed(Order.self).consume(undecodable: .thrown) { _, _ in
+      try await queue.typed(Order.self).consume(maxConcurrent: limit, undecodable: .thrown) {
+        _, _ in
         Issue.record("there is no value")
       }
     }
     #expect(result == .undecodablePayload)
-    #expect(try await queue.receive(wait: .zero).first?.attempt == 2)
+    #expect(try await queue.countsList == [1, 0, 0])
+    if limit == 1 { #expect(try await queue.receive(wait: .zero).first?.attempt == 2) }
     try await store.close()
   }
 }
