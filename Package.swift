@@ -21,6 +21,7 @@ let package = Package(
   name: "penstock",
   products: [
     .library(name: "Penstock", targets: ["Penstock"]),
+    .library(name: "PenstockCodable", targets: ["PenstockCodable"]),
     .library(name: "PenstockTesting", targets: ["PenstockTesting"]),
     .library(name: "PenstockServer", targets: ["PenstockServer"]),
     .executable(name: "penstock", targets: ["penstock"]),
@@ -44,6 +45,7 @@ let package = Package(
     .target(
       name: "Penstock", dependencies: ["PenstockSystem", "PenstockLog", "PenstockCore"],
       swiftSettings: engine),
+    .target(name: "PenstockCodable", dependencies: ["Penstock"], swiftSettings: common),
     .target(
       name: "PenstockTesting", dependencies: ["PenstockSystem", "Penstock"],
       exclude: ["README.md"], swiftSettings: engine),
@@ -94,7 +96,8 @@ let package = Package(
       dependencies: ["PenstockCore", "Penstock", "PenstockSystem", "PenstockTesting"],
       swiftSettings: common),
     .testTarget(
-      name: "PenstockTests", dependencies: ["Penstock", "PenstockSystem", "PenstockTesting"],
+      name: "PenstockTests",
+      dependencies: ["Penstock", "PenstockCodable", "PenstockSystem", "PenstockTesting"],
       swiftSettings: common),
     .testTarget(
       name: "PenstockTestingTests",

@@ -6,6 +6,7 @@ import UnixSignals
 
 /// Writes an invoice for each order.
 struct Clerk: Sendable {
+  let store: Store
   let orders: Queue
   let invoices: Queue
 
@@ -13,13 +14,18 @@ struct Clerk: Sendable {
   func work() async throws {
     for try await order in orders.leases() {
       let id = order.message.id.description
-      // After a crash between these two calls the order comes back and is invoiced again. The
-      // second invoice has the id of the first, so the queue keeps one of them.
-      try await invoices.send(
-        Self.invoice(for: order.text),
-        attributes: [MessageAttribute(name: "order", type: "String", value: .string(id))],
-        group: id, deduplicationID: id)
-      try await order.delete()
+      let invoice = Array(Self.invoice(for: order.text).utf8)
+      do {
+        // Both or none, whenever the power goes: each order is invoiced once.
+        try await store.transaction { transaction in
+          transaction.send(
+            invoice, to: invoices,
+            attributes: [MessageAttribute(name: "order", type: "String", value: .string(id))])
+          transaction.delete(order)
+        }
+      } catch let error as PenstockError where error.code == .leaseLost {
+        // This took too long: the order is somebody else's by now, and the invoice was not sent.
+      }
     }
   }
 
@@ -41,9 +47,9 @@ let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
 
 let store = try await Store.open(at: directory)
 let clerk = Clerk(
+  store: store,
   orders: try await store.queue("orders", QueueSettings(visibilityTimeout: .seconds(5))),
-  invoices: try await store.queue(
-    "invoices.fifo", QueueSettings(isFIFO: true, deduplicationWindow: .seconds(86_400))))
+  invoices: try await store.queue("invoices"))
 let server = try await PenstockServer.start(serving: store, port: 0, logger: logger)
 logger.notice("listening on \(server.endpoint)")
 

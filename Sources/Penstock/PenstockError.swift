@@ -20,6 +20,7 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
       case messageTooLarge, invalidArgument, storeFull, storeInUse, storeNotFound, corrupted
       case inputOutput, outcomeUnknown, storeFailed, closed, unreadableMessage
       case queueFull, tooManyLeased, leaseLost, deadLetterQueueNotFound, deadLetterRefused
+      case undecodablePayload
     }
     private var name: Name
     private init(_ name: Name) { self.name = name }
@@ -63,6 +64,8 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     public static var closed: Code { Code(.closed) }
     /// The message's bytes on disk fail their checksum or cannot be read. It was not delivered.
     public static var unreadableMessage: Code { Code(.unreadableMessage) }
+    /// The codec of a typed queue cannot read a message's body. The message was not deleted.
+    public static var undecodablePayload: Code { Code(.undecodablePayload) }
   }
 
   public var code: Code

@@ -14,6 +14,8 @@ public struct Transaction: Sendable {
     case extend(LeaseHandle, Duration)
   }
   var steps: [Step] = []
+  /// Stores of the queues and leases that were given to it.
+  var stores: Set<ObjectIdentifier> = []
 
   public init() {}
 
@@ -33,6 +35,28 @@ public struct Transaction: Sendable {
   /// Lets a lease that is still held end after `timeout` from now; zero gives the message back.
   public mutating func extend(_ handle: LeaseHandle, to timeout: Duration) {
     steps.append(.extend(handle, timeout))
+  }
+}
+
+extension Transaction {
+  /// Sends one message.
+  ///
+  /// - Parameters: as those of `Queue.send`, and a priority as in `SendEntry`.
+  public mutating func send(
+    _ body: [UInt8], to queue: Queue, attributes: [MessageAttribute] = [],
+    delay: Duration? = nil, group: String? = nil, deduplicationID: String? = nil,
+    priority: UInt8 = 0
+  ) {
+    stores.insert(ObjectIdentifier(queue.store))
+    let content = MessageContent(
+      body: body, attributes: attributes, groupID: group, deduplicationID: deduplicationID)
+    send(SendEntry(content, delay: delay, priority: priority), to: queue.id)
+  }
+
+  /// As `delete` of its handle.
+  public mutating func delete(_ lease: Lease) {
+    stores.insert(ObjectIdentifier(lease.queue.store))
+    delete(lease.message.handle)
   }
 }
 
@@ -57,6 +81,9 @@ extension Store {
   ) async throws -> [SendReceipt] {
     var transaction = Transaction()
     try body(&transaction)
+    guard transaction.stores.allSatisfy({ $0 == ObjectIdentifier(self) }) else {
+      throw PenstockError(.invalidArgument, "a queue or a lease is of another store")
+    }
     let steps = transaction
     return try await awaited { self.commit(steps, $0) }
   }

@@ -254,6 +254,14 @@ extension State {
       && activities[Int(slab[handle.slot].link)].token == handle.token
   }
 
+  /// When the lease that a handle names ends; nil when it is not held any more.
+  package func leaseEnd(_ handle: LeaseHandle) -> Timestamp? {
+    guard let q = places[handle.queue.value],
+      isLive(q, slot: handle.slot, message: handle.message), isHeld(handle)
+    else { return nil }
+    return Timestamp(milliseconds: activities[Int(slab[handle.slot].link)].deadline)
+  }
+
   /// The record that moves a leased message to its queue's dead letters.
   public func decideReject(_ handle: LeaseHandle) throws(Refusal) -> Entry {
     guard let q = places[handle.queue.value] else { throw .queueNotFound }

@@ -173,7 +173,10 @@ public struct State: Sendable {
       }
       if sent.isParked { return try park(q, entry, lsn, position, size) }
       // `decideSend` parks whatever comes behind parked messages.
-      guard table[q].runs.isEmpty || (sent.visibleAt.map { $0 > time } ?? false) else {
+      guard
+        table[q].runs.isEmpty || sent.priority > 0
+          || (sent.visibleAt.map { $0 > time } ?? false)
+      else {
         throw RecordError(description: "LSN \(lsn) is sent into memory behind parked messages")
       }
       insert(q, sent, lsn, position, size)

@@ -15,6 +15,16 @@ public protocol SystemClock: Sendable {
   func wallMilliseconds() -> Int64
   /// Nanoseconds that only grow, at the speed of real time, also while the machine sleeps.
   func monotonicNanoseconds() -> UInt64
+  /// Waits for so long, or until the task is cancelled. Unless a clock does it in another way, the
+  /// time is the machine's.
+  func sleep(_ duration: Duration) async
+}
+
+extension SystemClock {
+  public func sleep(_ duration: Duration) async {
+    // It throws when it is cancelled: whoever sleeps looks for that.
+    do { try await ContinuousClock().sleep(for: duration) } catch {}
+  }
 }
 
 /// The machine's own clocks.

@@ -62,6 +62,11 @@ public final class SimulatedClock: SystemClock {
     time.withLock { $0.offset += milliseconds - $0.wall }
   }
 
+  /// Waits until the clock was moved by so much, or the task is cancelled.
+  public func sleep(_ duration: Duration) async {
+    do { try await sleep(for: duration) } catch {}
+  }
+
   /// When the next sleeper wakes, by the monotonic clock.
   var nextWake: UInt64? { time.withLock { $0.sleepers.lazy.map(\.deadline).min() } }
 }

@@ -27,7 +27,7 @@ class TwoDoors(Server):
         """A client, and the URLs of the two queues, which the example has made."""
         sqs = self.sqs()
         return (sqs, *(sqs.get_queue_url(QueueName=name)["QueueUrl"]
-                       for name in ("orders", "invoices.fifo")))
+                       for name in ("orders", "invoices")))
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ import Testing
     }
     let testing = "Sources/PenstockTesting"
     let engine = lines(Self.engine.filter { $0 != testing })
-    #expect(engine > 1000 && engine < 13_000, "the engine has \(engine) lines")
+    #expect(engine > 1000 && engine < 14_000, "the engine has \(engine) lines")
     let kit = lines([testing])
     #expect(kit > 500 && kit < 2500, "PenstockTesting has \(kit) lines")
   }
@@ -123,6 +123,7 @@ import Testing
   /// package of its own.
   @Test(arguments: [
     ("README.md", "Tests/Embedding/Sources/Worker/main.swift"),
+    ("Docs/embedding.md", "Tests/Embedding/Sources/OrderWorker/main.swift"),
     (
       "Sources/PenstockTesting/README.md",
       "Tests/Embedding/Tests/WorkerTests/WorkerTests.swift"
