@@ -234,14 +234,23 @@ extension Engine {
     _ queue: QueueID, limit: Int, _ found: inout [State.Resident], _ shared: inout Shared
   ) -> LogTail.Room {
     let start = shared.tail.nextLSN.value
+    let wanted = limit
     var limit = limit
+    // Looks that go far to find what is to be moved find more than is to be delivered.
+    defer { found = Array(found.prefix(wanted)) }
     for _ in 0..<8 {
       found = shared.state.candidates(queue, limit: limit)
-      guard let target = shared.state.deadLetterQueue(of: queue),
-        found.contains(where: { shared.state.isExhausted(queue, $0) })
-      else { return .ready }
+      guard let target = shared.state.deadLetterQueue(of: queue) else { return .ready }
+      // Those behind what is to be delivered are left to the receive that comes to them.
+      var fresh = 0
+      let near = found.prefix { candidate in
+        guard fresh < wanted else { return false }
+        if !shared.state.isExhausted(queue, candidate) { fresh += 1 }
+        return true
+      }
+      guard near.count > fresh else { return .ready }
       // What came back from there in this very receive, because queues name each other, stays.
-      let dead = found.filter { $0.message < start && shared.state.isExhausted(queue, $0) }
+      let dead = near.filter { $0.message < start && shared.state.isExhausted(queue, $0) }
       guard !dead.isEmpty else {
         found.removeAll { shared.state.isExhausted(queue, $0) }
         return .ready

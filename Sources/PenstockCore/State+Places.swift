@@ -77,7 +77,12 @@ extension State {
 
   /// When the message's retention ends, in milliseconds.
   func retentionEnd(_ index: UInt32, _ queue: borrowing Queue) -> Int64 {
-    queue.retentionEnd(sentSecond: slab[index].sentSecond)
+    let end = queue.retentionEnd(sentSecond: slab[index].sentSecond)
+    guard end == 0, slab[index].state.hasActivity,
+      activities[Int(slab[index].link)].isTransferred
+    else { return end }
+    // It may be older than what has expired here before it came.
+    return queue.retentionEnd(of: slab[index].sentSecond)
   }
 
   // MARK: Places

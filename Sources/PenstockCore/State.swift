@@ -16,7 +16,8 @@
 /// - I5: the same records and the same final time give the same state, whatever times were passed
 ///   to `advance` in between.
 /// - I6: `expiries` has each queue with a visible message, at a time not after the first of its
-///   expiries; parked messages of one segment expire with the newest of them.
+///   expiries; parked messages of one segment expire with the newest of them. Strays have timers
+///   for that (I4).
 /// - I7: `runs` of a queue are in the order of their LSNs and do not overlap; what is in `ready`
 ///   was sent before what is in them.
 /// - I9: a group with messages is in the index and in its queue's `heads`, and in its row exactly
@@ -69,7 +70,11 @@ public struct State: Sendable {
 
     /// In milliseconds since 1970.
     func retentionEnd(sentSecond: UInt32) -> Int64 {
-      guard sentSecond > expiredThrough else { return 0 }
+      sentSecond > expiredThrough ? retentionEnd(of: sentSecond) : 0
+    }
+
+    /// The same, whatever has expired.
+    func retentionEnd(of sentSecond: UInt32) -> Int64 {
       let (end, overflow) = (Int64(sentSecond) * 1000)
         .addingReportingOverflow(retentionMilliseconds)
       return overflow ? .max : end

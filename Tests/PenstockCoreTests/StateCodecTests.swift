@@ -6,6 +6,21 @@ import Testing
 
 private struct NoFailure: Error {}
 
+/// Where messages came from was written, though all of them waited to be freed: then the checkpoint
+/// was refused.
+@Test func aCheckpointOfMovedAndPurgedMessagesIsRead() throws {
+  var machine = Machine()
+  let (queue, dead) = (try machine.create("q"), try machine.create("dead"))
+  for _ in 0..<40 { try machine.send(queue) }
+  for candidate in machine.state.candidates(queue, limit: 40) {
+    try machine.apply(
+      machine.state.decideTransfer(queue, candidate, to: dead, .receivedTooOften))
+  }
+  try machine.purge(dead)
+  let read = try decodedState(encoded(machine.state))
+  #expect(read.stateHash() == machine.state.stateHash())
+}
+
 /// The bytes of a state, as a checkpoint holds them.
 func encoded(_ state: State) -> [UInt8] {
   var bytes: [UInt8] = []

@@ -62,6 +62,17 @@ private struct Pair {
     try await pair.store.close()
   }
 
+  /// It looked far behind what it moved, and gave all that it found.
+  @Test func aReceiveThatMovesGivesNoMoreThanItWasAskedFor() async throws {
+    let pair = try await Pair(receives: 1)
+    try await pair.queue.send("poison")
+    _ = try await pair.queue.receive(wait: .zero, visibilityTimeout: .zero)
+    for _ in 0..<5 { try await pair.queue.send("m") }
+    #expect(try await pair.queue.receive(maximum: 2, wait: .zero).count == 2)
+    #expect(try await pair.dead.describe().counts.total == 1)
+    try await pair.store.close()
+  }
+
   @Test func whoHasALeaseMayRejectTheMessage() async throws {
     let pair = try await Pair(receives: 10)
     try await pair.queue.send("m")
@@ -91,6 +102,20 @@ private struct Pair {
     pair.bench.simulatedClock.advance(by: .seconds(1))
     #expect(try await pair.dead.receive(maximum: 10, wait: .zero).map(\.text) == ["late"])
     #expect(try await pair.dead.describe().counts.total == 1)
+    #expect(pair.store.brokenInvariant == nil)
+    try await pair.store.close()
+  }
+
+  /// It was taken for one of those that had expired there before the retention grew.
+  @Test func aMovedMessageMayBeOlderThanWhatHasExpired() async throws {
+    let pair = try await Pair(receives: 1)
+    try await pair.dead.change(.init { $0.retention = .seconds(10) })
+    try await pair.queue.send("old")
+    _ = try await pair.queue.receive(wait: .zero, visibilityTimeout: .zero)
+    pair.bench.simulatedClock.advance(by: .seconds(100))
+    try await pair.dead.change(.init { $0.retention = .seconds(1000) })
+    #expect(try await pair.queue.receive(wait: .zero).isEmpty)
+    #expect(try await pair.dead.receive(wait: .zero).map(\.text) == ["old"])
     #expect(pair.store.brokenInvariant == nil)
     try await pair.store.close()
   }
