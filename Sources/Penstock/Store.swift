@@ -152,11 +152,14 @@ public final class Store: Sendable {
             if let parked { indexes[parked.segment, default: SegmentIndex()].append(parked) }
             return
           }
+          let copies = environment.plantedBug == .copiesTransfers
           for _ in 0..<(environment.replaying?(&entry) ?? 1) {
+            let copied = copies ? state.resident(of: entry) : nil
             let parked = try state.apply(
               entry, lsn: place.lsn.value, position: place.position.packed,
               size: LogFormat.recordSize(payload: payload.byteCount))
             if let parked { indexes[parked.segment, default: SegmentIndex()].append(parked) }
+            if let copied { try state.copy(copied, entry, lsn: place.lsn.value) }
           }
         } catch {
           throw .corrupted(
@@ -241,9 +244,17 @@ public final class Store: Sendable {
   /// The first invariant of the state that does not hold, in words; nil when all do.
   package var brokenInvariant: String? { engine.look { $0.brokenInvariant() } }
 
-  /// LSNs of messages of a queue that were leased after a record, in that order.
-  package func leased(_ queue: QueueID, after lsn: UInt64) -> [UInt64] {
+  /// Messages of a queue that were leased after a record, in that order.
+  package func leased(
+    _ queue: QueueID, after lsn: UInt64
+  ) -> [(token: UInt64, message: UInt64)] {
     engine.shared.withLock { $0.state.leased(queue, after: lsn) }
+  }
+
+  /// Messages that were moved to another queue after a record, in that order, with their last
+  /// leases.
+  package func transferred(after lsn: UInt64) -> [(token: UInt64, message: UInt64)] {
+    engine.shared.withLock { $0.state.transferred(after: lsn) }
   }
 
   /// LSN of the newest message of a queue; nil when it has none.

@@ -78,13 +78,20 @@ extension State {
     all(of: table[q]).flatMap { messages(groups[Int($0)].messages) }
   }
 
-  /// LSNs of the queue's messages whose newest lease came after a record, in the order of those
-  /// leases.
-  package func leased(_ id: QueueID, after lsn: UInt64) -> [UInt64] {
+  /// The queue's messages whose newest lease came after a record, in the order of those leases.
+  package func leased(_ id: QueueID, after lsn: UInt64) -> [(token: UInt64, message: UInt64)] {
     guard let q = places[id.value] else { return [] }
     return (messages(table[q].active) + grouped(q)).filter { slab[$0].state.hasActivity }
       .map { (token: activities[Int(slab[$0].link)].token, message: slab[$0].message) }
-      .filter { $0.token > lsn }.sorted { $0.token < $1.token }.map(\.message)
+      .filter { $0.token > lsn }.sorted { $0.token < $1.token }
+  }
+
+  /// The same of all messages that came to another queue after a record, in that order.
+  package func transferred(after lsn: UInt64) -> [(token: UInt64, message: UInt64)] {
+    places.values.flatMap { messages(table[$0].active) + grouped($0) }
+      .filter { slab[$0].message > lsn && origin($0) != nil }
+      .map { (token: activities[Int(slab[$0].link)].token, message: slab[$0].message) }
+      .sorted { $0.message < $1.message }
   }
 
   /// When the oldest message of a queue was sent, in whole seconds since 1970, rounded up; nil when
@@ -120,6 +127,20 @@ extension State {
     let present = time
     advance(to: Timestamp(milliseconds: .max))
     time = present
+  }
+
+  /// A planted bug: what a record moves stays where it was.
+  package func resident(of entry: Entry) -> Resident? {
+    guard case .transferred(let moved) = entry.record else { return nil }
+    return resident(moved.slot)
+  }
+
+  package mutating func copy(
+    _ resident: Resident, _ entry: Entry, lsn: UInt64
+  ) throws(RecordError) {
+    let sent = Record.Sent(id: MessageID(high: 0, low: 0), visibleAt: nil)
+    let copy = Entry(queue: entry.queue, time: entry.time, record: .sent(sent))
+    try apply(copy, lsn: lsn, position: resident.position, size: resident.size)
   }
 
   func messages(_ list: SlotList) -> [UInt32] {
@@ -198,7 +219,9 @@ extension State {
         return "I3: \(queue.name)"
       }
       inTimers += active.count - returned
-      if let end = oldestExpiry(q) {
+      // A stray before others may have been sent after them; those are strays, with timers.
+      let leader = queue.returned.first.map { activities[Int($0.item)].isStray } ?? false
+      if !leader, let end = oldestExpiry(q) {
         let known = expiries.key(of: UInt32(q), expiryPlaces)
         if (known ?? .max) > UInt64(clamping: end) { return "I6: \(queue.name)" }
       }

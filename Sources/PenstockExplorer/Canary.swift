@@ -44,6 +44,13 @@ package enum Canary: String, CaseIterable, Sendable {
   case forgetsParked
   case forgetsDraws
   case forgetsMoves
+  case losesTransfers
+  case copiesTransfers
+  case forgetsTransfers
+  case forgetsSecondSteps
+  case forgetsRepetitions
+  case forgetsGroups
+  case receivesGroupsNewestFirst
 
   var inEngine: PlantedBug? {
     switch self {
@@ -64,6 +71,8 @@ package enum Canary: String, CaseIterable, Sendable {
     case .ignoresMissingSegments: .ignoresMissingSegments
     case .showsUndurableDraws: .showsUndurableDraws
     case .losesDamaged: .losesDamaged
+    case .copiesTransfers: .copiesTransfers
+    case .receivesGroupsNewestFirst: .receivesNewestFirst
     default: nil
     }
   }
@@ -93,6 +102,44 @@ package enum Canary: String, CaseIterable, Sendable {
     case .appliesSendsTwice: { if case .sent = $0.record { 2 } else { 1 } }
     case .forgetsDraws: { if case .drawn = $0.record { 0 } else { 1 } }
     case .forgetsMoves: { if case .moved = $0.record { 0 } else { 1 } }
+    case .forgetsTransfers: { if case .transferred = $0.record { 0 } else { 1 } }
+    case .losesTransfers:
+      { entry in
+        if case .transferred(let moved) = entry.record {
+          entry.record = .deleted(message: moved.message, slot: moved.slot)
+        }
+        return 1
+      }
+    case .forgetsSecondSteps:
+      {
+        let last = Last()
+        return { entry in
+          defer { last.entry = entry }
+          guard case .sent = entry.record, case .deleted? = last.entry?.record else { return 1 }
+          return last.entry?.time == entry.time ? 0 : 1
+        }
+      }()
+    case .forgetsRepetitions:
+      { entry in
+        if case .sent(var sent) = entry.record {
+          sent.deduplication = nil
+          entry.record = .sent(sent)
+        }
+        return 1
+      }
+    case .forgetsGroups:
+      {
+        let received = Received()
+        return { entry in
+          if case .sent(var sent) = entry.record, sent.group != nil {
+            let number = UInt64(received.messages.count)
+            received.messages.insert(number)
+            sent.group = TextHash(high: number, low: number)
+            entry.record = .sent(sent)
+          }
+          return 1
+        }
+      }()
     case .forgetsParked: { if case .sent(let sent) = $0.record, sent.isParked { 0 } else { 1 } }
     case .forgetsDelays:
       { entry in
@@ -123,6 +170,10 @@ package enum Canary: String, CaseIterable, Sendable {
       }()
     default: nil
     }
+  }
+
+  private final class Last: @unchecked Sendable {  // a replay has one thread
+    var entry: Entry?
   }
 
   private final class Received: @unchecked Sendable {  // a replay has one thread

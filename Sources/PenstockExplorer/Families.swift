@@ -106,6 +106,17 @@ package struct Family: Sendable {
     + "settle, \(filler), settle, \(filler), settle, receive 2 10 90000, settle, delete 4, "
     + "delete 5, settle, \(filler), settle"
 
+  /// Two groups; the head of the first is leased, and a send is remembered.
+  private static let groups =
+    "create 0 1, settle, send 0 2 100 0 1 1, settle, send 0 1 100 0 2, settle, "
+    + "receive 0 1 30000, settle"
+
+  /// Two messages that the next receive moves, one behind them, and one that was moved.
+  private static func exhausted(_ kind: Int) -> String {
+    "create 3 \(kind), create 0 \(kind) 1, settle, send 0 1 100, settle, receive 0 1 0, settle, "
+      + "receive 0 1 0, settle, send 0 2 100, settle, receive 0 2 0, settle, send 0 1 100, settle"
+  }
+
   /// All families; their histories have up to `length` operations.
   package static func all(length: Int) -> [Family] {
     [
@@ -164,6 +175,35 @@ package struct Family: Sendable {
           "\(filling), \(filler)", "receive 1 10 30000", "delete 0", "purge 1",
           "fill 0, pass 6000", "restart",
         ], length: min(length, 2), limit: 24, cost: 4),
+      Family(
+        name: "groups", prelude: groups,
+        alphabet: [
+          "send 0 1 100 0 1 1", "send 0 2 100 0 1 2", "receive 0 1 1000", "receive 0 10 30000",
+          "delete 0", "hide 0 0", "hide 0 60000", "purge 0", "pass 40000", "pass 300000", "kill",
+          "restart",
+        ], length: length, cost: 10),
+      Family(
+        name: "dead letters", prelude: exhausted(0),
+        alphabet: [
+          "receive 0 1 30000", "receive 0 10 0", "receive 3 10 30000", "delete 0", "delete 4",
+          "purge 0", "purge 3", "remove 3", "create 3", "retain 3 10", "pass 40000", "turn 1",
+          "kill", "restart",
+        ], length: length, cost: 20),
+      Family(
+        name: "dead letters of groups", prelude: exhausted(1),
+        alphabet: [
+          "receive 0 1 30000", "receive 3 10 30000", "send 0 1 100 0 0 1", "delete 4", "purge 3",
+          "remove 3", "pass 40000", "kill", "restart",
+        ], length: min(length, 2)),
+      Family(
+        name: "transactions",
+        prelude: creating
+          + ", create 1 1, send 0 3 100, settle, receive 0 2 30000, settle, send 1 1 100 0 0 1, "
+          + "settle",
+        alphabet: [
+          "commit 0 1 100 0 2", "commit 1 1 100 0 1", "commit 0 0 3000", "delete 0", "hide 1 0",
+          "receive 0 3 1000", "purge 1", "remove 1", "pass 40000", "kill", "restart",
+        ], length: length, cost: 16),
       Family(
         name: "damage", prelude: creating + ", pass 200, settle",
         alphabet: [

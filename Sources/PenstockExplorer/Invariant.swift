@@ -16,6 +16,17 @@ package enum Invariant: String, CaseIterable, Sendable {
   case groupsAreWhole
   /// Messages come in the order in which they were sent.
   case orderIsKept
+  /// Messages of a group of a FIFO queue come in the order in which they were sent.
+  case groupOrderIsKept
+  /// No message of a group of a FIFO queue is delivered while one before it is hidden.
+  case groupRunsExclude
+  /// A send is answered as a repetition exactly when the one it repeats is remembered, and that is
+  /// as long as it was promised if that one was not lost.
+  case repetitionsAreKnown
+  /// A message on its way to the dead letters is in one of both queues: never in both nor in none.
+  case movesAreWhole
+  /// All steps of a transaction have happened, or none.
+  case transactionsAreWhole
   /// No message is delivered while a lease of it that was told lasts.
   case leasesExclude
   /// A message does not forget how often it was received.
@@ -68,6 +79,12 @@ package enum Event: String, CaseIterable, Sendable {
   case replayedParked = "starts that replayed parked messages"
   case replayedDraws = "starts that replayed draws"
   case replayedMoves = "starts that replayed moved messages"
+  case replayedTransfers = "starts that replayed moves to dead letters"
+  case replayedGroups = "starts that replayed messages of groups"
+  case repeated = "sends that repeated another"
+  case transferred = "messages moved to dead letters"
+  case committed = "transactions committed"
+  case refusedLease = "operations refused for a lost lease"
   case replayedSetAside = "starts that replayed damaged messages' being set aside"
   case setAside = "stores that set damaged messages aside"
   case heldUp = "stores with a queue held up by damage, with an error"

@@ -18,7 +18,7 @@ extension Judge {
     if isBusy { try keepBusy(machine) }
     let opened = store.now.milliseconds
     let times = times(timeline, least: timeline.last, from: opened)
-    let expected = predict(timeline.present, times, at: opened)
+    let expected = predict(timeline.present, times, at: opened, timeline)
     let there = Dictionary(
       uniqueKeysWithValues: expected.sightings.map { ($0.number, $0) })
     var missing = Set(there.keys)

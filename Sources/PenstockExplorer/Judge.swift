@@ -18,6 +18,8 @@ struct Judge {
     var receiveCount: Int
     var sentAt: Int64
     var firstReceivedAt: Int64
+    /// When it was moved to the dead letters.
+    var movedAt: Int64?
   }
 
   /// What a store showed of itself.
@@ -28,12 +30,17 @@ struct Judge {
     var counts: [Int: QueueCounts] = [:]
     /// By so much the store's counts may be too high.
     var overdue: [Int: Int] = [:]
+    /// Which group of which queue comes first is not said: those of a time are together, and what
+    /// a group has in the order in which it came.
     var sightings: [Sighting] = []
+    /// By queue and deduplication id, the message that a send with it repeats.
+    var repeats: [Int: [Int: UInt64]] = [:]
 
     /// Whether a store that showed `seen` may be the one that this describes.
     func fits(_ seen: Sight) -> Bool {
       names == seen.names && queues == seen.queues && settings == seen.settings
-        && sightings == seen.sightings && counts.count == seen.counts.count
+        && sightings == seen.sightings && repeats == seen.repeats
+        && counts.count == seen.counts.count
         && counts.allSatisfy { number, counts in
           seen.counts[number].map { counts.isShown(by: $0, seen.overdue[number] ?? 0) } ?? false
         }
@@ -78,33 +85,34 @@ struct Judge {
     let machine = try recoverTwice(disk, clock, &checks)
     let sight = try see(machine, timeline, least: least)
     let opened = machine.openedAt
-    let fitting = timeline.moments[least...].filter {
-      predict($0, sight.times, at: opened).fits(sight.sight)
-    }
+    let moments = timeline.moments[least...]
+    let predicted = moments.map { predict($0, sight.times, at: opened, timeline) }
+    let fitting = zip(moments, predicted).filter { $1.fits(sight.sight) }.map(\.0)
     // Two that look alike now may not later: the log tells which one it is.
     let lsn = machine.machine.store.recovery.lastLSN
     if var moment = fitting.last(where: { $0.lsn <= lsn }) ?? fitting.last {
       try checks.check(.recoveredIsOnePast, true, "")
-      try diagnose(sight, timeline, least: least, at: opened, &checks)
+      try diagnose(sight.sight, predicted, timeline, least: least, at: opened, &checks)
       try goOn(disk, machine, timeline, clock, &checks)
       moment.lsn = lsn
       return moment
     }
-    try diagnose(sight, timeline, least: least, at: opened, &checks)
-    let expected = predict(timeline.moments[least], sight.times, at: opened)
+    try diagnose(sight.sight, predicted, timeline, least: least, at: opened, &checks)
     throw Violation(
       .recoveredIsOnePast,
       "what came back is no moment from \(least) to \(timeline.last): \(describe(sight.sight)), "
-        + "moment \(least) has \(describe(expected))")
+        + "moment \(least) has \(describe(predicted[0]))")
   }
 
-  private func describe(_ sight: Sight) -> String {
+  func describe(_ sight: Sight) -> String {
     let messages = sight.sightings.map {
       "\($0.number) x\($0.receiveCount) at \($0.time % 1_000_000) sent \($0.sentAt % 1_000_000) "
         + "first received \($0.firstReceivedAt % 1_000_000)"
+        + ($0.movedAt.map { " moved \($0 % 1_000_000)" } ?? "")
     }
     let counts = sight.counts.sorted { $0.key < $1.key }.map { "\($0.value)" }
-    return "\(sight.names) \(counts) \(messages.joined(separator: ", "))"
+    let repeats = sight.repeats.isEmpty ? "" : " repeats \(sight.repeats)"
+    return "\(sight.names) \(counts) \(messages.joined(separator: ", "))\(repeats)"
   }
 
   // MARK: Opening
@@ -216,10 +224,17 @@ struct Judge {
           sight.overdue[number] = store.overdue(id)
         }
         // A receive gives what is in memory; what is parked comes with the next ones.
+        var drained: [Sighting] = []
         while store.lookup(id)?.counts.visible ?? 0 > 0 {
-          let more = try receive(from: id, number, machine, timeline, time)
+          let more = try receive(from: id, number, machine)
           if more.isEmpty { break }
-          sight.sightings += more
+          drained += try sightings(more, number, timeline, time)
+          // What is behind it in its group comes when it is gone.
+          if description.settings.isFIFO { try delete(more, from: id, machine) }
+        }
+        sight.sightings += lined(drained, description.settings.isFIFO, timeline)
+        if time == times[0], description.settings.isFIFO {
+          sight.repeats[number] = try repeats(id, number, machine, timeline)
         }
       }
     }
@@ -227,8 +242,8 @@ struct Judge {
   }
 
   private func receive(
-    from id: QueueID, _ queue: Int, _ machine: Machine, _ timeline: Timeline, _ time: Int64
-  ) throws(Violation) -> [Sighting] {
+    from id: QueueID, _ queue: Int, _ machine: Machine
+  ) throws(Violation) -> [ReceivedMessage] {
     let request = ReceiveRequest(
       maximumMessages: 1000, wait: .zero, visibilityTimeout: .milliseconds(Self.hiding))
     let answer = machine.answer { _ = machine.store.receive(request, from: id, $0) }
@@ -236,7 +251,55 @@ struct Judge {
       throw Violation(
         .recoveredWasSubmitted, "a receive after the recovery: \(String(describing: answer))")
     }
-    return try sightings(messages, queue, timeline, time)
+    return messages
+  }
+
+  private func delete(
+    _ messages: [ReceivedMessage], from id: QueueID, _ machine: Machine
+  ) throws(Violation) {
+    let answer = machine.answer { machine.store.delete(messages.map(\.handle), from: id, $0) }
+    guard case .success(let results)? = answer,
+      results.allSatisfy({ if case .success = $0 { true } else { false } })
+    else {
+      throw Violation(
+        .recoveredGoesOn, "a delete after the recovery: \(String(describing: answer))")
+    }
+  }
+
+  /// The sightings of one queue at one time, in a FIFO queue those of each group together.
+  private func lined(_ drained: [Sighting], _ isFIFO: Bool, _ timeline: Timeline) -> [Sighting] {
+    guard isFIFO else { return drained }
+    func line(_ index: Int) -> (Int, Int) {
+      (timeline.sent[drained[index].number]?.line ?? 0, index)
+    }
+    return drained.indices.sorted { line($0) < line($1) }.map { drained[$0] }
+  }
+
+  /// Which sends the store remembers: it is asked to repeat them, in a group of their own, and what
+  /// it took for new is deleted.
+  private func repeats(
+    _ id: QueueID, _ queue: Int, _ machine: Machine, _ timeline: Timeline
+  ) throws(Violation) -> [Int: UInt64] {
+    let ids = timeline.repetitions[queue, default: []].sorted()
+    if ids.isEmpty { return [:] }
+    let entries = ids.map {
+      SendEntry(
+        MessageContent(body: [1], groupID: "repeats", deduplicationID: "d\($0)"), delay: .zero)
+    }
+    let answer = machine.answer { machine.store.send(entries, to: id, $0) }
+    guard case .success(let results)? = answer else {
+      throw Violation(
+        .recoveredGoesOn, "sends after the recovery: \(String(describing: answer))")
+    }
+    var repeats: [Int: UInt64] = [:]
+    var isNew = false
+    for (id, result) in zip(ids, results) {
+      guard case .success(let receipt) = result else { continue }
+      if !receipt.isDuplicate { isNew = true }
+      repeats[id] = receipt.isDuplicate ? timeline.number(lsn: receipt.lsn) : nil
+    }
+    if isNew { try delete(try receive(from: id, queue, machine), from: id, machine) }
+    return repeats
   }
 
   /// What was received, told by the bytes.
@@ -253,13 +316,16 @@ struct Judge {
         Sighting(
           time: time, queue: queue, number: known, receiveCount: message.receiveCount,
           sentAt: message.sentAt.milliseconds,
-          firstReceivedAt: message.firstReceivedAt.milliseconds))
+          firstReceivedAt: message.firstReceivedAt.milliseconds,
+          movedAt: message.origin?.movedAt.milliseconds))
     }
     return sightings
   }
 
   /// What a moment would have shown.
-  func predict(_ moment: Timeline.Moment, _ times: [Int64], at opened: Int64) -> Sight {
+  func predict(
+    _ moment: Timeline.Moment, _ times: [Int64], at opened: Int64, _ timeline: Timeline
+  ) -> Sight {
     var sight = Sight(names: moment.queues.keys.sorted().map { "q\($0)" })
     sight.queues = moment.queues
     var oracle = moment.oracle
@@ -270,95 +336,38 @@ struct Judge {
           sight.settings[number] = oracle.settings(id)
           sight.counts[number] = oracle.counts(id)
         }
-        for message in oracle.receive(
-          from: id, limit: 1000, timeout: .milliseconds(Self.hiding))
+        let isFIFO = oracle.settings(id)?.isFIFO ?? false
+        var drained: [Sighting] = []
+        while case let more = oracle.receive(
+          from: id, limit: 1000, timeout: .milliseconds(Self.hiding)), !more.isEmpty
         {
-          sight.sightings.append(
-            Sighting(
-              time: time, queue: number, number: message.number,
-              receiveCount: message.receiveCount, sentAt: message.sentAt,
-              firstReceivedAt: message.firstReceivedAt ?? 0))
+          for message in more {
+            drained.append(
+              Sighting(
+                time: time, queue: number, number: message.number,
+                receiveCount: message.receiveCount, sentAt: message.sentAt,
+                firstReceivedAt: message.firstReceivedAt ?? 0, movedAt: message.movedAt))
+            if isFIFO { oracle.delete(message.number, from: id) }
+          }
+          if !isFIFO { break }
+        }
+        sight.sightings += lined(drained, isFIFO, timeline)
+        if time == times[0], isFIFO {
+          sight.repeats[number] = repeats(oracle, id, number, timeline)
         }
       }
     }
     return sight
   }
 
-  // MARK: Saying what is wrong
-
-  /// Checks one promise after the other on what was seen.
-  private func diagnose(
-    _ looked: (sight: Sight, times: [Int64]), _ timeline: Timeline, least: Int, at opened: Int64,
-    _ checks: inout Checks
-  ) throws(Violation) {
-    let sight = looked.sight
-    let seen = Dictionary(grouping: sight.sightings, by: \.number)
-    let twice = seen.first { $0.value.count > 1 }?.key
-    try checks.check(.recoveredWasSubmitted, twice == nil, "message \(twice ?? 0) is there twice")
-    let allowed = timeline.moments[least...].map { messages(of: $0, at: opened) }
-    var possible: [UInt64: [Oracle.Message]] = [:]
-    for moment in allowed {
-      for (number, message) in moment { possible[number, default: []].append(message) }
+  private func repeats(
+    _ oracle: Oracle, _ id: QueueID, _ queue: Int, _ timeline: Timeline
+  ) -> [Int: UInt64] {
+    var repeats: [Int: UInt64] = [:]
+    for repetition in timeline.repetitions[queue, default: []] {
+      repeats[repetition] = oracle.original(of: "d\(repetition)", group: "", in: id)
     }
-    // What each allowed moment would have shown, and what all of them would.
-    let shown = timeline.moments[least...].map {
-      Set(predict($0, looked.times, at: opened).sightings.map(\.number))
-    }
-    let kept = shown.dropFirst().reduce(shown[0]) { $0.intersection($1) }
-    let lost = kept.subtracting(seen.keys).sorted()
-    let toldOf = lost.filter { timeline.sent[$0]?.moment ?? 0 > timeline.acknowledged }
-    try checks.check(
-      .deliveredIsRecovered, toldOf.isEmpty || toldOf.count < lost.count,
-      "messages \(toldOf) were delivered and are gone")
-    try checks.check(
-      .acknowledgedIsRecovered, lost.isEmpty,
-      "messages \(lost) were acknowledged and are gone; there is \(describe(sight))")
-    let extra = seen.keys.filter { possible[$0] == nil }.sorted()
-    try checks.check(
-      .goneStaysGone, extra.isEmpty, "messages \(extra) were gone for good and are back")
-    for (_, group) in Dictionary(grouping: seen.keys, by: { timeline.sent[$0]?.group ?? 0 }) {
-      let whole = timeline.sent.filter { $0.value.group == timeline.sent[group[0]]?.group }.keys
-      let fits = shown.contains { shown in
-        whole.allSatisfy { shown.contains($0) == group.contains($0) }
-      }
-      try checks.check(
-        .groupsAreWhole, fits || group.count == whole.count,
-        "only messages \(group.sorted()) of batch \(whole.sorted()) are there")
-    }
-    for (_, queue) in Dictionary(grouping: sight.sightings, by: \.queue) {
-      for (_, part) in Dictionary(grouping: queue, by: \.time) {
-        let numbers = part.map(\.number)
-        try checks.check(.orderIsKept, numbers == numbers.sorted(), "order \(numbers)")
-      }
-    }
-    for sighting in sight.sightings {
-      let models = possible[sighting.number, default: []]
-      let ends = models.map { max($0.hiddenUntil ?? opened, opened) }
-      let wasReceived = models.allSatisfy { $0.receiveCount > 0 }
-      let earliest = ends.min() ?? opened
-      try checks.check(
-        .leasesExclude, !wasReceived || sighting.time >= earliest,
-        "message \(sighting.number) is visible at \(sighting.time), leased until \(earliest)")
-      try checks.check(
-        .timersHold, ends.contains(sighting.time),
-        "message \(sighting.number) shows at \(sighting.time), not at \(ends)")
-      let count = models.map(\.receiveCount).min() ?? 0
-      try checks.check(
-        .receiveCountsHold, sighting.receiveCount > count,
-        "message \(sighting.number): receive \(sighting.receiveCount), though \(count) were told")
-    }
-  }
-
-  private func messages(
-    of moment: Timeline.Moment, at time: Int64
-  ) -> [UInt64: Oracle.Message] {
-    var oracle = moment.oracle
-    oracle.advance(to: time)
-    var all: [UInt64: Oracle.Message] = [:]
-    for id in moment.queues.values {
-      for message in oracle.messages(id) { all[message.number] = message }
-    }
-    return all
+    return repeats
   }
 
   // MARK: Going on

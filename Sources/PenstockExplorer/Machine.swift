@@ -61,6 +61,8 @@ final class Replayed: @unchecked Sendable {
   func note(_ record: Record) {
     switch record {
     case .sent(let sent) where sent.isParked: events.insert(.replayedParked)
+    case .sent(let sent) where sent.group != nil: events.insert(.replayedGroups)
+    case .transferred: events.insert(.replayedTransfers)
     case .drawn: events.insert(.replayedDraws)
     case .moved: events.insert(.replayedMoves)
     case .setAside: events.insert(.replayedSetAside)

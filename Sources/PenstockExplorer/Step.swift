@@ -9,7 +9,9 @@ internal import Penstock
 /// it, and missing ones are 0: every text is a history.
 package struct Step: Hashable, Sendable, CustomStringConvertible {
   package enum Verb: String, CaseIterable, Sendable {
-    /// Sends to queue #0 #1 messages of #2 bytes as one batch, delayed by #3 milliseconds.
+    /// Sends to queue #0 #1 messages of #2 bytes as one batch, delayed by #3 milliseconds. In a
+    /// FIFO queue they go to group #4; #5 above 0 is the deduplication id of the first, and each of
+    /// the others has the next one.
     case send
     /// Receives from queue #0 up to #1 messages for #2 milliseconds.
     case receive
@@ -18,10 +20,14 @@ package struct Step: Hashable, Sendable, CustomStringConvertible {
     /// Lets the lease of handle #0 end in #1 milliseconds.
     case hide
     case purge
-    /// Creates queue #0.
+    /// Creates queue #0, FIFO if #1 is above 0; what was received #2 times goes to queue 3 if that
+    /// is above 0.
     case create
     /// Deletes queue #0.
     case remove
+    /// Together, deletes by handle #0, the newest being 0, and sends to queue #1 a message of #2
+    /// bytes; group #3 and deduplication id #4 as in a send.
+    case commit
     /// Sets the retention of queue #0 to #1 seconds.
     case retain
     /// Asks for a description of queue #0.

@@ -2,10 +2,12 @@
 internal import PenstockTesting
 
 /// Large histories by seed. Each seed leaves out some operations and some faults, so that the
-/// others meet more often than if everything happened everywhere.
+/// others meet more often than if everything happened everywhere. Odd seeds have standard queues
+/// alone; even ones have FIFO queues, dead letters and transactions as well.
 enum Swarm {
   static func history(seed: UInt64) -> [Step] {
     let random = StableRandom(seed: seed &* 0x9e37_79b9_7f4a_7c15)
+    if seed % 2 == 0 { return mixed(random) }
     var steps = [
       Step(
         .machine, random.below(2), random.below(2), random.chance(1, of: 6) ? 1 : 0, 0, 0,
@@ -18,6 +20,51 @@ enum Swarm {
     }
     for _ in 0..<(10 + random.below(50)) {
       steps.append(step(verbs[random.below(verbs.count)], random))
+      if random.chance(1, of: 3) { steps.append(Step(.settle)) }
+    }
+    return steps
+  }
+
+  /// Queues 0, 1 and 2 may be FIFO, and give their dead letters to queue 3 if that is alike.
+  private static func mixed(_ random: StableRandom) -> [Step] {
+    let isFIFO = random.below(2)
+    let kinds = (0...3).map { $0 == 3 || random.chance(3, of: 4) ? isFIFO : 1 - isFIFO }
+    let receives = (0...3).map { _ in [0, 1, 1, 2][random.below(4)] }
+    func create(_ queue: Int) -> Step {
+      let isDead = queue == 3 || kinds[queue] != kinds[3]
+      return Step(.create, queue, kinds[queue], isDead ? 0 : receives[queue])
+    }
+    var steps = [
+      Step(
+        .machine, random.below(2), random.below(2), random.chance(1, of: 6) ? 1 : 0, 0, 0,
+        [2, 4, 16, 64][random.below(4)]),
+      create(3), create(0), Step(.settle),
+    ]
+    var verbs: [Step.Verb] = []
+    for (verb, weight) in weights + [(.commit, 6)] where verb == .send || random.chance(2, of: 3) {
+      verbs += Array(repeating: verb, count: weight)
+    }
+    func one(_ numbers: [Int]) -> Int { numbers[random.below(numbers.count)] }
+    for _ in 0..<(10 + random.below(50)) {
+      let verb = verbs[random.below(verbs.count)]
+      var step = step(verb, random)
+      let queue = one([0, 0, 0, 1, 2, 3])
+      switch verb {
+      case .send:
+        step.numbers[0] = queue
+        step.numbers += [random.below(3), one([0, 0, 1, 2, 3])]
+      case .receive:
+        step.numbers[0] = queue
+        if random.chance(1, of: 2) { step.numbers[2] = 0 }
+      case .purge, .remove, .describe: step.numbers[0] = queue
+      case .create: step = create(queue)
+      case .commit:
+        step = Step(
+          .commit, one([0, 0, 0, 1, 2, 9]), queue, one([4, 500, 2000]), random.below(3),
+          one([0, 1, 2]))
+      default: break
+      }
+      steps.append(step)
       if random.chance(1, of: 3) { steps.append(Step(.settle)) }
     }
     return steps
@@ -55,7 +102,7 @@ enum Swarm {
         .fault, random.below(7), random.below(12), random.below(4), random.chance(1, of: 4) ? 1 : 0)
     case .fill: return Step(.fill, one([0, 1, 70, 140, 300]))
     case .purge, .create, .remove, .describe: return Step(verb, queue)
-    case .settle, .restart, .machine: return Step(verb)
+    case .settle, .restart, .machine, .commit: return Step(verb)
     }
   }
 }

@@ -22,8 +22,19 @@ struct Timeline {
     var size: Int
     /// Messages of one batch have the same.
     var group: Int
+    /// Its group in a FIFO queue, and its deduplication id; 0 for none.
+    var line = 0
+    var repetition = 0
     /// The moment it belongs to.
     var moment: Int
+    /// That of its move to the dead letters.
+    var movedAt = 0
+  }
+
+  /// What a transaction did.
+  struct Committed {
+    var deleted: UInt64
+    var sent: UInt64
   }
 
   /// Never empty. The first is what the last start found.
@@ -39,7 +50,12 @@ struct Timeline {
   private(set) var lastNumber: UInt64 = 0
   /// Messages by the LSN of their send.
   private var numbers: [UInt64: UInt64] = [:]
+  /// Messages by their newest leases.
+  private var tokens: [UInt64: UInt64] = [:]
   private var groups = 0
+  private(set) var committed: [Committed] = []
+  /// Deduplication ids that were used in a queue.
+  private(set) var repetitions: [Int: Set<Int>] = [:]
 
   init(at time: Int64) { moments = [Moment(oracle: Oracle(at: time))] }
 
@@ -53,7 +69,10 @@ struct Timeline {
   mutating func begin(from moment: Moment) {
     moments = [moment]
     (acknowledged, delivered, written, lastSynced) = (0, 0, 0, 0)
-    for number in sent.keys { sent[number]?.moment = 0 }
+    for number in sent.keys {
+      sent[number]?.moment = 0
+      sent[number]?.movedAt = 0
+    }
   }
 
   /// An operation happens at `time`. Returns its moment.
@@ -70,13 +89,38 @@ struct Timeline {
   }
 
   /// Numbers for a batch that is about to be sent.
-  mutating func numbers(_ count: Int, queue: Int, size: Int) -> [UInt64] {
+  ///
+  /// - Parameters:
+  ///   - line: their group in a FIFO queue.
+  ///   - repetition: the deduplication id of the first; 0 for none.
+  mutating func numbers(
+    _ count: Int, queue: Int, size: Int, line: Int = 0, repetition: Int = 0
+  ) -> [UInt64] {
     groups += 1
-    return (0..<count).map { _ in
+    return (0..<count).map { index in
       lastNumber += 1
-      sent[lastNumber] = Sent(queue: queue, size: size, group: groups, moment: last + 1)
+      let id = repetition > 0 ? repetition + index : 0
+      sent[lastNumber] = Sent(
+        queue: queue, size: size, group: groups, line: line, repetition: id, moment: last + 1)
+      if id > 0 { repetitions[queue, default: []].insert(id) }
       return lastNumber
     }
+  }
+
+  /// A message was leased.
+  mutating func lease(_ number: UInt64, token: UInt64) { tokens[token] = number }
+
+  /// The message of a lease was moved to the dead letters by this record, as the next moment.
+  mutating func move(token: UInt64, lsn: UInt64) -> UInt64 {
+    let number = tokens[token] ?? 0
+    numbers[lsn] = number
+    let next = last + 1
+    sent[number]?.movedAt = next
+    return number
+  }
+
+  mutating func commit(deleted: UInt64, sent: UInt64) {
+    committed.append(Committed(deleted: deleted, sent: sent))
   }
 
   /// The log has a batch; the last message of it has this LSN.
@@ -93,9 +137,12 @@ struct Timeline {
     if survivesPowerLoss { acknowledged = max(acknowledged, moment) }
   }
 
-  /// A receiver was given these messages.
-  mutating func deliver(_ numbers: [UInt64]) {
-    for number in numbers { delivered = max(delivered, sent[number]?.moment ?? 0) }
+  /// A receiver was given these messages of a queue.
+  mutating func deliver(_ numbers: [UInt64], of queue: Int) {
+    for number in numbers {
+      guard let sent = sent[number] else { continue }
+      delivered = max(delivered, queue == sent.queue ? sent.moment : sent.movedAt)
+    }
   }
 
   /// The body of a message: its number, then bytes that follow from it.

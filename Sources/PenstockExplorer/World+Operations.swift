@@ -14,13 +14,15 @@ extension World {
   /// - Parameters:
   ///   - changes: whether it changes anything, so that it is synced; else it tells of what was
   ///     before it.
-  ///   - expected: how the model says it is answered.
+  ///   - isTold: whether the answer tells of the change.
+  ///   - expected: how the model says it is refused, asked once there is room for it.
   func operate<T: Sendable>(
     _ machine: Machine, isSynced: Bool = true, changes: () -> Bool,
+    isTold: () -> Bool = { true },
     _ submit: (@escaping Completion<T>) -> Void,
     model: (inout Timeline.Moment) -> Void,
     answered: @escaping @Sendable (T) throws(Violation) -> Void = { _ in },
-    expected: PenstockError.Code? = nil
+    expected: @autoclosure () -> PenstockError.Code? = nil
   ) throws(Violation) {
     let epoch = self.epoch
     operations += 1
@@ -33,10 +35,12 @@ extension World {
       // A store that is dropped answers what is still open.
       guard let self else { return }
       if epoch == self.epoch { open.remove(operation) }
-      if state.isApplied { complete(operation, epoch, state, result, expected, answered) }
+      if state.isApplied { complete(operation, epoch, state, result, answered) }
     }
     try makeRoom(machine)
     if hasEnded { return }
+    let expected = expected()
+    state.expected = expected
     if case .failure(let error)? = box.result, error.code != expected {
       // Refused before it happened.
       trace.add(error.code.description)
@@ -46,6 +50,7 @@ extension World {
     if changes {
       state.moment = timeline.happen(
         at: now, lsn: machine.store.lastLSN, isSynced: isSynced, model)
+      if !isTold() { state.moment = 0 }
     } else if isSynced {
       // It tells of what was before.
       state.moment = setup.durability == .synced ? timeline.lastSynced : timeline.last
@@ -54,7 +59,7 @@ extension World {
     state.isOrdered = isSynced && changes
     state.isDurable = isSynced && setup.durability == .synced
     if let result = box.result {
-      complete(operation, epoch, state, result, expected, answered)
+      complete(operation, epoch, state, result, answered)
     } else if state.isOrdered {
       ordered.append(operation)
     }
@@ -68,12 +73,15 @@ extension World {
     var isOrdered = false
     /// Whether its answer binds a store that loses power.
     var isDurable = false
+    /// How it is refused.
+    var expected: PenstockError.Code?
   }
 
   func complete<T>(
     _ operation: Int, _ epoch: Int, _ flow: Flow, _ result: Result<T, PenstockError>,
-    _ expected: PenstockError.Code?, _ answered: (T) throws(Violation) -> Void
+    _ answered: (T) throws(Violation) -> Void
   ) {
+    let expected = flow.expected
     guard epoch == self.epoch, !hasEnded, violation == nil else { return }
     do throws(Violation) {
       switch result {
@@ -91,6 +99,7 @@ extension World {
         }
         try checks.check(
           .answersAgree, error.code == expected, "operation \(operation) was refused: \(error)")
+        if error.code == .leaseLost { checks.note(.refusedLease) }
         timeline.acknowledge(flow.moment, survivesPowerLoss: flow.isDurable)
       }
       if flow.isOrdered, let place = ordered.firstIndex(of: operation) {
@@ -130,19 +139,6 @@ extension World {
       expected: exists ? nil : .queueNotFound)
   }
 
-  func create(_ queue: Int, _ machine: Machine) throws(Violation) {
-    let name = "q\(queue)"
-    let exists = timeline.present.queues[queue] != nil
-    try operate(
-      machine, changes: { !exists },
-      { machine.store.createQueue(name, QueueSettingsChange(), $0) },
-      model: { moment in
-        guard let id = machine.store.lookup(name)?.id else { return }
-        moment.queues[queue] = id
-        moment.oracle.createQueue(id, QueueSettings())
-      })
-  }
-
   func describe(_ queue: Int, _ machine: Machine) throws(Violation) {
     // Counts include what has outlived its retention until the scheduler has seen to that; looking
     // lets time go on.
@@ -174,81 +170,6 @@ extension World {
       }, expected: exists ? nil : .queueNotFound)
   }
 
-  func send(_ step: Step, _ queue: Int, _ machine: Machine) throws(Violation) {
-    let id = id(queue)
-    let exists = timeline.present.queues[queue] != nil
-    let delay = Duration.milliseconds(step.number(3, 0...900_000))
-    let count = step.number(1, 1...20)
-    // More than a segment takes at once would be refused.
-    let size = step.number(2, 8...16_000 / count - 64)
-    let numbers = timeline.numbers(count, queue: queue, size: size)
-    let entries = numbers.map {
-      SendEntry(MessageContent(body: timeline.body($0)), delay: delay)
-    }
-    let before = machine.store.lastLSN
-    try operate(
-      machine,
-      changes: {
-        if let last = machine.store.newestMessage(id), last > before {
-          timeline.place(numbers, last: last)
-        }
-        return true
-      },
-      { machine.store.send(entries, to: id, $0) },
-      model: { moment in
-        for number in numbers { moment.oracle.send(number, to: id, delay: delay) }
-      },
-      answered: { results throws(Violation) in
-        for case .failure(let error) in results {
-          throw Violation(.answersAgree, "a message of a batch was refused: \(error)")
-        }
-      }, expected: exists ? nil : .queueNotFound)
-  }
-
-  func receive(_ step: Step, _ queue: Int, _ machine: Machine) throws(Violation) {
-    let id = id(queue)
-    let exists = timeline.present.queues[queue] != nil
-    let limit = step.number(1, 1...50)
-    let timeout = Duration.milliseconds(step.number(2, 0...43_200_000))
-    let expectation = Expectation()
-    let before = machine.store.lastLSN
-    try operate(
-      machine, isSynced: false,
-      changes: {
-        var oracle = timeline.present.oracle
-        oracle.advance(to: now)
-        expectation.visible =
-          oracle.receive(from: id, limit: limit, timeout: timeout).map(\.number)
-        expectation.taken =
-          machine.store.leased(id, after: before).map { timeline.number(lsn: $0) }
-        return !expectation.taken.isEmpty
-      },
-      {
-        machine.store.receive(
-          ReceiveRequest(maximumMessages: limit, wait: .zero, visibilityTimeout: timeout),
-          from: id, $0)
-      },
-      model: { moment in
-        expectation.messages = moment.oracle.receive(
-          expectation.taken, from: id, timeout: timeout)
-      },
-      answered: { [unowned self] messages throws(Violation) in
-        try received(messages, expectation.messages, queue, id)
-      }, expected: exists ? nil : .queueNotFound)
-    // What is parked need not come at once, but something must, and nothing behind it.
-    let (taken, visible) = (expectation.taken, expectation.visible)
-    try checks.check(
-      .answersAgree, visible.starts(with: taken) && (visible.isEmpty || !taken.isEmpty),
-      "a receive took \(taken), the model has \(visible)")
-  }
-
-  final class Expectation: @unchecked Sendable {  // a world has one thread
-    /// What the model would have given, what the store took, and that in the model.
-    var visible: [UInt64] = []
-    var taken: [UInt64] = []
-    var messages: [Oracle.Message] = []
-  }
-
   func received(
     _ messages: [ReceivedMessage], _ expected: [Oracle.Message], _ queue: Int, _ id: QueueID
   ) throws(Violation) {
@@ -270,50 +191,13 @@ extension World {
     for (message, number) in zip(messages, found) {
       handles.append((message.handle, queue, number))
     }
-    if setup.durability == .synced { timeline.deliver(found) }
-  }
-
-  func delete(_ step: Step, _ machine: Machine) throws(Violation) {
-    guard !handles.isEmpty else { return }
-    let (handle, _, number) = handles[step.number(0, 0...1_000_000) % handles.count]
-    let exists = timeline.present.queues.values.contains(handle.queue)
-    try operate(
-      machine,
-      changes: { exists && isThere(number, handle.queue) },
-      { machine.store.delete([handle], from: handle.queue, $0) },
-      model: { $0.oracle.delete(number, from: handle.queue) },
-      answered: { results throws(Violation) in
-        guard case .failure(let error)? = results.first, exists || error.code != .queueNotFound
-        else { return }
-        throw Violation(.answersAgree, "a delete was refused: \(error)")
-      })
+    if setup.durability == .synced { timeline.deliver(found, of: queue) }
   }
 
   func isThere(_ number: UInt64, _ queue: QueueID) -> Bool {
     var oracle = timeline.present.oracle
     oracle.advance(to: now)
     return oracle.messages(queue).contains { $0.number == number }
-  }
-
-  func hide(_ step: Step, _ machine: Machine) throws(Violation) {
-    guard !handles.isEmpty else { return }
-    let (handle, _, number) = handles[step.number(0, 0...1_000_000) % handles.count]
-    let timeout = Duration.milliseconds(step.number(1, 0...43_200_000))
-    var oracle = timeline.present.oracle
-    oracle.advance(to: now)
-    let isDone = oracle.changeVisibility(number, of: handle.queue, timeout: timeout) == .done
-    try operate(
-      machine, changes: { isDone },
-      {
-        machine.store.changeVisibility(
-          [VisibilityChange(handle: handle, timeout: timeout)], of: handle.queue, $0)
-      },
-      model: { _ = $0.oracle.changeVisibility(number, of: handle.queue, timeout: timeout) },
-      answered: { results throws(Violation) in
-        let succeeded = if case .success? = results.first { true } else { false }
-        guard succeeded != isDone else { return }
-        throw Violation(.answersAgree, "a change of visibility: \(results)")
-      })
   }
 }
 

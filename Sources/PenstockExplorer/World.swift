@@ -285,7 +285,8 @@ final class World: @unchecked Sendable {
       } _: { moment, id in
         moment.oracle.purgeQueue(id)
       }
-    case .create: try create(queue, machine)
+    case .create: try create(step, queue, machine)
+    case .commit: try commit(step, machine)
     case .remove:
       try change(queue, machine) {
         machine.store.deleteQueue($0, $1)
@@ -388,7 +389,7 @@ extension Step {
   var canNest: Bool {
     switch verb {
     // A change of retention may have to wait for the writer.
-    case .send, .receive, .delete, .hide, .purge, .create, .remove, .describe, .pass: true
+    case .send, .receive, .delete, .hide, .purge, .create, .remove, .commit, .describe, .pass: true
     case .turn: number(0, 0...4) != 0
     default: false
     }

@@ -35,6 +35,8 @@ package enum PlantedBug: Sendable, Hashable {
   case ignoresMissingSegments
   /// Gives out a handle of a message whose slot a loss of power would take.
   case showsUndurableDraws
+  /// Leaves a message that it moves to the dead letters in its queue, too, when it replays that.
+  case copiesTransfers
   /// Leaves a damaged message where it is, without a word on record.
   case losesDamaged
 }

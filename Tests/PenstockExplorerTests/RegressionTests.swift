@@ -87,6 +87,15 @@ import Testing
       """)
   }
 
+  /// A receive moved what was received too often far behind what it gave, and gave too much.
+  @Test func aReceiveThatMovesLooksNoFurtherThanItGives() throws {
+    try replay(
+      """
+      machine 0 0 0 0 0 16, create 3 0 0, create 0 0 1, settle, send 0 10 50 0, receive 0 3 0, \
+      send 0 10 50 60000, pass 31000, send 0 1 16000, receive 0 10 0, pass 31000, receive 0 3 30000
+      """)
+  }
+
   /// What a delay made visible was given before what was parked, though it was sent later.
   @Test func whatWasParkedComesBeforeWhatWasSentLater() throws {
     try replay(

@@ -7,6 +7,7 @@ import Testing
 @Suite struct Explorations {
   @Test(arguments: [
     "fresh queue", "leased messages", "full segment", "parked messages", "crashes of recovery",
+    "groups", "dead letters", "dead letters of groups", "transactions",
     "damage",
   ])
   func smallHistoriesKeepAllPromises(_ name: String) throws {
