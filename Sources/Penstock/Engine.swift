@@ -431,6 +431,14 @@ extension PenstockError {
       self.init(
         .queueFull, "the queue holds as much as its \(setting) allows", limit: limit,
         setting: setting)
+    case .moveIsImpossible:
+      self.init(
+        .invalidArgument, "messages are moved to another queue of the same kind",
+        setting: .isFIFO)
+    case .moveIsRunning:
+      self.init(.moveTaskActive, "a move task of this queue is running; cancel it, or wait")
+    case .taskNotFound: self.init(.moveTaskNotFound, "there is no such move task")
+    case .taskIsOver: self.init(.moveTaskOver, "the move task is over")
     case .leaseLost:
       self.init(.leaseLost, "the lease has ended, or the message was received again since")
     case .deadLetterCountMissing:

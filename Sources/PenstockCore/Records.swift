@@ -16,6 +16,8 @@ public enum Record: Hashable, Sendable {
   case leaseChanged(message: UInt64, slot: UInt32, deadline: Timestamp)
   /// A message leaves its queue for another one, where it is as new as this record.
   case transferred(Transferred)
+  /// A move task starts, comes on or ends.
+  case task(Task)
   case deleted(message: UInt64, slot: UInt32)
   case purged
   /// Retention ended for every message of the queue that nobody holds, up to this LSN.
@@ -146,6 +148,7 @@ extension Entry {
     case setAside = 11
     case cleared = 12
     case transferred = 13
+    case task = 14
   }
 
   static let prefixSize = 16
@@ -176,6 +179,7 @@ extension Entry {
     case .drawn(_, let messages): Self.prefixSize + 8 + messages.count * WaitingMessage.encodedSize
     case .setAside: Self.prefixSize + 16
     case .transferred: Self.prefixSize + 24
+    case .task(let task): Self.prefixSize + 32 + task.destination.utf8.count
     case .sent(let sent):
       Self.contentOffset(sent) + (content.map { $0.extrasSize + $0.body.count } ?? 0)
     case .queueCreated(let name, let settings):
@@ -249,6 +253,14 @@ extension Entry {
       buffer.put(transferred.slot)
       buffer.put(transferred.target.value)
       buffer.put(UInt64(transferred.reason.rawValue))
+    case .task(let task):
+      prefix(.task)
+      buffer.put(task.id.high)
+      buffer.put(task.id.low)
+      buffer.put(task.event.rawValue)
+      buffer.put(task.number)
+      buffer.put(task.count)
+      buffer.put(Array(task.destination.utf8))
     case .expired(let through):
       prefix(.expired)
       buffer.put(through)
@@ -403,6 +415,15 @@ extension Entry {
         throw RecordError(description: "a message was moved for an unknown reason")
       }
       return .transferred(.init(message: message, slot: slot, target: target, reason: reason))
+    case .task:
+      let id = MessageID(high: try cursor.u64(span), low: try cursor.u64(span))
+      guard let event = Record.TaskEvent(rawValue: try cursor.u32(span)) else {
+        throw RecordError(description: "a move task has an unknown event")
+      }
+      return .task(
+        .init(
+          id: id, event: event, number: try cursor.u32(span), count: try cursor.u64(span),
+          destination: try cursor.text(span.byteCount - cursor.offset, span)))
     case .expired: return .expired(through: try cursor.u64(span))
     }
   }

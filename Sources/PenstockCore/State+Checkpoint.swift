@@ -80,6 +80,19 @@ extension State {
       buffer.put(UInt32(origin.name.utf8.count))
       buffer.put(Array(origin.name.utf8))
     }
+    for (id, all) in tasks.sorted(by: { $0.key < $1.key }) {
+      for task in all {
+        head(.task, id, buffer)
+        for number in [
+          task.id.high, task.id.low, UInt64(bitPattern: task.startedAt.milliseconds),
+          UInt64(task.rate ?? 0), UInt64(task.toMove), UInt64(task.moved),
+          UInt64(task.status.rawValue),
+        ] { buffer.put(number) }
+        let destination = Array((task.destination ?? "").utf8)
+        buffer.put(UInt32(destination.count))
+        buffer.put(destination)
+      }
+    }
     for (_, q) in places.sorted(by: { $0.key < $1.key }) { try encodeStrays(q, buffer, flush) }
     try flush(buffer)
   }
@@ -94,6 +107,8 @@ extension State {
     case origin = 3
     /// What only some messages have, by slot.
     case stray = 4
+    /// A move task of a queue.
+    case task = 5
   }
 
   private func head(_ section: Section, _ number: UInt32, _ buffer: CommitBuffer) {
@@ -360,8 +375,28 @@ extension State {
       guard number > 0, number < nextQueue, origins[number] == nil else { throw BytesTooShort() }
       origins[number] = (name, 0)
     case .stray: try decodeStray(number, &cursor, span)
+    case .task: try decodeTask(number, &cursor, span)
     case nil: throw RecordError(description: "a checkpoint has a section of an unknown kind")
     }
+  }
+
+  private mutating func decodeTask(
+    _ number: UInt32, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+  ) throws {
+    let id = MessageID(high: try cursor.u64(span), low: try cursor.u64(span))
+    let startedAt = Timestamp(milliseconds: try cursor.i64(span))
+    let (rate, toMove) = (Int(clamping: try cursor.u64(span)), Int(clamping: try cursor.u64(span)))
+    let moved = Int(clamping: try cursor.u64(span))
+    let status = UInt8(exactly: try cursor.u64(span)).flatMap(MoveTask.Status.init)
+    let destination = try cursor.text(Int(cursor.u32(span)), span)
+    guard places[number] != nil, let status, rate <= UInt32.max, moved < 1 << 56,
+      (tasks[number]?.count ?? 0) < Self.tasksPerQueue
+    else { throw RecordError(description: "a checkpoint has a move task that cannot be") }
+    tasks[number, default: []].append(
+      MoveTask(
+        id: id, source: QueueID(number), destination: destination.isEmpty ? nil : destination,
+        rate: rate == 0 ? nil : rate, toMove: toMove, moved: moved, startedAt: startedAt,
+        status: status))
   }
 
   private mutating func decodeStray(

@@ -30,6 +30,10 @@ extension State {
         }
         hash.add(UInt64(run.newestSecond))
       }
+      for task in tasks[id.value] ?? [] {
+        hash.add(task.id.low)
+        hash.add(UInt64(task.moved) << 8 | UInt64(task.status.rawValue))
+      }
       hash.add(UInt64(queue.expiredThrough))
       hash.add(queue.setAside)
     }

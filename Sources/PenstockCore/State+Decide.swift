@@ -22,6 +22,12 @@ public enum Refusal: Error, Hashable, Sendable {
   case priorityInGroup
   /// The queue holds as many messages as it may, or bytes.
   case queueFull(setting: QueueSetting, limit: Int)
+  /// A move within a queue, or to one of another kind.
+  case moveIsImpossible
+  /// A queue has one move task at a time.
+  case moveIsRunning
+  case taskNotFound
+  case taskIsOver
   /// The lease has ended, or another one followed it.
   case leaseLost
   case deadLetterCountMissing

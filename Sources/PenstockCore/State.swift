@@ -108,6 +108,8 @@ public struct State: Sendable {
   var transferIndex = HashIndex()
   /// Names of queues that transferred messages came from, with how many of those there are.
   var origins: [UInt32: (name: String, count: Int)] = [:]
+  /// Move tasks by the number of the queue they take from, oldest first.
+  var tasks: [UInt32: [MoveTask]] = [:]
   /// Lists of groups and of remembered sends of purged and deleted queues; freed after `dying`.
   var dyingGroups: [UInt32] = []
   var dyingSends: [UInt32] = []
@@ -188,6 +190,7 @@ public struct State: Sendable {
     case .leaseChanged(let message, let slot, let deadline):
       try changeLease(q, slot, message, deadline, lsn)
     case .transferred(let transferred): try transfer(q, transferred, lsn)
+    case .task(let task): try apply(task, q, lsn)
     case .deleted(let message, let slot):
       try check(q, slot, message, lsn)
       removeMessage(slot)
@@ -287,6 +290,7 @@ public struct State: Sendable {
     sortedNames.remove(at: namePlace(queue.name))
     expiries.remove(UInt32(q), &expiryPlaces)
     places[queue.id.value] = nil
+    tasks[queue.id.value] = nil
     table[q] = Queue(
       id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt)
     freePlaces.append(q)

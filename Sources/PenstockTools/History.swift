@@ -107,7 +107,7 @@ private final class HistoryVisitor: SegmentVisitor {
     case .purged, .queueDeleted: return queue == entry.queue
     case .expired(let through):
       return queue == entry.queue && lsns.contains { $0 <= through }
-    case .logCreated, .queueCreated, .queueChanged, .cleared: return false
+    case .logCreated, .queueCreated, .queueChanged, .cleared, .task: return false
     }
   }
 }
