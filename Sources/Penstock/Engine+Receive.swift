@@ -41,6 +41,7 @@ extension Engine {
             .invalidArgument, "a receive takes 1 to \(options.maximumReceive) messages")))
       return ticket
     }
+    let attempt = request.attemptID.map { hash(Array($0.utf8), in: nil) }
     critical { shared, actions in
       if let error = shared.refusal { return actions.call(completion, .failure(error)) }
       guard let defaults = shared.state.receiveDefaults(queue) else {
@@ -50,7 +51,11 @@ extension Engine {
       let waiter = Waiters.Waiter(
         queue: queue, maximumMessages: request.maximumMessages,
         visibility: max(0, request.visibilityTimeout?.wholeMilliseconds ?? defaults.visibility),
-        deadline: shared.state.time.adding(wait), completion: completion)
+        deadline: shared.state.time.adding(wait), attempt: attempt, completion: completion)
+      if attempt != nil, shared.state.settings(queue)?.isFIFO == false {
+        let text = "a standard queue has no receives that can be repeated"
+        return actions.call(completion, .failure(PenstockError(.invalidArgument, text)))
+      }
       if shared.waiters.isWaiting(on: queue), wait > 0 {
         // First come, first served, also when room in the log is what they wait for.
         ticket = shared.waiters.add(waiter)
@@ -127,6 +132,9 @@ extension Engine {
   private func serve(
     _ waiter: Waiters.Waiter, _ shared: inout Shared, _ actions: inout Actions
   ) -> Serving {
+    if let attempt = waiter.attempt, let serving = again(attempt, waiter, &shared, &actions) {
+      return serving
+    }
     // Nothing would be found, so nothing is waited for.
     guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
       return .nothing
@@ -144,7 +152,8 @@ extension Engine {
     }
     let allowance = shared.state.leaseAllowance(waiter.queue)
     guard allowance > 0 else { return refuseLease(waiter, shared, &actions) }
-    let limit = min(waiter.maximumMessages, allowance, maximumGroupSize / Self.smallRecordSize)
+    let most = maximumGroupSize / (Self.smallRecordSize + 16) - 1
+    let limit = min(waiter.maximumMessages, allowance, most)
     var found: [State.Resident] = []
     switch deliverable(waiter.queue, limit: limit, &found, &shared) {
     case .ready: break
@@ -158,23 +167,62 @@ extension Engine {
       requestDraw(for: waiter.queue, &shared, &actions)
       return shared.state.hasParked(waiter.queue) ? .noRoom : .nothing
     }
-    let size = found.count * Self.smallRecordSize
+    if let serving = makeRoom(for: found, waiter, &shared, &actions) { return serving }
+    // What is received will be deleted: the log grows by two records, and twice what lived may go.
+    shared.spend(
+      found.reduce(0) { $0 + 2 * $1.size + 2 * Self.smallRecordSize })
+    lease(found, isAgain: false, waiter, &shared, &actions)
+    return .served
+  }
+
+  /// Makes room for leases; answers what becomes of the receive when there is none.
+  private func makeRoom(
+    for found: [State.Resident], _ waiter: Waiters.Waiter, _ shared: inout Shared,
+    _ actions: inout Actions
+  ) -> Serving? {
+    // What may be repeated takes a quarter more for each, and a head.
+    let size = (found.count + 1) * (Self.smallRecordSize + (waiter.attempt == nil ? 0 : 16))
     switch shared.tail.makeRoom(size, for: .lease) {
-    case .ready: break
+    case .ready: return nil
     case .wait: return .noRoom
     case .full:
       actions.call(waiter.completion, .failure(.full))
       return .served
     }
-    // What is received will be deleted: the log grows by two records, and twice what lived may go.
-    shared.spend(
-      found.reduce(0) { $0 + 2 * $1.size + 2 * Self.smallRecordSize })
+  }
+
+  /// Repeats a receive; nil when it is none that is known.
+  private func again(
+    _ attempt: TextHash, _ waiter: Waiters.Waiter, _ shared: inout Shared,
+    _ actions: inout Actions
+  ) -> Serving? {
+    switch shared.state.attempt(waiter.queue, attempt) {
+    case .none: return nil
+    case .changed:
+      let text = "a message of this receive was deleted, changed or is visible again"
+      actions.call(waiter.completion, .failure(PenstockError(.attemptOver, text)))
+      return .served
+    case .messages(let found):
+      if let serving = makeRoom(for: found, waiter, &shared, &actions) { return serving }
+      lease(found, isAgain: true, waiter, &shared, &actions)
+      return .served
+    }
+  }
+
+  /// Logs leases, or their repetition, and lets the messages be read once that may be told.
+  private func lease(
+    _ found: [State.Resident], isAgain: Bool, _ waiter: Waiters.Waiter, _ shared: inout Shared,
+    _ actions: inout Actions
+  ) {
     var items: [ReadJob.Item] = []
     items.reserveCapacity(found.count)
     var last = LSN(0)
     var newest: UInt64 = 0
     for candidate in found {
-      let entry = shared.state.decideLease(waiter.queue, candidate, timeout: waiter.visibility)
+      let entry =
+        isAgain
+        ? shared.state.decideRepeat(waiter.queue, candidate, timeout: waiter.visibility)
+        : shared.state.decideLease(waiter.queue, candidate, timeout: waiter.visibility)
       last = append(entry, synced: false, &shared)
       newest = max(newest, candidate.message)
       let lease = shared.state.lease(candidate)
@@ -187,6 +235,10 @@ extension Engine {
             token: lease.token),
           receiveCount: Int(lease.receiveCount), firstReceivedAt: lease.firstReceivedAt,
           leaseEndsAt: lease.deadline))
+    }
+    if let attempt = waiter.attempt {
+      let entry = shared.state.decideAttempt(waiter.queue, attempt, found)
+      last = append(entry, synced: false, &shared)
     }
     requestDraw(for: waiter.queue, &shared, &actions)
     // Nobody may see a message that could still vanish, nor get a handle that could: what is not
@@ -207,7 +259,6 @@ extension Engine {
         actions.reads.append(.messages(job))
       }
     }
-    return .served
   }
 
   /// As many messages are leased as may be: a FIFO queue, or a long poll, waits for a change.

@@ -14,6 +14,8 @@ struct Waiters {
     /// Milliseconds.
     var visibility: Int64
     var deadline: Timestamp
+    /// The receive may be repeated under this.
+    var attempt: TextHash?
     var completion: Completion<[ReceivedMessage]>
   }
 

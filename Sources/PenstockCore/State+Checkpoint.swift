@@ -80,6 +80,23 @@ extension State {
       buffer.put(UInt32(origin.name.utf8.count))
       buffer.put(Array(origin.name.utf8))
     }
+    for (id, q) in places.sorted(by: { $0.key < $1.key }) {
+      for hash in table[q].groups.attemptOrder {
+        guard let attempt = table[q].groups.attempts[hash] else { continue }
+        head(.attempt, id, buffer)
+        buffer.put(hash.high)
+        buffer.put(hash.low)
+        buffer.put(attempt.expiresAt)
+        buffer.put(UInt32(attempt.leases.count))
+        for lease in attempt.leases {
+          buffer.put(lease.slot)
+          buffer.put(lease.message)
+          buffer.put(lease.token)
+          buffer.put(lease.deadline)
+        }
+        if buffer.count > 1 << 20 { try flush(buffer) }
+      }
+    }
     for (id, all) in tasks.sorted(by: { $0.key < $1.key }) {
       for task in all {
         head(.task, id, buffer)
@@ -109,6 +126,8 @@ extension State {
     case stray = 4
     /// A move task of a queue.
     case task = 5
+    /// A receive of a FIFO queue that may be repeated.
+    case attempt = 6
   }
 
   private func head(_ section: Section, _ number: UInt32, _ buffer: CommitBuffer) {
@@ -376,6 +395,19 @@ extension State {
       origins[number] = (name, 0)
     case .stray: try decodeStray(number, &cursor, span)
     case .task: try decodeTask(number, &cursor, span)
+    case .attempt:
+      let hash = TextHash(high: try cursor.u64(span), low: try cursor.u64(span))
+      var attempt = Attempt(leases: [], expiresAt: try cursor.i64(span))
+      for _ in 0..<(try cursor.u32(span)) {
+        attempt.leases.append(
+          .init(
+            slot: try cursor.u32(span), message: try cursor.u64(span),
+            token: try cursor.u64(span), deadline: try cursor.i64(span)))
+      }
+      guard let q = places[number], table[q].settings.isFIFO,
+        table[q].groups.attempts.updateValue(attempt, forKey: hash) == nil
+      else { throw BytesTooShort() }
+      table[q].groups.attemptOrder.append(hash)
     case nil: throw RecordError(description: "a checkpoint has a section of an unknown kind")
     }
   }

@@ -65,6 +65,13 @@ extension State {
 
   private func addGroups(_ q: Int, to hash: inout StableHash) {
     for group in row(of: table[q]) { hash.add(groups[Int(group)].hash.high) }
+    for id in table[q].groups.attemptOrder {
+      guard let attempt = table[q].groups.attempts[id], attempt.expiresAt > time.milliseconds
+      else { continue }
+      hash.add(id.low)
+      hash.add(UInt64(bitPattern: attempt.expiresAt))
+      for lease in attempt.leases { hash.add(lease.token) }
+    }
     var send = table[q].groups.firstSend
     while send != Slab.none {
       let entry = sends[Int(send)]

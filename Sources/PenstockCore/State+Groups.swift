@@ -34,6 +34,9 @@ extension State {
     /// Deduplication entries, oldest first.
     var firstSend = Slab.none
     var lastSend = Slab.none
+    /// Receives that may be repeated, and their ids, oldest first.
+    var attempts: [TextHash: Attempt] = [:]
+    var attemptOrder: [TextHash] = []
   }
 
   /// A send that is remembered, so that another one like it is none.

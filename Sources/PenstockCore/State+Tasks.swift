@@ -73,7 +73,8 @@ extension State {
     if task.event == .started {
       tasks[queue.value, default: []].append(
         MoveTask(
-          id: task.id, source: queue, destination: task.destination.isEmpty ? nil : task.destination,
+          id: task.id, source: queue,
+          destination: task.destination.isEmpty ? nil : task.destination,
           rate: task.number == 0 ? nil : Int(task.number), toMove: Int(clamping: task.count),
           startedAt: time))
       let excess = (tasks[queue.value]?.count ?? 0) - Self.tasksPerQueue

@@ -191,6 +191,7 @@ public struct State: Sendable {
       try changeLease(q, slot, message, deadline, lsn)
     case .transferred(let transferred): try transfer(q, transferred, lsn)
     case .task(let task): try apply(task, q, lsn)
+    case .attempted(let hash, let messages): try attempt(q, hash, messages, lsn)
     case .deleted(let message, let slot):
       try check(q, slot, message, lsn)
       removeMessage(slot)

@@ -98,6 +98,7 @@ private final class HistoryVisitor: SegmentVisitor {
       queue = entry.queue
       lsns.insert(moved.message)
       return true
+    case .attempted(_, let messages): return messages.contains { lsns.contains($0.message) }
     case .drawn(_, let messages): return messages.contains { lsns.contains($0.message) }
     case .transferred(let moved):
       guard lsns.contains(moved.message) else { return false }

@@ -50,6 +50,8 @@ enum RecordText {
         ("message", .unsigned(moved.message)), ("slot", .unsigned(UInt64(moved.slot))),
         ("target", .unsigned(UInt64(moved.target.value))), ("reason", .string("\(moved.reason)")),
       ]
+    case .attempted(let hash, let messages):
+      members += [("attemptHash", .string(hex(hash))), ("count", .int(messages.count))]
     case .task(let task):
       members += [
         ("task", .string(task.id.description)), ("event", .string("\(task.event)")),
@@ -110,6 +112,7 @@ enum RecordText {
     case .cleared: "cleared"
     case .transferred: "transferred"
     case .task: "task"
+    case .attempted: "attempted"
     }
   }
 

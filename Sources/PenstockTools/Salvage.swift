@@ -126,7 +126,9 @@ private final class Ends: SegmentVisitor {
       whole.insert(moved.message)
       if !copied.insert(moved.message) { newest[moved.message] = lsn.value }
     case .setAside(let message, _, _): damaged.insert(message)
-    case .logCreated, .queueChanged, .leased, .leaseChanged, .drawn, .cleared, .task: break
+    case .logCreated, .queueChanged, .leased, .leaseChanged, .drawn, .cleared, .task,
+      .attempted:
+      break
     }
   }
 
