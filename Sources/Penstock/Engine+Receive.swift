@@ -25,6 +25,7 @@ struct ReadJob: Sendable {
 enum ReaderJob: Sendable {
   case messages(ReadJob)
   case draw(State.Draw)
+  case look(@Sendable (Engine) -> Void)
 }
 
 extension Engine {
