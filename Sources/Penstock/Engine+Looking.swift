@@ -33,8 +33,8 @@ extension Store {
     }
   }
 
-  /// A part of a queue's messages in whatever state, delayed, leased and parked ones included, in no
-  /// order that matters. To see all of them call it with the same cursor until it answers nil. A
+  /// A part of a queue's messages in whatever state, delayed, leased and parked ones included, in
+  /// no order that matters. To see all of them call it with the same cursor until it answers nil. A
   /// message that is there all the time is seen once, unless it moves between memory and the log
   /// meanwhile: then it may be seen twice or not at all.
   public func walk(

@@ -38,8 +38,11 @@ extension Store {
 }
 
 extension Engine {
-  /// Messages that are moved under one lock.
+  /// Messages that are moved under one lock, and about how many bytes of them.
   private static let movesAtOnce = 64
+  private static let bytesMovedAtOnce = 128 << 10
+  /// How long to wait when nothing could be moved.
+  private static let drawRetry: UInt64 = 100_000_000
 
   func startMove(
     _ source: QueueID, _ destination: QueueID?, _ rate: Int?,
@@ -109,40 +112,55 @@ extension Engine {
   private func move(_ task: MoveTask) -> Rest {
     guard task.status == .running else { return end(task, .cancelled) }
     let limit = task.rate == nil ? Self.movesAtOnce : 1
-    var (found, hasMore) = ([State.Resident](), false)
+    var (found, hasMore) = ([(State.Resident, State.Destination)](), false)
     critical { shared, actions in
-      guard case .ready = removeExpired(on: task.source, &shared) else {
-        hasMore = true
-        return
+      guard case .ready = removeExpired(on: task.source, &shared) else { return hasMore = true }
+      found = shared.state.candidates(task.source, limit: limit).map {
+        ($0, shared.state.destination(of: $0, task))
       }
-      found = shared.state.candidates(task.source, limit: limit)
       requestDraw(for: task.source, &shared, &actions)
-      hasMore = !found.isEmpty || shared.state.hasParked(task.source)
+      hasMore = shared.state.hasParked(task.source)
     }
     guard !found.isEmpty else {
-      return hasMore ? .atMost(nanoseconds: Self.roomRetry) : end(task, .completed)
+      // A draw that fails is tried again in a while.
+      return hasMore ? .atMost(nanoseconds: Self.drawRetry) : end(task, .completed)
     }
-    var (moves, failure, isStuck) = ([Move](), MoveTask.Status?.none, false)
-    for resident in found {
-      switch shared.withLock({ $0.state.destination(of: resident, task) }) {
-      case .failure(let status): failure = status
+    var (moves, size) = ([Move](), 0)
+    for (resident, destination) in found where size < Self.bytesMovedAtOnce {
+      switch destination {
+      case .failure(let status):
+        // What comes before it is moved first.
+        if moves.isEmpty { return end(task, status) }
+        size = Self.bytesMovedAtOnce
       case .queue(let target):
         switch content(of: resident) {
         case .success(let content?):
           moves.append(Move(resident: resident, target: target, content: content))
-        case .success(nil): isStuck = true
+          size += resident.size
+        case .success(nil): break
         case .failure: setAside(resident)
         }
       }
-      if failure != nil { break }
     }
-    if let failure, moves.isEmpty { return end(task, failure) }
-    guard carryOut(moves, task) else {
+    func recordsSize() -> Int {
+      moves.reduce(Self.smallRecordSize) {
+        $0 + Draft(SendEntry($1.content), $1.target, self).largestSize + Self.smallRecordSize
+      }
+    }
+    while moves.count > 1, recordsSize() > maximumGroupSize { moves.removeLast() }
+    guard moves.isEmpty || recordsSize() <= maximumGroupSize else {
+      return end(task, .failedTooLarge)
+    }
+    switch carryOut(moves, task, recordsSize()) {
+    case nil:
       let isFull = shared.withLock { $0.tail.isShortOfSpace }
       return .atMost(nanoseconds: isFull ? Self.keeperRetry : Self.roomRetry)
+    // Nothing could be read, or all of it was received meanwhile.
+    case 0: return .atMost(nanoseconds: Self.drawRetry)
+    default:
+      guard let rate = task.rate else { return .none }
+      return .atMost(nanoseconds: 1_000_000_000 / UInt64(rate))
     }
-    if let rate = task.rate { return .atMost(nanoseconds: 1_000_000_000 / UInt64(rate)) }
-    return isStuck && moves.isEmpty ? .atMost(nanoseconds: Self.roomRetry) : .none
   }
 
   /// The content of a message; nil when it has to be looked at again, a failure when it is damaged.
@@ -165,25 +183,17 @@ extension Engine {
     }
   }
 
-  /// Moves messages in one frame; false when there is no room for that now.
-  private func carryOut(_ moves: [Move], _ task: MoveTask) -> Bool {
-    if moves.isEmpty { return true }
-    // As many as fit one segment, at least the first.
-    var (size, count) = (Self.smallRecordSize, 0)
-    for move in moves {
-      let draft = Draft(SendEntry(move.content), move.target, self)
-      let more = draft.largestSize + Self.smallRecordSize
-      if count > 0, size + more > maximumGroupSize / 2 { break }
-      (size, count) = (size + more, count + 1)
-    }
-    var isDone = true
+  /// Moves messages in one frame; nil when there is no room for that now, else how many.
+  private func carryOut(_ moves: [Move], _ task: MoveTask, _ size: Int) -> Int? {
+    if moves.isEmpty { return 0 }
+    var moved: Int?
     critical { shared, actions in
       guard shared.refusal == nil else { return }
-      if let allowance = shared.allowance, allowance <= 0 { return isDone = false }
-      guard case .ready = shared.tail.makeRoom(size, for: .send) else { return isDone = false }
+      if let allowance = shared.allowance, allowance <= 0 { return }
+      guard case .ready = shared.tail.makeRoom(size, for: .send) else { return }
       shared.spend(size)
-      var moved = 0
-      for move in moves.prefix(count) {
+      var count = 0
+      for move in moves {
         let id = MessageID(randomHigh: random.next(), randomLow: random.next())
         guard
           let records = shared.state.decideMove(
@@ -191,12 +201,13 @@ extension Engine {
         else { continue }
         _ = append(records.send, move.content, synced: false, &shared)
         _ = append(records.delete, synced: false, &shared)
-        moved += 1
-        if shared.wakes.last != move.target { shared.wakes.append(move.target) }
+        count += 1
+        shared.wake(move.target)
       }
-      if moved > 0 { _ = append(shared.state.decideMoved(task, moved), synced: false, &shared) }
+      if count > 0 { _ = append(shared.state.decideMoved(task, count), synced: false, &shared) }
+      moved = count
     }
-    return isDone
+    return moved
   }
 
   private func end(_ task: MoveTask, _ status: MoveTask.Status) -> Rest {
@@ -209,7 +220,8 @@ extension Engine {
       guard case .ready = shared.tail.makeRoom(Self.smallRecordSize, for: .lease) else {
         return isDone = false
       }
-      _ = append(shared.state.decideChange(task, status), synced: false, &shared)
+      // Who hears that it has ended may rely on what it moved.
+      _ = append(shared.state.decideChange(task, status), synced: isSynced, &shared)
     }
     return isDone ? .none : .atMost(nanoseconds: Self.roomRetry)
   }

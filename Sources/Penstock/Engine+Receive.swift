@@ -52,12 +52,17 @@ extension Engine {
       let waiter = Waiters.Waiter(
         queue: queue, maximumMessages: request.maximumMessages,
         visibility: max(0, request.visibilityTimeout?.wholeMilliseconds ?? defaults.visibility),
-        deadline: shared.state.time.adding(wait), attempt: attempt, completion: completion)
-      if attempt != nil, shared.state.settings(queue)?.isFIFO == false {
+        deadline: shared.state.time.adding(wait), isShort: wait == 0,
+        start: shared.tail.nextLSN.value, attempt: attempt, completion: completion)
+      if attempt != nil, !shared.state.isFIFO(queue) {
         let text = "a standard queue has no receives that can be repeated"
         return actions.call(completion, .failure(PenstockError(.invalidArgument, text)))
       }
-      if shared.waiters.isWaiting(on: queue), wait > 0 {
+      var isKnown = false
+      if let attempt {
+        if case .none = shared.state.attempt(queue, attempt) {} else { isKnown = true }
+      }
+      if shared.waiters.isWaiting(on: queue), wait > 0, !isKnown {
         // First come, first served, also when room in the log is what they wait for.
         ticket = shared.waiters.add(waiter)
         serveWaiters(on: queue, &shared, &actions)
@@ -156,7 +161,7 @@ extension Engine {
     let most = maximumGroupSize / (Self.smallRecordSize + 16) - 1
     let limit = min(waiter.maximumMessages, allowance, most)
     var found: [State.Resident] = []
-    switch deliverable(waiter.queue, limit: limit, &found, &shared) {
+    switch deliverable(waiter, limit, &found, &shared) {
     case .ready: break
     case .wait: return .noRoom
     case .full:
@@ -166,7 +171,7 @@ extension Engine {
     if plantedBug == .receivesNewestFirst { found.reverse() }
     guard !found.isEmpty else {
       requestDraw(for: waiter.queue, &shared, &actions)
-      return shared.state.hasParked(waiter.queue) ? .noRoom : .nothing
+      return shared.drawing.contains(waiter.queue) ? .noRoom : .nothing
     }
     if let serving = makeRoom(for: found, waiter, &shared, &actions) { return serving }
     // What is received will be deleted: the log grows by two records, and twice what lived may go.
@@ -251,7 +256,7 @@ extension Engine {
       shared.tail.requireSync()
       shared.lastSynced = last
     }
-    let isFIFO = shared.state.settings(waiter.queue)?.isFIFO ?? false
+    let isFIFO = shared.state.isFIFO(waiter.queue)
     let job = ReadJob(items: items, isFIFO: isFIFO, completion: waiter.completion)
     answer(after: last, synced: mustSync, &shared, &actions) { error, actions in
       if let error {
@@ -266,8 +271,7 @@ extension Engine {
   private func refuseLease(
     _ waiter: Waiters.Waiter, _ shared: borrowing Shared, _ actions: inout Actions
   ) -> Serving {
-    guard let settings = shared.state.settings(waiter.queue), !settings.isFIFO,
-      waiter.deadline <= shared.state.time
+    guard waiter.isShort, let settings = shared.state.settings(waiter.queue), !settings.isFIFO
     else { return .nothing }
     actions.call(
       waiter.completion,
@@ -283,19 +287,28 @@ extension Engine {
   ///
   /// - Returns: wait when there are too many of those to move under one lock.
   private func deliverable(
-    _ queue: QueueID, limit: Int, _ found: inout [State.Resident], _ shared: inout Shared
+    _ waiter: Waiters.Waiter, _ limit: Int, _ found: inout [State.Resident],
+    _ shared: inout Shared
   ) -> LogTail.Room {
-    let start = shared.tail.nextLSN.value
-    var limit = limit
+    let queue = waiter.queue
+    var depth = limit
     for _ in 0..<8 {
-      found = shared.state.candidates(queue, limit: limit)
-      guard let target = shared.state.deadLetterQueue(of: queue),
-        found.contains(where: { shared.state.isExhausted(queue, $0) })
-      else { return .ready }
-      // What came back from there in this very receive, because queues name each other, stays.
-      let dead = found.filter { $0.message < start && shared.state.isExhausted(queue, $0) }
+      found = shared.state.candidates(queue, limit: depth)
+      guard let target = shared.state.deadLetterQueue(of: queue) else { return .ready }
+      // What came back from there, because queues name each other, is not moved on.
+      let exhausted = found.filter { shared.state.isExhausted(queue, $0) }
+      let dead = exhausted.filter {
+        $0.message < waiter.start || shared.state.origin($0.slot) == nil
+      }
       guard !dead.isEmpty else {
-        found.removeAll { shared.state.isExhausted(queue, $0) }
+        let isAll = found.count < depth || exhausted.isEmpty || depth > 4096
+        if !exhausted.isEmpty { found.removeAll { shared.state.isExhausted(queue, $0) } }
+        // Others may stand behind those that stay.
+        if !isAll, found.count < limit {
+          depth = max(64, depth * 8)
+          continue
+        }
+        found.removeLast(max(0, found.count - limit))
         return .ready
       }
       let room = shared.tail.makeRoom(dead.count * Self.smallRecordSize, for: .lease)
@@ -304,8 +317,8 @@ extension Engine {
         let entry = shared.state.decideTransfer(queue, message, to: target, .receivedTooOften)
         _ = append(entry, synced: false, &shared)
       }
-      shared.wakes.append(target)
-      limit = max(limit, 64)
+      shared.wake(target)
+      depth = max(limit, 64)
     }
     return .wait
   }

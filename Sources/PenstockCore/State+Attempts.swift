@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
 // Receives from FIFO queues that may be asked again: whoever lost the answer to one names it by the
 // same id, and gets the same messages with the same handles, as long as nothing was done to them.
@@ -30,6 +31,9 @@ extension State {
   mutating func attempt(
     _ q: Int, _ hash: TextHash, _ messages: [Record.LeasedMessage], _ lsn: UInt64
   ) throws(RecordError) {
+    guard table[q].settings.isFIFO else {
+      throw RecordError(description: "LSN \(lsn) repeats a receive of a standard queue")
+    }
     var leases: [Attempt.Lease] = []
     for leased in messages {
       try check(q, leased.slot, leased.message, lsn)
@@ -52,14 +56,12 @@ extension State {
 
   /// Forgets what cannot be repeated any more.
   private mutating func forgetAttempts(_ q: Int) {
-    var count = 0
-    while let hash = table[q].groups.attemptOrder.dropFirst(count).first,
+    while let hash = table[q].groups.attemptOrder.first,
       let attempt = table[q].groups.attempts[hash], attempt.expiresAt <= time.milliseconds
     {
       table[q].groups.attempts[hash] = nil
-      count += 1
+      _ = table[q].groups.attemptOrder.popFirst()
     }
-    if count > 0 { table[q].groups.attemptOrder.removeFirst(count) }
   }
 
   public func attempt(_ id: QueueID, _ hash: TextHash) -> KnownAttempt {

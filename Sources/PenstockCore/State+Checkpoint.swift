@@ -81,7 +81,7 @@ extension State {
       buffer.put(Array(origin.name.utf8))
     }
     for (id, q) in places.sorted(by: { $0.key < $1.key }) {
-      for hash in table[q].groups.attemptOrder {
+      for hash in table[q].groups.attemptOrder.all {
         guard let attempt = table[q].groups.attempts[hash] else { continue }
         head(.attempt, id, buffer)
         buffer.put(hash.high)
@@ -145,7 +145,9 @@ extension State {
         continue
       }
       head(.stray, index, buffer)
-      buffer.put(UInt32(activity.priority) | (activity.hasOwnDelay ? 256 : 0))
+      buffer.put(
+        UInt32(activity.priority) | (activity.hasOwnDelay ? 256 : 0)
+          | (activity.isOverdue ? 512 : 0))
       let transfer = transfer(of: slab[index].link)
       buffer.put(transfer?.origin ?? 0)
       buffer.put(transfer?.bytes ?? 0)
@@ -296,9 +298,8 @@ extension State {
       try decodeQueue(&cursor, span, take)
     }
     while cursor.offset < span.byteCount { try decodeSection(&cursor, span, take) }
-    guard origins.values.allSatisfy({ $0.count > 0 }) else {
-      throw RecordError(description: "a checkpoint names a queue that no message came from")
-    }
+    // Those that only messages name which wait to be freed.
+    origins = origins.filter { $0.value.count > 0 }
     guard isTaken.allSatisfy({ $0 }) else {
       throw RecordError(description: "a checkpoint leaves slots out")
     }
@@ -440,7 +441,7 @@ extension State {
     transfer.bytes = try cursor.u32(span)
     let reason = try cursor.u32(span)
     transfer.movedAt = try cursor.i64(span)
-    guard slab.contains(index), slab[index].state.hasActivity, flags < 512,
+    guard slab.contains(index), slab[index].state.hasActivity, flags < 1024,
       let q = places[queueNumber(of: index)]
     else { throw RecordError(description: "a checkpoint has a stray that is no message") }
     let activity = slab[index].link
@@ -451,7 +452,9 @@ extension State {
     let isShown = slab[index].state == .returned && known.group == Slab.none
     if isShown { hide(q, activity) }
     activities[Int(activity)].priority = UInt8(truncatingIfNeeded: flags)
-    activities[Int(activity)].hasOwnDelay = flags >= 256
+    if flags & 255 > 0 { urgentCount += 1 }
+    activities[Int(activity)].hasOwnDelay = flags & 256 != 0
+    activities[Int(activity)].isOverdue = flags & 512 != 0
     if reason != 0 {
       guard let reason = UInt8(exactly: reason).flatMap(TransferReason.init),
         let origin = origins[transfer.origin]
@@ -461,10 +464,16 @@ extension State {
       activities[Int(activity)].isTransferred = true
       remember(transfer, from: origin.name)
     }
-    guard known.group == Slab.none ? flags < 256 : flags & 255 == 0 else { throw BytesTooShort() }
+    // Groups know no strays, other queues no delays to follow; nothing hidden is overdue.
+    let ours: UInt32 = known.group == Slab.none ? 255 | (isShown ? 512 : 0) : 256
+    guard flags & ~ours == 0, flags & 512 == 0 || activities[Int(activity)].isStray else {
+      throw BytesTooShort()
+    }
     if isShown {
       show(q, activity)
       setTimer(activity)
+      // Another one may be the first of the queue now.
+      awaitExpiry(q)
     }
   }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
 extension State {
   /// A hash of everything that can be observed: equal for equal states, whatever way led to them.
@@ -65,7 +66,7 @@ extension State {
 
   private func addGroups(_ q: Int, to hash: inout StableHash) {
     for group in row(of: table[q]) { hash.add(groups[Int(group)].hash.high) }
-    for id in table[q].groups.attemptOrder {
+    for id in table[q].groups.attemptOrder.all {
       guard let attempt = table[q].groups.attempts[id], attempt.expiresAt > time.milliseconds
       else { continue }
       hash.add(id.low)

@@ -51,6 +51,10 @@ extension State {
     places[id.value].map { table[$0].settings }
   }
 
+  public func isFIFO(_ id: QueueID) -> Bool {
+    places[id.value].map { table[$0].settings.isFIFO } ?? false
+  }
+
   public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
 
   public func counts(_ id: QueueID) -> QueueCounts? { places[id.value].map { table[$0].counts } }
@@ -102,7 +106,9 @@ extension State {
     guard let q = places[id.value] else { throw .queueNotFound }
     let settings = change.applied(to: table[q].settings)
     guard settings.isFIFO == table[q].settings.isFIFO else { throw .kindIsFixed }
-    if change.deadLetterQueue != nil { try checkDeadLetters(settings, of: table[q].name) }
+    if change.deadLetterQueue != nil || change.maximumReceives != nil {
+      try checkDeadLetters(settings, of: table[q].name, isNew: change.deadLetterQueue != nil)
+    }
     return Entry(queue: id, time: time, record: .queueChanged(settings: settings))
   }
 

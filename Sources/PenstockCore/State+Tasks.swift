@@ -16,6 +16,8 @@ public struct MoveTask: Hashable, Sendable {
     case failedWithoutSource = 5
     /// The queue it moves to, or back to, is not there or of another kind.
     case failedWithoutDestination = 6
+    /// A message does not fit one request's records with what its move adds.
+    case failedTooLarge = 7
 
     public var isActive: Bool { self == .running || self == .cancelling }
   }
@@ -175,11 +177,17 @@ extension State {
     guard owner(of: resident) == id, slab[resident.slot].state.isVisible,
       let t = places[target.value]
     else { return nil }
-    let group = group(of: resident.slot).map { groups[Int($0)].hash }
+    let group = group(of: resident.slot)
+    // A group keeps its order: what cannot be moved yet is not overtaken.
+    if let group, groups[Int(group)].messages.head != resident.slot { return nil }
+    let priority =
+      slab[resident.slot].state.hasActivity ? activities[Int(slab[resident.slot].link)].priority : 0
     let send = Entry(
       queue: target, time: time,
       record: .sent(
-        .init(id: messageID, visibleAt: nil, isParked: group == nil && parksNext(t), group: group)))
+        .init(
+          id: messageID, visibleAt: nil, isParked: group == nil && priority == 0 && parksNext(t),
+          group: group.map { groups[Int($0)].hash }, priority: priority)))
     let delete = Entry(
       queue: id, time: time, record: .deleted(message: resident.message, slot: resident.slot))
     return (send, delete)

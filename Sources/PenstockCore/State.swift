@@ -68,8 +68,8 @@ public struct State: Sendable {
     }
 
     /// In milliseconds since 1970.
-    func retentionEnd(sentSecond: UInt32) -> Int64 {
-      guard sentSecond > expiredThrough else { return 0 }
+    func retentionEnd(sentSecond: UInt32, isMoved: Bool = false) -> Int64 {
+      guard sentSecond > expiredThrough || isMoved else { return 0 }
       let (end, overflow) = (Int64(sentSecond) * 1000)
         .addingReportingOverflow(retentionMilliseconds)
       return overflow ? .max : end
@@ -108,6 +108,8 @@ public struct State: Sendable {
   var transferIndex = HashIndex()
   /// Names of queues that transferred messages came from, with how many of those there are.
   var origins: [UInt32: (name: String, count: Int)] = [:]
+  /// Messages with a priority.
+  var urgentCount = 0
   /// Move tasks by the number of the queue they take from, oldest first.
   var tasks: [UInt32: [MoveTask]] = [:]
   /// Lists of groups and of remembered sends of purged and deleted queues; freed after `dying`.
@@ -332,6 +334,7 @@ public struct State: Sendable {
         activities[Int(activity)].hasOwnDelay = sent.hasOwnDelay
       }
       activities[Int(activity)].priority = sent.priority
+      if sent.priority > 0 { urgentCount += 1 }
       table[q].counts.delayed += 1
       setTimer(activity)
       if let group {
@@ -347,6 +350,7 @@ public struct State: Sendable {
     } else if sent.priority > 0 {
       let activity = activate(q, index, .returned)
       activities[Int(activity)].priority = sent.priority
+      urgentCount += 1
       table[q].counts.visible += 1
       show(q, activity)
       setTimer(activity)

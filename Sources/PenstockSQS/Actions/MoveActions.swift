@@ -136,9 +136,10 @@ extension Call {
       case .cancelling: "CANCELLING"
       case .completed: "COMPLETED"
       case .cancelled: "CANCELLED"
-      case .failedWithoutSource, .failedWithoutDestination: "FAILED"
+      case .failedWithoutSource, .failedWithoutDestination, .failedTooLarge: "FAILED"
       }
     if task.status == .failedWithoutSource { reason = "CouldNotDetermineMessageSource" }
+    if task.status == .failedTooLarge { reason = "MessageTooLarge" }
     if task.status == .failedWithoutDestination {
       reason = "AWS.SimpleQueueService.NonExistentQueue"
     }
