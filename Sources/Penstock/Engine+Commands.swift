@@ -81,6 +81,10 @@ extension Engine {
     submit(drains: false, completion) { engine, shared, actions in
       do throws(Refusal) {
         if let entry = try shared.state.decideCreate(name, change) {
+          if let error = engine.badSize(engine.size(entry)) {
+            actions.call(completion, .failure(error))
+            return true
+          }
           guard
             let go = engine.room(engine.size(entry), drains: false, completion, &shared, &actions)
           else { return false }
@@ -122,10 +126,16 @@ extension Engine {
       }
       do throws(Refusal) {
         let entry = try shared.state.decideChange(queue, change)
+        if let error = engine.badSize(engine.size(entry)) {
+          actions.call(completion, .failure(error))
+          return true
+        }
         guard let go = engine.room(engine.size(entry), drains: true, completion, &shared, &actions)
         else { return false }
         guard go else { return true }
         _ = engine.append(entry, synced: engine.isSynced, &shared)
+        // More may be leased now, or delays have ended.
+        shared.wake(queue)
         engine.answerDescribed(queue, completion, &shared, &actions)
       } catch {
         engine.refuse(completion, PenstockError(error), &shared, &actions)
@@ -187,7 +197,7 @@ extension Engine {
     guard let queue = handles.first?.queue else { return completion(.success([])) }
     change(handles.count, completion, thenServing: queue) { shared, index throws(Refusal) in
       let entry = try shared.state.decideReject(handles[index])
-      if case .transferred(let moved) = entry.record { shared.wakes.append(moved.target) }
+      if case .transferred(let moved) = entry.record { shared.wake(moved.target) }
       return entry
     }
   }
@@ -237,7 +247,7 @@ extension Engine {
         }
       }
       engine.answerDurably(completion, results, after: last, &shared, &actions)
-      shared.wakes.append(queue)
+      shared.wake(queue)
       return true
     }
   }
@@ -257,6 +267,11 @@ extension PenstockError {
   }
 
   static func badSettings(_ change: QueueSettingsChange) -> PenstockError? {
+    let names = (change.deadLetterSources.flatMap { $0 } ?? []) + [change.deadLetterQueue ?? ""]
+    guard names.count <= 1000, names.allSatisfy({ $0.utf8.count <= 256 }) else {
+      return PenstockError(
+        .invalidArgument, "names of queues have 256 bytes at most, and a list of them 1000")
+    }
     if let bytes = change.maximumMessageBytes, bytes < 1 {
       return PenstockError(.invalidArgument, "maximumMessageBytes is less than 1")
     }

@@ -30,6 +30,8 @@ struct Keeper: Sendable {
   var unreadable: Set<UInt32> = []
   /// Dead segments, and the record that must be durable before they are removed.
   var removal: (segments: [UInt32], lsn: LSN)?
+  /// When the next messages of a move task are due, by the monotonic clock.
+  var moves: [MessageID: UInt64] = [:]
   /// The segment that was verified last, and when the next one is due by the monotonic clock.
   var scrubbed: UInt32?
   var scrubsAt: UInt64 = 0
@@ -47,9 +49,10 @@ extension Engine {
       return .untilRung
     }
     do throws(SystemError) {
+      let moving = keeper.withLock { moveMessages(&$0) }
       let rest = try keeper.withLock { (keeper) throws(SystemError) in try keep(&keeper) }
       brake(rest)
-      return rest
+      return rest.orSooner(moving)
     } catch {
       brake(.untilRung)
       guard error.isOutOfSpace || !["pwrite", "fsync", "fdatasync"].contains(error.call) else {

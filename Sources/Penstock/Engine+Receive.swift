@@ -25,6 +25,7 @@ struct ReadJob: Sendable {
 enum ReaderJob: Sendable {
   case messages(ReadJob)
   case draw(State.Draw)
+  case look(@Sendable (Engine) -> Void)
 }
 
 extension Engine {
@@ -41,6 +42,7 @@ extension Engine {
             .invalidArgument, "a receive takes 1 to \(options.maximumReceive) messages")))
       return ticket
     }
+    let attempt = request.attemptID.map { hash(Array($0.utf8), in: nil) }
     critical { shared, actions in
       if let error = shared.refusal { return actions.call(completion, .failure(error)) }
       guard let defaults = shared.state.receiveDefaults(queue) else {
@@ -50,8 +52,17 @@ extension Engine {
       let waiter = Waiters.Waiter(
         queue: queue, maximumMessages: request.maximumMessages,
         visibility: max(0, request.visibilityTimeout?.wholeMilliseconds ?? defaults.visibility),
-        deadline: shared.state.time.adding(wait), completion: completion)
-      if shared.waiters.isWaiting(on: queue), wait > 0 {
+        deadline: shared.state.time.adding(wait), isShort: wait == 0,
+        start: shared.tail.nextLSN.value, attempt: attempt, completion: completion)
+      if attempt != nil, !shared.state.isFIFO(queue) {
+        let text = "a standard queue has no receives that can be repeated"
+        return actions.call(completion, .failure(PenstockError(.invalidArgument, text)))
+      }
+      var isKnown = false
+      if let attempt {
+        if case .none = shared.state.attempt(queue, attempt) {} else { isKnown = true }
+      }
+      if shared.waiters.isWaiting(on: queue), wait > 0, !isKnown {
         // First come, first served, also when room in the log is what they wait for.
         ticket = shared.waiters.add(waiter)
         serveWaiters(on: queue, &shared, &actions)
@@ -127,6 +138,9 @@ extension Engine {
   private func serve(
     _ waiter: Waiters.Waiter, _ shared: inout Shared, _ actions: inout Actions
   ) -> Serving {
+    if let attempt = waiter.attempt, let serving = again(attempt, waiter, &shared, &actions) {
+      return serving
+    }
     // Nothing would be found, so nothing is waited for.
     guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
       return .nothing
@@ -144,9 +158,10 @@ extension Engine {
     }
     let allowance = shared.state.leaseAllowance(waiter.queue)
     guard allowance > 0 else { return refuseLease(waiter, shared, &actions) }
-    let limit = min(waiter.maximumMessages, allowance, maximumGroupSize / Self.smallRecordSize)
+    let most = maximumGroupSize / (Self.smallRecordSize + 16) - 1
+    let limit = min(waiter.maximumMessages, allowance, most)
     var found: [State.Resident] = []
-    switch deliverable(waiter.queue, limit: limit, &found, &shared) {
+    switch deliverable(waiter, limit, &found, &shared) {
     case .ready: break
     case .wait: return .noRoom
     case .full:
@@ -156,25 +171,64 @@ extension Engine {
     if plantedBug == .receivesNewestFirst { found.reverse() }
     guard !found.isEmpty else {
       requestDraw(for: waiter.queue, &shared, &actions)
-      return shared.state.hasParked(waiter.queue) ? .noRoom : .nothing
+      return shared.drawing.contains(waiter.queue) ? .noRoom : .nothing
     }
-    let size = found.count * Self.smallRecordSize
+    if let serving = makeRoom(for: found, waiter, &shared, &actions) { return serving }
+    // What is received will be deleted: the log grows by two records, and twice what lived may go.
+    shared.spend(
+      found.reduce(0) { $0 + 2 * $1.size + 2 * Self.smallRecordSize })
+    lease(found, isAgain: false, waiter, &shared, &actions)
+    return .served
+  }
+
+  /// Makes room for leases; answers what becomes of the receive when there is none.
+  private func makeRoom(
+    for found: [State.Resident], _ waiter: Waiters.Waiter, _ shared: inout Shared,
+    _ actions: inout Actions
+  ) -> Serving? {
+    // What may be repeated takes a quarter more for each, and a head.
+    let size = (found.count + 1) * (Self.smallRecordSize + (waiter.attempt == nil ? 0 : 16))
     switch shared.tail.makeRoom(size, for: .lease) {
-    case .ready: break
+    case .ready: return nil
     case .wait: return .noRoom
     case .full:
       actions.call(waiter.completion, .failure(.full))
       return .served
     }
-    // What is received will be deleted: the log grows by two records, and twice what lived may go.
-    shared.spend(
-      found.reduce(0) { $0 + 2 * $1.size + 2 * Self.smallRecordSize })
+  }
+
+  /// Repeats a receive; nil when it is none that is known.
+  private func again(
+    _ attempt: TextHash, _ waiter: Waiters.Waiter, _ shared: inout Shared,
+    _ actions: inout Actions
+  ) -> Serving? {
+    switch shared.state.attempt(waiter.queue, attempt) {
+    case .none: return nil
+    case .changed:
+      let text = "a message of this receive was deleted, changed or is visible again"
+      actions.call(waiter.completion, .failure(PenstockError(.attemptOver, text)))
+      return .served
+    case .messages(let found):
+      if let serving = makeRoom(for: found, waiter, &shared, &actions) { return serving }
+      lease(found, isAgain: true, waiter, &shared, &actions)
+      return .served
+    }
+  }
+
+  /// Logs leases, or their repetition, and lets the messages be read once that may be told.
+  private func lease(
+    _ found: [State.Resident], isAgain: Bool, _ waiter: Waiters.Waiter, _ shared: inout Shared,
+    _ actions: inout Actions
+  ) {
     var items: [ReadJob.Item] = []
     items.reserveCapacity(found.count)
     var last = LSN(0)
     var newest: UInt64 = 0
     for candidate in found {
-      let entry = shared.state.decideLease(waiter.queue, candidate, timeout: waiter.visibility)
+      let entry =
+        isAgain
+        ? shared.state.decideRepeat(waiter.queue, candidate, timeout: waiter.visibility)
+        : shared.state.decideLease(waiter.queue, candidate, timeout: waiter.visibility)
       last = append(entry, synced: false, &shared)
       newest = max(newest, candidate.message)
       let lease = shared.state.lease(candidate)
@@ -188,6 +242,10 @@ extension Engine {
           receiveCount: Int(lease.receiveCount), firstReceivedAt: lease.firstReceivedAt,
           leaseEndsAt: lease.deadline))
     }
+    if let attempt = waiter.attempt {
+      let entry = shared.state.decideAttempt(waiter.queue, attempt, found)
+      last = append(entry, synced: false, &shared)
+    }
     requestDraw(for: waiter.queue, &shared, &actions)
     // Nobody may see a message that could still vanish, nor get a handle that could: what is not
     // durable yet takes the lease with it into the sync it waits for.
@@ -198,7 +256,7 @@ extension Engine {
       shared.tail.requireSync()
       shared.lastSynced = last
     }
-    let isFIFO = shared.state.settings(waiter.queue)?.isFIFO ?? false
+    let isFIFO = shared.state.isFIFO(waiter.queue)
     let job = ReadJob(items: items, isFIFO: isFIFO, completion: waiter.completion)
     answer(after: last, synced: mustSync, &shared, &actions) { error, actions in
       if let error {
@@ -207,15 +265,13 @@ extension Engine {
         actions.reads.append(.messages(job))
       }
     }
-    return .served
   }
 
   /// As many messages are leased as may be: a FIFO queue, or a long poll, waits for a change.
   private func refuseLease(
     _ waiter: Waiters.Waiter, _ shared: borrowing Shared, _ actions: inout Actions
   ) -> Serving {
-    guard let settings = shared.state.settings(waiter.queue), !settings.isFIFO,
-      waiter.deadline <= shared.state.time
+    guard waiter.isShort, let settings = shared.state.settings(waiter.queue), !settings.isFIFO
     else { return .nothing }
     actions.call(
       waiter.completion,
@@ -231,28 +287,35 @@ extension Engine {
   ///
   /// - Returns: wait when there are too many of those to move under one lock.
   private func deliverable(
-    _ queue: QueueID, limit: Int, _ found: inout [State.Resident], _ shared: inout Shared
+    _ waiter: Waiters.Waiter, _ limit: Int, _ found: inout [State.Resident],
+    _ shared: inout Shared
   ) -> LogTail.Room {
-    let start = shared.tail.nextLSN.value
-    let wanted = limit
-    var limit = limit
-    // Looks that go far to find what is to be moved find more than is to be delivered.
-    defer { found = Array(found.prefix(wanted)) }
+    let queue = waiter.queue
+    var depth = limit
     for _ in 0..<8 {
-      found = shared.state.candidates(queue, limit: limit)
+      found = shared.state.candidates(queue, limit: depth)
       guard let target = shared.state.deadLetterQueue(of: queue) else { return .ready }
       // Those behind what is to be delivered are left to the receive that comes to them.
       var fresh = 0
-      let near = found.prefix { candidate in
-        guard fresh < wanted else { return false }
-        if !shared.state.isExhausted(queue, candidate) { fresh += 1 }
-        return true
+      let exhausted = found.filter { candidate in
+        guard fresh < limit else { return false }
+        if shared.state.isExhausted(queue, candidate) { return true }
+        fresh += 1
+        return false
       }
-      guard near.count > fresh else { return .ready }
-      // What came back from there in this very receive, because queues name each other, stays.
-      let dead = near.filter { $0.message < start && shared.state.isExhausted(queue, $0) }
+      // What came back from there, because queues name each other, is not moved on.
+      let dead = exhausted.filter {
+        $0.message < waiter.start || shared.state.origin($0.slot) == nil
+      }
       guard !dead.isEmpty else {
-        found.removeAll { shared.state.isExhausted(queue, $0) }
+        let isAll = found.count < depth || exhausted.isEmpty || depth > 4096
+        if !exhausted.isEmpty { found.removeAll { shared.state.isExhausted(queue, $0) } }
+        // Others may stand behind those that stay.
+        if !isAll, found.count < limit {
+          depth = max(64, depth * 8)
+          continue
+        }
+        found.removeLast(max(0, found.count - limit))
         return .ready
       }
       let room = shared.tail.makeRoom(dead.count * Self.smallRecordSize, for: .lease)
@@ -261,8 +324,8 @@ extension Engine {
         let entry = shared.state.decideTransfer(queue, message, to: target, .receivedTooOften)
         _ = append(entry, synced: false, &shared)
       }
-      shared.wakes.append(target)
-      limit = max(limit, 64)
+      shared.wake(target)
+      depth = max(limit, 64)
     }
     return .wait
   }

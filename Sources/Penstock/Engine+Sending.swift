@@ -83,7 +83,7 @@ extension Engine {
         }
       }
       engine.answerDurably(completion, receipts, after: last, &shared, &actions)
-      shared.wakes.append(queue)
+      shared.wake(queue)
       return true
     }
   }
@@ -93,8 +93,9 @@ extension Engine {
     guard size > maximumGroupSize else { return nil }
     return PenstockError(
       .messageTooLarge,
-      "the messages take \(size) bytes together; segments of \(options.segmentSize) bytes "
-        + "take at most \(maximumGroupSize) at once", limit: maximumGroupSize)
+      "the messages or settings take \(size) bytes together; segments of "
+        + "\(options.segmentSize) bytes take at most \(maximumGroupSize) at once",
+      limit: maximumGroupSize)
   }
 
   // MARK: Hashes

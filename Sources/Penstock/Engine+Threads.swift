@@ -191,6 +191,7 @@ extension Engine {
     switch job {
     case .messages(let job): read(job)
     case .draw(let draw): self.draw(draw)
+    case .look(let look): look(self)
     }
     return .none
   }

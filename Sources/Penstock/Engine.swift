@@ -185,13 +185,12 @@ final class Engine: Sendable {
   }
 
   private func finishSection(_ shared: inout Shared, _ actions: inout Actions) {
-    // Messages may go round between queues: each is looked at once.
+    // More come meanwhile when messages go to dead letters, but not for ever: no receive moves on
+    // what was moved since it began.
     var index = 0
     while index < shared.wakes.count {
       let queue = shared.wakes[index]
-      if shared.waiters.isWaiting(on: queue), shared.wakes[..<index].allSatisfy({ $0 != queue }) {
-        serveWaiters(on: queue, &shared, &actions)
-      }
+      if shared.waiters.isWaiting(on: queue) { serveWaiters(on: queue, &shared, &actions) }
       index += 1
     }
     shared.wakes.removeAll(keepingCapacity: true)
@@ -380,6 +379,9 @@ extension Engine.Shared {
     }
   }
 
+  /// Lets receives of a queue be served before the lock is released.
+  mutating func wake(_ queue: QueueID) { if wakes.last != queue { wakes.append(queue) } }
+
   /// Counts what is taken while the keeper is behind.
   mutating func spend(_ bytes: Int) {
     if let allowance { self.allowance = allowance - bytes }
@@ -394,9 +396,8 @@ extension Engine.Shared {
     var next = Timestamp(milliseconds: .max)
     // An expiry that cannot be logged must not keep the thread awake.
     if case .running = phase, !isExpiryWaitingForRoom { next = state.nextExpiry ?? next }
-    if !waiters.isEmpty {
-      next = min(next, waiters.nextDeadline ?? next, state.nextTimer ?? next)
-    }
+    if let deadline = waiters.nextDeadline { next = min(next, deadline) }
+    if !waiters.isEmpty || state.hasStrays { next = min(next, state.nextTimer ?? next) }
     return next
   }
 }
@@ -431,6 +432,14 @@ extension PenstockError {
       self.init(
         .queueFull, "the queue holds as much as its \(setting) allows", limit: limit,
         setting: setting)
+    case .moveIsImpossible:
+      self.init(
+        .invalidArgument, "messages are moved to another queue of the same kind",
+        setting: .isFIFO)
+    case .moveIsRunning:
+      self.init(.moveTaskActive, "a move task of this queue is running; cancel it, or wait")
+    case .taskNotFound: self.init(.moveTaskNotFound, "there is no such move task")
+    case .taskIsOver: self.init(.moveTaskOver, "the move task is over")
     case .leaseLost:
       self.init(.leaseLost, "the lease has ended, or the message was received again since")
     case .deadLetterCountMissing:

@@ -20,7 +20,7 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
       case messageTooLarge, invalidArgument, storeFull, storeInUse, storeNotFound, corrupted
       case inputOutput, outcomeUnknown, storeFailed, closed, unreadableMessage
       case queueFull, tooManyLeased, leaseLost, deadLetterQueueNotFound, deadLetterRefused
-      case undecodablePayload
+      case undecodablePayload, attemptOver, moveTaskActive, moveTaskNotFound, moveTaskOver
     }
     private var name: Name
     private init(_ name: Name) { self.name = name }
@@ -59,6 +59,13 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     public static var deadLetterQueueNotFound: Code { Code(.deadLetterQueueNotFound) }
     /// The dead-letter queue's `deadLetterSources` leave the queue out.
     public static var deadLetterRefused: Code { Code(.deadLetterRefused) }
+    /// The receive of this id cannot be repeated: its messages are not what they were.
+    public static var attemptOver: Code { Code(.attemptOver) }
+    /// A queue has one move task at a time.
+    public static var moveTaskActive: Code { Code(.moveTaskActive) }
+    public static var moveTaskNotFound: Code { Code(.moveTaskNotFound) }
+    /// Only a task that is running can be cancelled.
+    public static var moveTaskOver: Code { Code(.moveTaskOver) }
     public static var outcomeUnknown: Code { Code(.outcomeUnknown) }
     public static var storeFailed: Code { Code(.storeFailed) }
     public static var closed: Code { Code(.closed) }

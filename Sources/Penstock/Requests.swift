@@ -35,10 +35,16 @@ public struct ReceiveRequest: Sendable {
   /// How long to hide what is received; nil takes the queue's `visibilityTimeout`. Zero leaves it
   /// visible, though it is delivered and counted.
   public var visibilityTimeout: Duration?
+  /// In a FIFO queue: a receive with the id of one of the last five minutes gets the same messages
+  /// with the same handles, and their timeouts anew, for who lost the answer. It fails with
+  /// `.attemptOver` when something was done to one of them since, or its lease has ended.
+  public var attemptID: String?
 
   public init(
-    maximumMessages: Int = 1, wait: Duration? = nil, visibilityTimeout: Duration? = nil
+    maximumMessages: Int = 1, wait: Duration? = nil, visibilityTimeout: Duration? = nil,
+    attemptID: String? = nil
   ) {
+    self.attemptID = attemptID
     self.maximumMessages = maximumMessages
     self.wait = wait
     self.visibilityTimeout = visibilityTimeout

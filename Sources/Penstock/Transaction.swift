@@ -67,7 +67,13 @@ extension Store {
   /// `.messageTooLarge`, also when all of it together is more than a segment takes.
   public func commit(
     _ transaction: Transaction, _ completion: @escaping Completion<[SendReceipt]>
-  ) { engine.commit(transaction.steps, completion) }
+  ) {
+    guard transaction.stores.allSatisfy({ $0 == ObjectIdentifier(self) }) else {
+      let text = "a queue or a lease is of another store"
+      return completion(.failure(PenstockError(.invalidArgument, text)))
+    }
+    engine.commit(transaction.steps, completion)
+  }
 
   /// Does together what `body` asks for.
   ///
@@ -81,9 +87,6 @@ extension Store {
   ) async throws -> [SendReceipt] {
     var transaction = Transaction()
     try body(&transaction)
-    guard transaction.stores.allSatisfy({ $0 == ObjectIdentifier(self) }) else {
-      throw PenstockError(.invalidArgument, "a queue or a lease is of another store")
-    }
     let steps = transaction
     return try await awaited { self.commit(steps, $0) }
   }
@@ -92,11 +95,13 @@ extension Store {
 extension Engine {
   func commit(_ steps: [Transaction.Step], _ completion: @escaping Completion<[SendReceipt]>) {
     var (size, handles, drafts) = (0, Set<UInt64>(), [Draft]())
+    var ahead: [QueueID: Int] = [:]
     for step in steps {
       switch step {
       case .send(let entry, let queue):
         var draft = Draft(entry, queue, self)
-        draft.ahead = drafts.count { $0.queue == queue }
+        draft.ahead = ahead[queue, default: 0]
+        ahead[queue] = draft.ahead + 1
         drafts.append(draft)
         size += draft.largestSize
       case .delete(let handle), .reject(let handle), .extend(let handle, _):
@@ -150,13 +155,13 @@ extension Engine {
             let draft = sends[before]
             last = engine.append(entry, draft.entry.content, synced: engine.isSynced, &shared)
             receipts.append(SendReceipt(id: draft.id, lsn: last.value))
-            shared.wakes.append(queue)
+            shared.wake(queue)
           case (.duplicate(let id, let message), _):
             receipts.append(SendReceipt(id: id, lsn: message, isDuplicate: true))
           case (.record(let entry), _):
             last = engine.append(entry, synced: engine.isSynced, &shared)
-            shared.wakes.append(entry.queue)
-            if case .transferred(let moved) = entry.record { shared.wakes.append(moved.target) }
+            shared.wake(entry.queue)
+            if case .transferred(let moved) = entry.record { shared.wake(moved.target) }
           case (nil, _): break
           }
         }

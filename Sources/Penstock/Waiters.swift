@@ -14,6 +14,12 @@ struct Waiters {
     /// Milliseconds.
     var visibility: Int64
     var deadline: Timestamp
+    /// It does not wait.
+    var isShort: Bool
+    /// The first LSN behind it: what came to the queue since is not moved on by it.
+    var start: UInt64
+    /// The receive may be repeated under this.
+    var attempt: TextHash?
     var completion: Completion<[ReceivedMessage]>
   }
 

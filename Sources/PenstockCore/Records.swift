@@ -16,6 +16,10 @@ public enum Record: Hashable, Sendable {
   case leaseChanged(message: UInt64, slot: UInt32, deadline: Timestamp)
   /// A message leaves its queue for another one, where it is as new as this record.
   case transferred(Transferred)
+  /// A move task starts, comes on or ends.
+  case task(Task)
+  /// A receive from a FIFO queue that may be repeated: its id, and what was leased just before.
+  case attempted(TextHash, [LeasedMessage])
   case deleted(message: UInt64, slot: UInt32)
   case purged
   /// Retention ended for every message of the queue that nobody holds, up to this LSN.
@@ -55,6 +59,15 @@ public enum Record: Hashable, Sendable {
       self.isParked = isParked
       self.group = group
       self.deduplication = deduplication
+    }
+  }
+
+  public struct LeasedMessage: Hashable, Sendable {
+    public var message: UInt64
+    public var slot: UInt32
+    public init(message: UInt64, slot: UInt32) {
+      self.message = message
+      self.slot = slot
     }
   }
 
@@ -146,6 +159,8 @@ extension Entry {
     case setAside = 11
     case cleared = 12
     case transferred = 13
+    case task = 14
+    case attempted = 15
   }
 
   static let prefixSize = 16
@@ -176,6 +191,8 @@ extension Entry {
     case .drawn(_, let messages): Self.prefixSize + 8 + messages.count * WaitingMessage.encodedSize
     case .setAside: Self.prefixSize + 16
     case .transferred: Self.prefixSize + 24
+    case .attempted(_, let messages): Self.prefixSize + 24 + messages.count * 16
+    case .task(let task): Self.prefixSize + 32 + task.destination.utf8.count
     case .sent(let sent):
       Self.contentOffset(sent) + (content.map { $0.extrasSize + $0.body.count } ?? 0)
     case .queueCreated(let name, let settings):
@@ -249,6 +266,23 @@ extension Entry {
       buffer.put(transferred.slot)
       buffer.put(transferred.target.value)
       buffer.put(UInt64(transferred.reason.rawValue))
+    case .task(let task):
+      prefix(.task)
+      buffer.put(task.id.high)
+      buffer.put(task.id.low)
+      buffer.put(task.event.rawValue)
+      buffer.put(task.number)
+      buffer.put(task.count)
+      buffer.put(Array(task.destination.utf8))
+    case .attempted(let hash, let messages):
+      prefix(.attempted)
+      buffer.put(hash.high)
+      buffer.put(hash.low)
+      buffer.put(UInt64(messages.count))
+      for leased in messages {
+        buffer.put(leased.message)
+        buffer.put(UInt64(leased.slot))
+      }
     case .expired(let through):
       prefix(.expired)
       buffer.put(through)
@@ -403,193 +437,27 @@ extension Entry {
         throw RecordError(description: "a message was moved for an unknown reason")
       }
       return .transferred(.init(message: message, slot: slot, target: target, reason: reason))
+    case .task:
+      let id = MessageID(high: try cursor.u64(span), low: try cursor.u64(span))
+      guard let event = Record.TaskEvent(rawValue: try cursor.u32(span)) else {
+        throw RecordError(description: "a move task has an unknown event")
+      }
+      return .task(
+        .init(
+          id: id, event: event, number: try cursor.u32(span), count: try cursor.u64(span),
+          destination: try cursor.text(span.byteCount - cursor.offset, span)))
+    case .attempted:
+      let hash = TextHash(high: try cursor.u64(span), low: try cursor.u64(span))
+      let count = try cursor.u64(span)
+      guard count == (span.byteCount - cursor.offset) / 16 else { throw notZero }
+      var messages: [Record.LeasedMessage] = []
+      for _ in 0..<count {
+        let message = try cursor.u64(span)
+        guard let slot = UInt32(exactly: try cursor.u64(span)) else { throw notZero }
+        messages.append(.init(message: message, slot: slot))
+      }
+      return .attempted(hash, messages)
     case .expired: return .expired(through: try cursor.u64(span))
     }
   }
-}
-
-/// A whole message as the log holds it.
-public struct StoredMessage: Hashable, Sendable {
-  public var id: MessageID
-  public var queue: QueueID
-  public var sentAt: Timestamp
-  public var content: MessageContent
-
-  /// Reads the payload of a sent record, or of a copy.
-  public init(_ span: borrowing RawSpan) throws(RecordError) {
-    let entry = try Entry(span)
-    let start: Int
-    switch entry.record {
-    case .sent(let sent):
-      id = sent.id
-      start = Entry.contentOffset(sent)
-    case .moved(let moved):
-      id = moved.id
-      start = entry.payloadSize()
-    default:
-      throw RecordError(description: "there is another record where a message should be")
-    }
-    queue = entry.queue
-    sentAt = entry.time
-    do {
-      var cursor = ByteCursor(1)
-      let flags = try cursor.u8(span)
-      cursor.offset = start
-      content = MessageContent(body: [])
-      if flags & Entry.flagExtras != 0 { try content.decodeExtras(&cursor, span) }
-      content.body = try cursor.bytes(span.byteCount - cursor.offset, span)
-    } catch {
-      throw RecordError(description: "a message's attributes are damaged")
-    }
-  }
-}
-
-extension Entry {
-  static func contentOffset(_ sent: Record.Sent) -> Int {
-    prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8) + (sent.group == nil ? 0 : 16)
-      + (sent.deduplication == nil ? 0 : 16)
-  }
-
-  /// The record of a copy of the message in `payload`. The payload's bytes from `content` on follow
-  /// it.
-  ///
-  /// - Parameter slot: nil for a message that is parked.
-  public static func copy(
-    of payload: borrowing RawSpan, message: UInt64, slot: UInt32?
-  ) throws(RecordError) -> (entry: Entry, content: Int) {
-    var entry = try Entry(payload)
-    let start: Int
-    var cursor = ByteCursor(1)
-    do throws(BytesTooShort) {
-      let hasExtras = try cursor.u8(payload) & Self.flagExtras != 0
-      switch entry.record {
-      case .sent(let sent):
-        start = contentOffset(sent)
-        entry.record = .moved(
-          .init(id: sent.id, message: message, slot: slot, hasExtras: hasExtras))
-      case .moved(let moved):
-        start = entry.payloadSize()
-        entry.record = .moved(
-          .init(id: moved.id, message: message, slot: slot, isAgain: true, hasExtras: hasExtras))
-      default: throw BytesTooShort()
-      }
-    } catch {
-      throw RecordError(description: "there is another record where a message should be")
-    }
-    return (entry, start)
-  }
-}
-
-extension Duration {
-  /// Whole milliseconds, held at the ends of the range.
-  package var wholeMilliseconds: Int64 {
-    let (seconds, attoseconds) = components
-    let (product, overflow) = seconds.multipliedReportingOverflow(by: 1000)
-    if overflow { return seconds < 0 ? .min : .max }
-    let (sum, over) = product.addingReportingOverflow(attoseconds / 1_000_000_000_000_000)
-    return over ? (seconds < 0 ? .min : .max) : sum
-  }
-}
-
-/// What is stored between a message's header and its body: tag 1, zeros 3, length 4, value; the
-/// whole preceded by its length in four bytes.
-extension MessageContent {
-  private enum Tag: UInt8 {
-    case groupID = 1
-    case traceHeader = 2
-    case senderID = 3
-    case stringAttribute = 4
-    case binaryAttribute = 5
-    case deduplicationID = 6
-  }
-
-  /// Bytes of the extras with their length, 0 when there are none.
-  var extrasSize: Int {
-    var size = 0
-    for text in [groupID, deduplicationID, traceHeader, senderID] where text != nil {
-      size += 8 + (text?.utf8.count ?? 0)
-    }
-    for attribute in attributes { size += 8 + attribute.storedSize }
-    return size == 0 ? 0 : size + 4
-  }
-
-  func encodeExtras(_ size: Int, into buffer: CommitBuffer) {
-    guard size > 0 else { return }
-    buffer.put(UInt32(size - 4))
-    func head(_ tag: Tag, _ length: Int) {
-      buffer.put(UInt32(tag.rawValue))
-      buffer.put(UInt32(length))
-    }
-    func put(_ tag: Tag, _ text: String?) {
-      guard let text else { return }
-      head(tag, text.utf8.count)
-      buffer.put(Array(text.utf8))
-    }
-    put(.groupID, groupID)
-    put(.deduplicationID, deduplicationID)
-    put(.traceHeader, traceHeader)
-    put(.senderID, senderID)
-    for attribute in attributes {
-      let value: [UInt8]
-      switch attribute.value {
-      case .string(let text):
-        head(.stringAttribute, attribute.storedSize)
-        value = Array(text.utf8)
-      case .binary(let bytes):
-        head(.binaryAttribute, attribute.storedSize)
-        value = bytes
-      }
-      buffer.put(UInt32(attribute.name.utf8.count))
-      buffer.put(UInt32(attribute.type.utf8.count))
-      buffer.put(Array(attribute.name.utf8))
-      buffer.put(Array(attribute.type.utf8))
-      buffer.put(value)
-    }
-  }
-
-  mutating func decodeExtras(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws {
-    let length = Int(try cursor.u32(span))
-    let end = cursor.offset + length
-    guard end <= span.byteCount else { throw BytesTooShort() }
-    while cursor.offset < end {
-      let number = try cursor.u32(span)
-      let length = Int(try cursor.u32(span))
-      guard let tag = UInt8(exactly: number).flatMap(Tag.init(rawValue:)),
-        cursor.offset + length <= end
-      else { throw BytesTooShort() }
-      switch tag {
-      case .groupID: groupID = try cursor.text(length, span)
-      case .deduplicationID: deduplicationID = try cursor.text(length, span)
-      case .traceHeader: traceHeader = try cursor.text(length, span)
-      case .senderID: senderID = try cursor.text(length, span)
-      case .stringAttribute, .binaryAttribute:
-        let nameLength = Int(try cursor.u32(span))
-        let typeLength = Int(try cursor.u32(span))
-        let name = try cursor.text(nameLength, span)
-        let type = try cursor.text(typeLength, span)
-        let rest = length - 8 - nameLength - typeLength
-        let value: MessageAttribute.Value =
-          tag == .stringAttribute
-          ? .string(try cursor.text(rest, span)) : .binary(try cursor.bytes(rest, span))
-        attributes.append(MessageAttribute(name: name, type: type, value: value))
-      }
-    }
-  }
-
-  /// Bytes that count towards a queue's size limit: body, and name, type and value of attributes.
-  public var countedSize: Int {
-    attributes.reduce(body.count) {
-      $0 + $1.name.utf8.count + $1.type.utf8.count + $1.valueSize
-    }
-  }
-}
-
-extension MessageAttribute {
-  var valueSize: Int {
-    switch value {
-    case .string(let text): text.utf8.count
-    case .binary(let bytes): bytes.count
-    }
-  }
-  var storedSize: Int { 8 + name.utf8.count + type.utf8.count + valueSize }
 }

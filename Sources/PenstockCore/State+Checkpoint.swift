@@ -80,6 +80,36 @@ extension State {
       buffer.put(UInt32(origin.name.utf8.count))
       buffer.put(Array(origin.name.utf8))
     }
+    for (id, q) in places.sorted(by: { $0.key < $1.key }) {
+      for hash in table[q].groups.attemptOrder.all {
+        guard let attempt = table[q].groups.attempts[hash] else { continue }
+        head(.attempt, id, buffer)
+        buffer.put(hash.high)
+        buffer.put(hash.low)
+        buffer.put(attempt.expiresAt)
+        buffer.put(UInt32(attempt.leases.count))
+        for lease in attempt.leases {
+          buffer.put(lease.slot)
+          buffer.put(lease.message)
+          buffer.put(lease.token)
+          buffer.put(lease.deadline)
+        }
+        if buffer.count > 1 << 20 { try flush(buffer) }
+      }
+    }
+    for (id, all) in tasks.sorted(by: { $0.key < $1.key }) {
+      for task in all {
+        head(.task, id, buffer)
+        for number in [
+          task.id.high, task.id.low, UInt64(bitPattern: task.startedAt.milliseconds),
+          UInt64(task.rate ?? 0), UInt64(task.toMove), UInt64(task.moved),
+          UInt64(task.status.rawValue),
+        ] { buffer.put(number) }
+        let destination = Array((task.destination ?? "").utf8)
+        buffer.put(UInt32(destination.count))
+        buffer.put(destination)
+      }
+    }
     for (_, q) in places.sorted(by: { $0.key < $1.key }) { try encodeStrays(q, buffer, flush) }
     try flush(buffer)
   }
@@ -94,6 +124,10 @@ extension State {
     case origin = 3
     /// What only some messages have, by slot.
     case stray = 4
+    /// A move task of a queue.
+    case task = 5
+    /// A receive of a FIFO queue that may be repeated.
+    case attempt = 6
   }
 
   private func head(_ section: Section, _ number: UInt32, _ buffer: CommitBuffer) {
@@ -111,7 +145,9 @@ extension State {
         continue
       }
       head(.stray, index, buffer)
-      buffer.put(UInt32(activity.priority) | (activity.hasOwnDelay ? 256 : 0))
+      buffer.put(
+        UInt32(activity.priority) | (activity.hasOwnDelay ? 256 : 0)
+          | (activity.isOverdue ? 512 : 0))
       let transfer = transfer(of: slab[index].link)
       buffer.put(transfer?.origin ?? 0)
       buffer.put(transfer?.bytes ?? 0)
@@ -262,7 +298,7 @@ extension State {
       try decodeQueue(&cursor, span, take)
     }
     while cursor.offset < span.byteCount { try decodeSection(&cursor, span, take) }
-    // Only messages came from these that wait to be freed.
+    // Those that only messages name which wait to be freed.
     origins = origins.filter { $0.value.count > 0 }
     guard isTaken.allSatisfy({ $0 }) else {
       throw RecordError(description: "a checkpoint leaves slots out")
@@ -359,8 +395,41 @@ extension State {
       guard number > 0, number < nextQueue, origins[number] == nil else { throw BytesTooShort() }
       origins[number] = (name, 0)
     case .stray: try decodeStray(number, &cursor, span)
+    case .task: try decodeTask(number, &cursor, span)
+    case .attempt:
+      let hash = TextHash(high: try cursor.u64(span), low: try cursor.u64(span))
+      var attempt = Attempt(leases: [], expiresAt: try cursor.i64(span))
+      for _ in 0..<(try cursor.u32(span)) {
+        attempt.leases.append(
+          .init(
+            slot: try cursor.u32(span), message: try cursor.u64(span),
+            token: try cursor.u64(span), deadline: try cursor.i64(span)))
+      }
+      guard let q = places[number], table[q].settings.isFIFO,
+        table[q].groups.attempts.updateValue(attempt, forKey: hash) == nil
+      else { throw BytesTooShort() }
+      table[q].groups.attemptOrder.append(hash)
     case nil: throw RecordError(description: "a checkpoint has a section of an unknown kind")
     }
+  }
+
+  private mutating func decodeTask(
+    _ number: UInt32, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+  ) throws {
+    let id = MessageID(high: try cursor.u64(span), low: try cursor.u64(span))
+    let startedAt = Timestamp(milliseconds: try cursor.i64(span))
+    let (rate, toMove) = (Int(clamping: try cursor.u64(span)), Int(clamping: try cursor.u64(span)))
+    let moved = Int(clamping: try cursor.u64(span))
+    let status = UInt8(exactly: try cursor.u64(span)).flatMap(MoveTask.Status.init)
+    let destination = try cursor.text(Int(cursor.u32(span)), span)
+    guard places[number] != nil, let status, rate <= UInt32.max, moved < 1 << 56,
+      (tasks[number]?.count ?? 0) < Self.tasksPerQueue
+    else { throw RecordError(description: "a checkpoint has a move task that cannot be") }
+    tasks[number, default: []].append(
+      MoveTask(
+        id: id, source: QueueID(number), destination: destination.isEmpty ? nil : destination,
+        rate: rate == 0 ? nil : rate, toMove: toMove, moved: moved, startedAt: startedAt,
+        status: status))
   }
 
   private mutating func decodeStray(
@@ -372,7 +441,7 @@ extension State {
     transfer.bytes = try cursor.u32(span)
     let reason = try cursor.u32(span)
     transfer.movedAt = try cursor.i64(span)
-    guard slab.contains(index), slab[index].state.hasActivity, flags < 512,
+    guard slab.contains(index), slab[index].state.hasActivity, flags < 1024,
       let q = places[queueNumber(of: index)]
     else { throw RecordError(description: "a checkpoint has a stray that is no message") }
     let activity = slab[index].link
@@ -383,7 +452,9 @@ extension State {
     let isShown = slab[index].state == .returned && known.group == Slab.none
     if isShown { hide(q, activity) }
     activities[Int(activity)].priority = UInt8(truncatingIfNeeded: flags)
-    activities[Int(activity)].hasOwnDelay = flags >= 256
+    if flags & 255 > 0 { urgentCount += 1 }
+    activities[Int(activity)].hasOwnDelay = flags & 256 != 0
+    activities[Int(activity)].isOverdue = flags & 512 != 0
     if reason != 0 {
       guard let reason = UInt8(exactly: reason).flatMap(TransferReason.init),
         let origin = origins[transfer.origin]
@@ -393,10 +464,16 @@ extension State {
       activities[Int(activity)].isTransferred = true
       remember(transfer, from: origin.name)
     }
-    guard known.group == Slab.none ? flags < 256 : flags & 255 == 0 else { throw BytesTooShort() }
+    // Groups know no strays, other queues no delays to follow; nothing hidden is overdue.
+    let ours: UInt32 = known.group == Slab.none ? 255 | (isShown ? 512 : 0) : 256
+    guard flags & ~ours == 0, flags & 512 == 0 || activities[Int(activity)].isStray else {
+      throw BytesTooShort()
+    }
     if isShown {
       show(q, activity)
       setTimer(activity)
+      // Another one may be the first of the queue now.
+      awaitExpiry(q)
     }
   }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
 extension State {
   /// A hash of everything that can be observed: equal for equal states, whatever way led to them.
@@ -29,6 +30,10 @@ extension State {
           hash.add(part)
         }
         hash.add(UInt64(run.newestSecond))
+      }
+      for task in tasks[id.value] ?? [] {
+        hash.add(task.id.low)
+        hash.add(UInt64(task.moved) << 8 | UInt64(task.status.rawValue))
       }
       hash.add(UInt64(queue.expiredThrough))
       hash.add(queue.setAside)
@@ -61,6 +66,13 @@ extension State {
 
   private func addGroups(_ q: Int, to hash: inout StableHash) {
     for group in row(of: table[q]) { hash.add(groups[Int(group)].hash.high) }
+    for id in table[q].groups.attemptOrder.all {
+      guard let attempt = table[q].groups.attempts[id], attempt.expiresAt > time.milliseconds
+      else { continue }
+      hash.add(id.low)
+      hash.add(UInt64(bitPattern: attempt.expiresAt))
+      for lease in attempt.leases { hash.add(lease.token) }
+    }
     var send = table[q].groups.firstSend
     while send != Slab.none {
       let entry = sends[Int(send)]

@@ -22,6 +22,12 @@ public enum Refusal: Error, Hashable, Sendable {
   case priorityInGroup
   /// The queue holds as many messages as it may, or bytes.
   case queueFull(setting: QueueSetting, limit: Int)
+  /// A move within a queue, or to one of another kind.
+  case moveIsImpossible
+  /// A queue has one move task at a time.
+  case moveIsRunning
+  case taskNotFound
+  case taskIsOver
   /// The lease has ended, or another one followed it.
   case leaseLost
   case deadLetterCountMissing
@@ -43,6 +49,10 @@ extension State {
 
   public func settings(_ id: QueueID) -> QueueSettings? {
     places[id.value].map { table[$0].settings }
+  }
+
+  public func isFIFO(_ id: QueueID) -> Bool {
+    places[id.value].map { table[$0].settings.isFIFO } ?? false
   }
 
   public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
@@ -96,7 +106,9 @@ extension State {
     guard let q = places[id.value] else { throw .queueNotFound }
     let settings = change.applied(to: table[q].settings)
     guard settings.isFIFO == table[q].settings.isFIFO else { throw .kindIsFixed }
-    if change.deadLetterQueue != nil { try checkDeadLetters(settings, of: table[q].name) }
+    if change.deadLetterQueue != nil || change.maximumReceives != nil {
+      try checkDeadLetters(settings, of: table[q].name, isNew: change.deadLetterQueue != nil)
+    }
     return Entry(queue: id, time: time, record: .queueChanged(settings: settings))
   }
 

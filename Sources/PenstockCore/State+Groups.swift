@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
 // FIFO queues. Every message is in the list of its group, in the order of sends, whatever its state
 // is. One rule covers every case: a receive may take from a group the longest run of visible
@@ -34,6 +35,9 @@ extension State {
     /// Deduplication entries, oldest first.
     var firstSend = Slab.none
     var lastSend = Slab.none
+    /// Receives that may be repeated, and their ids, oldest first.
+    var attempts: [TextHash: Attempt] = [:]
+    var attemptOrder = Deque<TextHash>()
   }
 
   /// A send that is remembered, so that another one like it is none.

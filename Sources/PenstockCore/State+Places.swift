@@ -58,7 +58,10 @@ extension State {
     return visible
   }
 
-  /// When the next lease or delay ends; nil when none does.
+  /// Whether time alone may remove messages that no look at a queue's oldest finds.
+  public var hasStrays: Bool { transferIndex.count > 0 || urgentCount > 0 }
+
+  /// When the next lease, delay or retention of a stray ends; nil when none does.
   public var nextTimer: Timestamp? {
     timers.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
   }
@@ -77,12 +80,12 @@ extension State {
 
   /// When the message's retention ends, in milliseconds.
   func retentionEnd(_ index: UInt32, _ queue: borrowing Queue) -> Int64 {
-    let end = queue.retentionEnd(sentSecond: slab[index].sentSecond)
-    guard end == 0, slab[index].state.hasActivity,
-      activities[Int(slab[index].link)].isTransferred
-    else { return end }
-    // It may be older than what has expired here before it came.
-    return queue.retentionEnd(of: slab[index].sentSecond)
+    let second = slab[index].sentSecond
+    // What came from elsewhere had another retention before.
+    let isMoved =
+      slab[index].state.hasActivity && activities[Int(slab[index].link)].isTransferred
+      && activities[Int(slab[index].link)].isStray
+    return queue.retentionEnd(sentSecond: second, isMoved: isMoved)
   }
 
   // MARK: Places
@@ -234,6 +237,7 @@ extension State {
 
   private mutating func free(activity: UInt32) {
     if activities[Int(activity)].isTransferred { forget(transferOf: activity) }
+    if activities[Int(activity)].priority > 0 { urgentCount -= 1 }
     timers.remove(activity, &timerPlaces)
     orderPlaces[Int(activity)] = IndexedHeap.absent
     activities[Int(activity)].slot = freeActivity

@@ -86,7 +86,7 @@ extension State {
   }
 
   private static func hash(_ activity: UInt32) -> UInt64 {
-    UInt64(activity) &* 0x9e37_79b9_7f4a_7c15 >> 16
+    (UInt64(activity) &* 0x9e37_79b9_7f4a_7c15) >> 16
   }
 
   private func place(ofTransfer activity: UInt32) -> UInt32? {
@@ -191,9 +191,12 @@ extension State {
   }
 
   /// Whether a queue may name this one for its dead letters.
-  func checkDeadLetters(_ settings: QueueSettings, of name: String) throws(Refusal) {
+  func checkDeadLetters(
+    _ settings: QueueSettings, of name: String, isNew: Bool = true
+  ) throws(Refusal) {
     guard !settings.deadLetterQueue.isEmpty else { return }
     guard settings.maximumReceives > 0 else { throw .deadLetterCountMissing }
+    guard isNew else { return }
     // A queue may name itself before it is there.
     let isItself = settings.deadLetterQueue == name
     guard let target = names[settings.deadLetterQueue], let t = places[target.value] else {
@@ -212,7 +215,8 @@ extension State {
   /// - Complexity: O(queues).
   public func deadLetterSources(of name: String, after: String? = nil, limit: Int) -> [String] {
     var found: [String] = []
-    for source in sortedNames where found.count < limit && source > after ?? "" {
+    for source in sortedNames where source > after ?? "" {
+      if found.count >= limit { break }
       if let id = names[source], let q = places[id.value],
         table[q].settings.deadLetterQueue == name
       {
@@ -228,10 +232,9 @@ extension State {
   /// send, made earlier by the priority, then the LSN.
   func urgency(_ q: Int, _ activity: UInt32) -> UInt64 {
     let slot = slab[activities[Int(activity)].slot]
-    let step = table[q].settings.priorityStep.wholeMilliseconds / 1000
-    let (lead, overflow) = step.multipliedReportingOverflow(
-      by: Int64(activities[Int(activity)].priority))
-    let second = overflow ? 0 : UInt32(clamping: Int64(slot.sentSecond) &- lead)
+    let (lead, overflow) = table[q].settings.priorityStep.wholeMilliseconds
+      .multipliedReportingOverflow(by: Int64(activities[Int(activity)].priority))
+    let second = overflow ? 0 : UInt32(clamping: Int64(slot.sentSecond) &- lead / 1000)
     return UInt64(second) << 32 | slot.message & 0xffff_ffff
   }
 

@@ -69,12 +69,8 @@ public struct State: Sendable {
     }
 
     /// In milliseconds since 1970.
-    func retentionEnd(sentSecond: UInt32) -> Int64 {
-      sentSecond > expiredThrough ? retentionEnd(of: sentSecond) : 0
-    }
-
-    /// The same, whatever has expired.
-    func retentionEnd(of sentSecond: UInt32) -> Int64 {
+    func retentionEnd(sentSecond: UInt32, isMoved: Bool = false) -> Int64 {
+      guard sentSecond > expiredThrough || isMoved else { return 0 }
       let (end, overflow) = (Int64(sentSecond) * 1000)
         .addingReportingOverflow(retentionMilliseconds)
       return overflow ? .max : end
@@ -113,6 +109,10 @@ public struct State: Sendable {
   var transferIndex = HashIndex()
   /// Names of queues that transferred messages came from, with how many of those there are.
   var origins: [UInt32: (name: String, count: Int)] = [:]
+  /// Messages with a priority.
+  var urgentCount = 0
+  /// Move tasks by the number of the queue they take from, oldest first.
+  var tasks: [UInt32: [MoveTask]] = [:]
   /// Lists of groups and of remembered sends of purged and deleted queues; freed after `dying`.
   var dyingGroups: [UInt32] = []
   var dyingSends: [UInt32] = []
@@ -193,6 +193,8 @@ public struct State: Sendable {
     case .leaseChanged(let message, let slot, let deadline):
       try changeLease(q, slot, message, deadline, lsn)
     case .transferred(let transferred): try transfer(q, transferred, lsn)
+    case .task(let task): try apply(task, q, lsn)
+    case .attempted(let hash, let messages): try attempt(q, hash, messages, lsn)
     case .deleted(let message, let slot):
       try check(q, slot, message, lsn)
       removeMessage(slot)
@@ -292,6 +294,7 @@ public struct State: Sendable {
     sortedNames.remove(at: namePlace(queue.name))
     expiries.remove(UInt32(q), &expiryPlaces)
     places[queue.id.value] = nil
+    tasks[queue.id.value] = nil
     table[q] = Queue(
       id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt)
     freePlaces.append(q)
@@ -332,6 +335,7 @@ public struct State: Sendable {
         activities[Int(activity)].hasOwnDelay = sent.hasOwnDelay
       }
       activities[Int(activity)].priority = sent.priority
+      if sent.priority > 0 { urgentCount += 1 }
       table[q].counts.delayed += 1
       setTimer(activity)
       if let group {
@@ -347,6 +351,7 @@ public struct State: Sendable {
     } else if sent.priority > 0 {
       let activity = activate(q, index, .returned)
       activities[Int(activity)].priority = sent.priority
+      urgentCount += 1
       table[q].counts.visible += 1
       show(q, activity)
       setTimer(activity)

@@ -17,12 +17,13 @@ enum Action: String, CaseIterable, Sendable {
   case changeMessageVisibility = "ChangeMessageVisibility"
   case changeMessageVisibilityBatch = "ChangeMessageVisibilityBatch"
   case listDeadLetterSourceQueues = "ListDeadLetterSourceQueues"
+  case startMessageMoveTask = "StartMessageMoveTask"
+  case listMessageMoveTasks = "ListMessageMoveTasks"
+  case cancelMessageMoveTask = "CancelMessageMoveTask"
 
   /// Actions of the API that are refused by name, so that nobody takes them for a typing error.
   static let unsupported: Set<String> = [
     "AddPermission", "RemovePermission", "TagQueue", "UntagQueue", "ListQueueTags",
-    "StartMessageMoveTask", "ListMessageMoveTasks",
-    "CancelMessageMoveTask",
   ]
 
   init(named name: String) throws(SQSError) {

@@ -44,6 +44,8 @@ struct SQSError: Error, Hashable, Sendable {
     static let queueNameExists = modelled("QueueNameExists", "QueueAlreadyExists")
     static let receiptHandleIsInvalid = modelled(
       "ReceiptHandleIsInvalid", "ReceiptHandleIsInvalid", 404)
+    static let resourceNotFound = modelled(
+      "ResourceNotFoundException", "ResourceNotFoundException", 404)
     static let overLimit = modelled("OverLimit", "OverLimit", 403)
     static let unsupportedOperation = modelled("UnsupportedOperation")
 
@@ -118,6 +120,8 @@ extension SQSError {
       self = .invalid(error.message)
     case .tooManyLeased:
       self = SQSError(.overLimit, "The maximum number of in flight messages is reached.")
+    case .moveTaskNotFound: self = SQSError(.resourceNotFound, "Task does not exist.")
+    case .moveTaskActive, .moveTaskOver: self = .invalid(error.message)
     case .queueFull: self = SQSError(.overLimit, error.message)
     case .storeFull, .storeFailed, .closed:
       self = SQSError(.serviceUnavailable, error.message)

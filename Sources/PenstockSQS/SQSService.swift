@@ -164,6 +164,9 @@ struct Call: Sendable {
     case .changeMessageVisibility: try changeMessageVisibility(fields)
     case .changeMessageVisibilityBatch: try changeMessageVisibilityBatch(fields)
     case .listDeadLetterSourceQueues: try listDeadLetterSourceQueues(fields)
+    case .startMessageMoveTask: try startMessageMoveTask(fields)
+    case .listMessageMoveTasks: try listMessageMoveTasks(fields)
+    case .cancelMessageMoveTask: try cancelMessageMoveTask(fields)
     }
     return nil
   }

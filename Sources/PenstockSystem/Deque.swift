@@ -46,3 +46,10 @@ public struct Deque<Element> {
     return all
   }
 }
+
+extension Deque: Sendable where Element: Sendable {}
+
+extension Deque {
+  /// What is in it, in order.
+  public var all: [Element] { elements[head...].compactMap { $0 } }
+}

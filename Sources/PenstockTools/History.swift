@@ -98,6 +98,7 @@ private final class HistoryVisitor: SegmentVisitor {
       queue = entry.queue
       lsns.insert(moved.message)
       return true
+    case .attempted(_, let messages): return messages.contains { lsns.contains($0.message) }
     case .drawn(_, let messages): return messages.contains { lsns.contains($0.message) }
     case .transferred(let moved):
       guard lsns.contains(moved.message) else { return false }
@@ -107,7 +108,7 @@ private final class HistoryVisitor: SegmentVisitor {
     case .purged, .queueDeleted: return queue == entry.queue
     case .expired(let through):
       return queue == entry.queue && lsns.contains { $0 <= through }
-    case .logCreated, .queueCreated, .queueChanged, .cleared: return false
+    case .logCreated, .queueCreated, .queueChanged, .cleared, .task: return false
     }
   }
 }

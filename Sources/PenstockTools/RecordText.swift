@@ -50,6 +50,14 @@ enum RecordText {
         ("message", .unsigned(moved.message)), ("slot", .unsigned(UInt64(moved.slot))),
         ("target", .unsigned(UInt64(moved.target.value))), ("reason", .string("\(moved.reason)")),
       ]
+    case .attempted(let hash, let messages):
+      members += [("attemptHash", .string(hex(hash))), ("count", .int(messages.count))]
+    case .task(let task):
+      members += [
+        ("task", .string(task.id.description)), ("event", .string("\(task.event)")),
+        ("number", .unsigned(UInt64(task.number))), ("count", .unsigned(task.count)),
+        ("destination", .string(task.destination)),
+      ]
     case .expired(let through): members.append(("through", .unsigned(through)))
     case .moved(let moved):
       members += [
@@ -103,6 +111,8 @@ enum RecordText {
     case .setAside: "setAside"
     case .cleared: "cleared"
     case .transferred: "transferred"
+    case .task: "task"
+    case .attempted: "attempted"
     }
   }
 

@@ -126,7 +126,9 @@ private final class Ends: SegmentVisitor {
       whole.insert(moved.message)
       if !copied.insert(moved.message) { newest[moved.message] = lsn.value }
     case .setAside(let message, _, _): damaged.insert(message)
-    case .logCreated, .queueChanged, .leased, .leaseChanged, .drawn, .cleared: break
+    case .logCreated, .queueChanged, .leased, .leaseChanged, .drawn, .cleared, .task,
+      .attempted:
+      break
     }
   }
 
@@ -142,9 +144,8 @@ private final class Ends: SegmentVisitor {
   }
 
   /// What a message is now, and where.
-  func present(_ lsn: UInt64?, _ queue: QueueID) -> (lsn: UInt64?, queue: QueueID) {
-    guard var lsn else { return (nil, queue) }
-    var queue = queue
+  func present(_ lsn: UInt64, _ queue: QueueID) -> (lsn: UInt64, queue: QueueID) {
+    var (lsn, queue) = (lsn, queue)
     // Each has a greater LSN, or the records are none of this code's.
     while let next = transferred[lsn], next.lsn > lsn { (lsn, queue) = next }
     return (lsn, queue)
@@ -155,11 +156,21 @@ private final class Ends: SegmentVisitor {
   /// - Parameters:
   ///   - lsn: of the send, which is the message's identity.
   ///   - place: of the record at hand: the send's, or a copy's.
-  func end(of lsn: UInt64?, _ place: RecordPlace, isCopy: Bool, _ queue: QueueID) -> String? {
-    guard let lsn else { return nil }
+  ///   - queue: where the message was by that record.
+  func end(of own: UInt64?, _ place: RecordPlace, isCopy: Bool, _ queue: QueueID) -> String? {
+    guard let own else { return nil }
+    let (lsn, queue) = present(own, queue)
+    // What it was called after it went to other queues.
+    var (later, name) = ([UInt64](), own)
+    while let next = transferred[name], next.lsn > name {
+      name = next.lsn
+      later.append(name)
+    }
     if place.isLoose {
-      if whole.contains(lsn) { return "moved" }
-    } else if isCopy ? place.lsn?.value ?? 0 < newest[lsn] ?? 0 : copied.contains(lsn) {
+      if whole.contains(own) || later.contains(where: whole.contains) { return "moved" }
+    } else if later.contains(where: copied.contains)
+      || (isCopy ? place.lsn?.value ?? 0 < newest[own] ?? 0 : copied.contains(own))
+    {
       return "moved"
     }
     if damaged.contains(lsn) { return "setAside" }
@@ -197,8 +208,8 @@ private final class Collector: SegmentVisitor {
       }
       message = try StoredMessage(payload)
     } catch { return }
-    (lsn, message.queue) = ends.present(lsn, message.queue)
     let end = ends.end(of: lsn, place, isCopy: isCopy, message.queue)
+    if let own = lsn { (lsn, message.queue) = ends.present(own, message.queue) }
     // The newest copy stands for the message; what is whole goes before what is not.
     if end == "moved" {
       report.superseded += 1

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from harness import receive
+from harness import receive, wait_until
 
 ALL = {"MessageSystemAttributeNames": ["All"]}
 
@@ -174,3 +174,96 @@ def test_groups_leases_and_deduplication_survive_a_kill(new_server):
     sqs.delete_message(QueueUrl=queue, ReceiptHandle=leased["ReceiptHandle"])
     assert bodies(receive(sqs, queue, MaxNumberOfMessages=10)) == [f"g{n}" for n in range(1, 5)]
     assert send(sqs, queue, "new")["SequenceNumber"] > first[-1]["SequenceNumber"]
+
+
+def attempt(sqs, queue, name, **more):
+    return receive(
+        sqs, queue, ReceiveRequestAttemptId=name, MaxNumberOfMessages=10, **ALL, **more)
+
+
+def test_a_receive_with_the_same_attempt_id_gives_the_same_answer(sqs, fifo):
+    for number in range(3):
+        send(sqs, fifo, str(number))
+    first = attempt(sqs, fifo, "a")
+    again = attempt(sqs, fifo, "a")
+    assert bodies(again) == ["0", "1", "2"]
+    assert [m["ReceiptHandle"] for m in again] == [m["ReceiptHandle"] for m in first]
+    assert {m["Attributes"]["ApproximateReceiveCount"] for m in again} == {"1"}
+    assert attempt(sqs, fifo, "b") == []
+    send(sqs, fifo, "other", group="h")
+    assert bodies(attempt(sqs, fifo, "b")) == ["other"], "nothing is remembered of an empty one"
+    assert bodies(attempt(sqs, fifo, "a")) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("change", ["delete", "visibility"])
+def test_an_attempt_whose_messages_were_changed_cannot_be_repeated(sqs, fifo, change):
+    send(sqs, fifo, "m")
+    message, = attempt(sqs, fifo, "a")
+    handle = {"QueueUrl": fifo, "ReceiptHandle": message["ReceiptHandle"]}
+    if change == "delete":
+        sqs.delete_message(**handle)
+    else:
+        sqs.change_message_visibility(VisibilityTimeout=60, **handle)
+    refused(sqs, sqs.receive_message, "InvalidParameterValue",
+            "Value a for parameter ReceiveRequestAttemptId is invalid. Reason: The "
+            "receiveRequestAttemptId is not valid anymore since the receive call is not "
+            "retryable.", QueueUrl=fifo, ReceiveRequestAttemptId="a")
+
+
+def test_an_attempt_starts_the_timeout_anew(sqs, fifo):
+    send(sqs, fifo, "m")
+    attempt(sqs, fifo, "a", VisibilityTimeout=600)
+    attempt(sqs, fifo, "a", VisibilityTimeout=1)
+    wait_until(lambda: receive(sqs, fifo), "the end of the shorter timeout")
+
+
+def test_an_attempt_id_has_an_alphabet(sqs, fifo):
+    for text in ("ü", "x" * 129):
+        refused(sqs, sqs.receive_message, "InvalidParameterValue",
+                f"Value {text} for parameter ReceiveRequestAttemptId is invalid. Reason: "
+                "ReceiveRequestAttemptId can only include alphanumeric and punctuation "
+                "characters. 1 to 128 in length.", QueueUrl=fifo, ReceiveRequestAttemptId=text)
+
+
+def test_an_attempt_can_be_repeated_after_a_kill(new_server):
+    server = new_server().start()
+    sqs = server.sqs()
+    queue = sqs.create_queue(
+        QueueName="kept.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    send(sqs, queue, "m")
+    first, = attempt(sqs, queue, "a", VisibilityTimeout=600)
+    server.kill()
+    server.start()
+    sqs = server.sqs()
+    queue = sqs.get_queue_url(QueueName="kept.fifo")["QueueUrl"]
+    again, = attempt(sqs, queue, "a")
+    assert again["ReceiptHandle"] == first["ReceiptHandle"]
+
+
+def test_a_delete_by_a_handle_whose_lease_has_ended_is_refused(sqs, fifo):
+    send(sqs, fifo, "m")
+    old, = receive(sqs, fifo, VisibilityTimeout=0)
+    reason = "Value {} for parameter ReceiptHandle is invalid. Reason: "
+    expired = reason.format(old["ReceiptHandle"]) + "The receipt handle has expired."
+    refused(sqs, sqs.delete_message, "InvalidParameterValue", expired,
+            QueueUrl=fifo, ReceiptHandle=old["ReceiptHandle"])
+    refused(sqs, sqs.change_message_visibility, "InvalidParameterValue",
+            reason.format(old["ReceiptHandle"])
+            + "Message does not exist or is not available for visibility timeout change.",
+            QueueUrl=fifo, ReceiptHandle=old["ReceiptHandle"], VisibilityTimeout=5)
+    new, = receive(sqs, fifo, VisibilityTimeout=1)
+    sqs.change_message_visibility(
+        QueueUrl=fifo, ReceiptHandle=new["ReceiptHandle"], VisibilityTimeout=600)
+    refused(sqs, sqs.delete_message, "InvalidParameterValue", expired,
+            QueueUrl=fifo, ReceiptHandle=old["ReceiptHandle"])
+    sqs.delete_message(QueueUrl=fifo, ReceiptHandle=new["ReceiptHandle"])
+    # Of a message that is gone any handle is good.
+    sqs.delete_message(QueueUrl=fifo, ReceiptHandle=old["ReceiptHandle"])
+
+
+def test_a_changed_delay_of_the_queue_moves_messages_that_are_delayed(sqs, fifo):
+    sqs.set_queue_attributes(QueueUrl=fifo, Attributes={"DelaySeconds": "900"})
+    send(sqs, fifo, "m")
+    assert receive(sqs, fifo) == []
+    sqs.set_queue_attributes(QueueUrl=fifo, Attributes={"DelaySeconds": "0"})
+    assert bodies(receive(sqs, fifo)) == ["m"]

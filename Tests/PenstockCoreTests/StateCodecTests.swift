@@ -246,6 +246,61 @@ extension Array {
     #expect(encoded(State()).count == 28)
   }
 
+  /// Also while dead letters that were purged wait to be freed, and what has expired, or has a
+  /// priority, is among them.
+  @Test(arguments: [false, true]) func areReadAtEveryStepOfDeadLetters(isFIFO: Bool) throws {
+    var machine = Machine()
+    let dead = try machine.create(
+      "dead", QueueSettingsChange(QueueSettings(retention: .seconds(100), isFIFO: isFIFO)))
+    let queue = try machine.create(
+      "q",
+      .init {
+        $0.isFIFO = isFIFO
+        $0.deadLetterQueue = "dead"
+        $0.maximumReceives = 1
+      })
+    func check() throws {
+      let read = try decodedState(encoded(machine.state))
+      #expect(read.stateHash() == machine.state.stateHash())
+      #expect(read.brokenInvariant() == nil)
+      #expect(try machine.replayed().stateHash() == machine.state.stateHash())
+      // Names of queues that only messages came from which wait to be freed are left out.
+      if machine.state.dyingCount == 0 { #expect(encoded(read) == encoded(machine.state)) }
+    }
+    for number in UInt64(0)..<60 {
+      if isFIFO {
+        try machine.send(queue, group: number % 7)
+      } else {
+        let send = try machine.state.decideSend(
+          queue, messageID: MessageID(randomHigh: number, randomLow: 1), size: 1, delay: nil,
+          group: nil, deduplication: nil, priority: UInt8(number % 3))
+        if case .record(let entry) = send { try machine.apply(entry) }
+      }
+      if number % 20 == 0 { try machine.pass(seconds: 10) }
+    }
+    let leases = try machine.receive(queue, 100, timeout: 0)
+    #expect(leases.count == 60)
+    for message in machine.state.candidates(queue, limit: 100) {
+      try machine.apply(
+        machine.state.decideTransfer(queue, message, to: dead, .receivedTooOften))
+      try check()
+    }
+    for _ in 0..<3 {
+      machine.advanceOnly(seconds: 30)
+      try check()
+    }
+    while let entry = machine.state.nextExpired() {
+      try machine.apply(entry)
+      try check()
+    }
+    #expect(isFIFO || machine.counts(dead)[0] < 60)
+    try machine.purge(dead)
+    for _ in 0..<6 {
+      try check()
+      try machine.apply(Entry(queue: QueueID(0), time: machine.state.time, record: .cleared))
+    }
+  }
+
   /// Of a queue that was deleted with all it had in memory: no chunk is larger than a start reads.
   @Test func areWrittenInPiecesAlsoOfWhatIsDying() throws {
     var state = State()

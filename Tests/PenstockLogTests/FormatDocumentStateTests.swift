@@ -200,6 +200,48 @@ extension FormatDocument {
       ], mayRepeat: ["origin", "bytes queue"])
   }
 
+  @Test func aTaskAndAnAttemptOfAState() throws {
+    var (state, apply) = try newState()
+    let id = MessageID(randomHigh: 0x21_2223, randomLow: 0x31_3233)
+    try apply(
+      &state, 3, .task(.init(id: id, event: .started, number: 7, count: 9, destination: "to")))
+    try apply(&state, 4, .task(.init(id: id, event: .moved, count: 5)))
+    let task = Array(bytes(of: state).suffix(70))
+    #expect(Array(task[..<8]) == little(UInt32(5)) + little(Self.queue.value))
+    try check(
+      "Move task of a state", Array(task[8...]) + [],
+      [
+        "id high": little(id.high), "id low": little(id.low),
+        "started at": little(Self.created + 3), "rate": little(UInt64(7)),
+        "to move": little(UInt64(9)), "moved": little(UInt64(5)), "status": little(UInt64(1)),
+        "length": little(UInt32(2)), "destination": Array("to".utf8),
+      ])
+    let fifo = QueueID(Self.queue.value + 1)
+    let group = TextHash(high: 1, low: 2)
+    let hash = TextHash(high: 0x41_4243, low: 0x51_5253)
+    let deadline = Timestamp(milliseconds: Self.created + 0x5000)
+    for (lsn, record) in [
+      (5, Record.queueCreated(name: "fifo", settings: QueueSettings(isFIFO: true))),
+      (6, .sent(.init(id: id, visibleAt: nil, group: group))),
+      (7, .leased(message: 6, slot: 0, deadline: deadline)),
+      (8, .attempted(hash, [.init(message: 6, slot: 0)])),
+    ] as [(UInt64, Record)] {
+      let time = Timestamp(milliseconds: Self.created + Int64(lsn))
+      try state.apply(
+        Entry(queue: fifo, time: time, record: record), lsn: lsn, position: 8, size: 40)
+    }
+    let attempt = Array(bytes(of: state).suffix(70 + 64).prefix(64))
+    #expect(Array(attempt[..<8]) == little(UInt32(6)) + little(fifo.value))
+    try check(
+      "Attempt of a state", Array(attempt[8...]) + [],
+      [
+        "hash high": little(hash.high), "hash low": little(hash.low),
+        "expires at": little(Self.created + 8 + 300_000), "count": little(UInt32(1)),
+        "leases": little(UInt32(0)) + little(UInt64(6)) + little(UInt64(7))
+          + little(deadline.milliseconds),
+      ])
+  }
+
   @Test func theRunsAndMessagesOfAState() throws {
     var (state, apply) = try newState()
     try apply(&state, 0x30, sent(0x30))

@@ -262,6 +262,27 @@ import Testing
         "message": little(message), "slot": little(slot), "target": little(UInt32(0x4142_4344)),
         "reason": little(UInt64(2)),
       ])
+    let task = MessageID(randomHigh: 0x5152_5354_5556_5758, randomLow: 0x6162_6364_6566_6768)
+    try check(
+      "Task",
+      added(
+        .task(
+          .init(
+            id: task, event: .changed, number: 0x3132_3334, count: message,
+            destination: "orders"))),
+      [
+        "id high": little(task.high), "id low": little(task.low), "event": little(UInt32(3)),
+        "number": little(slot), "count": little(message), "destination": Array("orders".utf8),
+      ])
+    try check(
+      "Attempted",
+      added(
+        .attempted(
+          TextHash(high: 0x4142_4344, low: 0x7172_7374), [.init(message: message, slot: slot)])),
+      [
+        "hash high": little(UInt64(0x4142_4344)), "hash low": little(UInt64(0x7172_7374)),
+        "count": little(UInt64(1)), "messages": little(message) + little(UInt64(slot)),
+      ])
     for record in [Record.logCreated, .queueDeleted, .purged, .cleared] {
       #expect(added(record) == [])
     }
@@ -304,6 +325,8 @@ import Testing
           .init(message: 1, slot: 2, target: QueueID(3), reason: .receivedTooOften)),
         "Transferred"
       ),
+      (.task(.init(id: sent.id, event: .moved)), "Task"),
+      (.attempted(TextHash(high: 1, low: 2), []), "Attempted"),
     ]
     let lines = try Self.document()
     for (record, name) in records {

@@ -187,13 +187,73 @@ private struct Pair {
       let leases = try await other.receive(maximum: 10, wait: .zero)
       for lease in leases { try await lease.delete() }
     }
-    let before = pair.store.stateHash
     try await pair.restart()
-    #expect(pair.store.stateHash == before)
     let leases = try await pair.dead.receive(maximum: 100, wait: .zero)
     #expect(Set(leases.map(\.text)) == Set((0..<40).map { "message \($0)" }))
     #expect(leases.allSatisfy { $0.message.origin?.queue == "orders" })
     #expect(pair.store.brokenInvariant == nil)
+    try await pair.store.close()
+  }
+
+  /// Once one was moved, others are looked for: no more than were asked for.
+  @Test func aReceiveBringsNoMoreThanWasAskedFor() async throws {
+    let pair = try await Pair(receives: 1)
+    for _ in 0..<50 { try await pair.queue.send("m") }
+    #expect(try await pair.queue.receive(wait: .zero).count == 1)
+    pair.pass()
+    #expect(try await pair.queue.receive(wait: .zero).count == 1)
+    #expect(try await pair.dead.describe().counts.total == 1)
+    try await pair.store.close()
+  }
+
+  @Test func aQueueOfItsOwnDeadLettersComesToRest() async throws {
+    let bench = Bench()
+    let (store, queue) = try await bench.openWithQueue()
+    try await queue.change(
+      .init {
+        $0.deadLetterQueue = queue.name
+        $0.maximumReceives = 1
+      })
+    _ = try await queue.send(batch: (0..<1000).map { _ in SendEntry(MessageContent(body: [1])) })
+    var received = 0
+    while received < 1000 {
+      received += try await queue.receive(maximum: 1000, wait: .seconds(20)).count
+    }
+    bench.simulatedClock.advance(by: .seconds(30))
+    // Each is moved once for it, however many there are.
+    #expect(try await queue.receive(wait: .zero).isEmpty)
+    #expect(store.lastLSN < 4000)
+    #expect(try await queue.describe().counts.visible == 1000)
+    try await store.close()
+  }
+
+  /// What had expired in the new queue by another retention has not expired here.
+  @Test func aLongerRetentionOfTheDeadLettersHolds() async throws {
+    let day = Duration.seconds(86_400)
+    let pair = try await Pair(receives: 1)
+    try await pair.queue.change(.init { $0.retention = day * 14 })
+    try await pair.queue.send("m")
+    pair.bench.simulatedClock.advance(by: day * 5)
+    try await pair.dead.change(.init { $0.retention = day * 14 })
+    _ = try await pair.queue.receive(wait: .zero, visibilityTimeout: .zero)
+    #expect(try await pair.queue.receive(wait: .zero).isEmpty)
+    #expect(try await pair.dead.receive(wait: .zero).first?.text == "m")
+    pair.bench.simulatedClock.advance(by: day * 9)
+    pair.store.timeHasMoved()
+    while try await pair.dead.describe().counts.total > 0 { await Task.yield() }
+    try await pair.store.close()
+  }
+
+  /// No client comes by: the scheduler removes what has expired.
+  @Test func anIdleStoreForgetsExpiredDeadLetters() async throws {
+    let pair = try await Pair(receives: 1)
+    try await pair.queue.send("m")
+    try await pair.queue.send("m")
+    _ = try await pair.queue.receive(maximum: 2, wait: .zero, visibilityTimeout: .zero)
+    #expect(try await pair.queue.receive(wait: .zero).isEmpty)
+    pair.bench.simulatedClock.advance(by: .seconds(345_600))
+    pair.store.timeHasMoved()
+    while pair.store.storage.messagesInMemory > 0 { await Task.yield() }
     try await pair.store.close()
   }
 
@@ -206,6 +266,8 @@ private struct Pair {
       await code { try await pair.dead.change(QueueSettingsChange(set)) }
     }
     #expect(await failure { $0.deadLetterQueue = "orders" } == .invalidArgument)
+    let zero = await code { try await pair.queue.change(.init { $0.maximumReceives = 0 }) }
+    #expect(zero == .invalidArgument)
     let none = await failure {
       $0.deadLetterQueue = "none"
       $0.maximumReceives = 1
@@ -317,6 +379,78 @@ private struct Pair {
     try await queue.purge()
     try await queue.send("m")
     #expect(await code { try await queue.send("m") } == .queueFull)
+    try await store.close()
+  }
+}
+
+@Suite struct Wakes {
+  @Test func aChangeOfSettingsWakesThoseWhoCanBeServed() async throws {
+    let (store, queue) = try await Bench().openWithQueue()
+    try await queue.change(.init { $0.maximumLeased = 1 })
+    for _ in 0..<2 { try await queue.send("m") }
+    #expect(try await queue.receive(wait: .zero).count == 1)
+    async let waiting = queue.receive(wait: .seconds(20))
+    while store.waitingReceives < 1 { await Task.yield() }
+    try await queue.change(.init { $0.maximumLeased = 0 })
+    #expect(try await waiting.count == 1)
+    let fifo = try await store.queue("fifo", QueueSettings(delay: .seconds(900), isFIFO: true))
+    try await fifo.send("m", group: "g")
+    async let delayed = fifo.receive(wait: .seconds(20))
+    while store.waitingReceives < 1 { await Task.yield() }
+    try await fifo.change(.init { $0.delay = .zero })
+    #expect(try await delayed.count == 1)
+    try await store.close()
+  }
+
+  @Test func aRepetitionDoesNotQueueBehindOthers() async throws {
+    let store = try await Bench().open()
+    let queue = try await store.queue("fifo", QueueSettings(isFIFO: true))
+    try await queue.send("m", group: "g")
+    func receive() async throws -> [ReceivedMessage] {
+      try await withCheckedThrowingContinuation { continuation in
+        let request = ReceiveRequest(wait: .seconds(20), attemptID: "a")
+        store.receive(request, from: queue.id) { continuation.resume(with: $0) }
+      }
+    }
+    let first = try await receive()
+    async let other = queue.receive(wait: .seconds(20))
+    while store.waitingReceives < 1 { await Task.yield() }
+    #expect(try await receive().map(\.handle) == first.map(\.handle))
+    try await queue.delete([first[0].handle])[0].get()
+    #expect(await code { _ = try await receive() } == .attemptOver)
+    try await queue.send("n", group: "g")
+    #expect(try await other.count == 1)
+    try await store.close()
+  }
+
+  /// Messages that go from queue to queue wake who waits at the end.
+  @Test func aChainOfDeadLettersWakesItsEnd() async throws {
+    let store = try await Bench().open()
+    let last = try await store.queue("last")
+    let middle = try await store.queue(
+      "middle",
+      QueueSettings {
+        $0.deadLetterQueue = "last"
+        $0.maximumReceives = 1
+      })
+    let first = try await store.queue(
+      "first",
+      QueueSettings {
+        $0.deadLetterQueue = "middle"
+        $0.maximumReceives = 1
+      })
+    try await first.send("m")
+    try await last.send("held")
+    let lease = try #require(try await first.receive(wait: .zero).first)
+    let held = try #require(try await last.receive(wait: .zero).first)
+    async let waiting = last.receive(wait: .seconds(20))
+    while store.waitingReceives < 1 { await Task.yield() }
+    try await store.transaction { transaction in
+      transaction.delete(held)
+      transaction.reject(lease.message.handle)
+    }
+    #expect(try await middle.receive(wait: .zero).isEmpty)
+    #expect(try await waiting.first?.text == "m")
     try await store.close()
   }
 }

@@ -28,17 +28,30 @@ extension Call {
     // The newer list, when it is there, makes the older one not count.
     let requested = try SystemAttribute.requested(names ?? oldNames ?? [])
     if let attemptID {
-      guard !queue.settings.isFIFO else { throw .unsupported("ReceiveRequestAttemptId") }
-      throw .invalid(
-        attemptID, for: "ReceiveRequestAttemptId",
-        "The request include parameter that is not valid for this queue type.")
+      guard queue.settings.isFIFO else {
+        throw .invalid(
+          attemptID, for: "ReceiveRequestAttemptId",
+          "The request include parameter that is not valid for this queue type.")
+      }
+      guard Alphabet.isGroupID(attemptID) else {
+        throw .invalid(
+          attemptID, for: "ReceiveRequestAttemptId",
+          "ReceiveRequestAttemptId can only include alphanumeric and punctuation characters. "
+            + "1 to 128 in length.")
+      }
     }
     let filter = AttributeFilter(patterns ?? [])
     let request = ReceiveRequest(
       maximumMessages: maximum ?? 1, wait: wait.map { .seconds($0) },
-      visibilityTimeout: visibility.map { .seconds($0) })
+      visibilityTimeout: visibility.map { .seconds($0) }, attemptID: attemptID)
     return store.receive(request, from: queue.id) { [store] result in
       switch result {
+      case .failure(let error) where error.code == .attemptOver:
+        fail(
+          .invalid(
+            attemptID ?? "", for: "ReceiveRequestAttemptId",
+            "The receiveRequestAttemptId is not valid anymore since the receive call is not "
+              + "retryable."))
       case .failure(let error): fail(SQSError(error))
       case .success(let messages):
         finish { writer in

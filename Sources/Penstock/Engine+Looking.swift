@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+public import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+internal import Synchronization
+
+/// A message that was looked at and not received.
+public struct SeenMessage: Sendable {
+  public var id: MessageID
+  /// LSN of its send, or of its move to the queue.
+  public var lsn: UInt64
+  public var content: MessageContent
+  public var sentAt: Timestamp
+  public var state: MessageState
+  public var receiveCount: Int
+  public var origin: MessageOrigin?
+}
+
+extension Store {
+  /// What receives of a queue would get next, in order, without receiving it: no lease, no count,
+  /// nothing logged. A message may be received or gone by the time it is looked at. What is in the
+  /// answer may not be durable yet.
+  ///
+  /// - Parameter limit: at most this many; of a long queue some hundreds are in memory, and no more
+  ///   are shown.
+  public func peek(
+    _ queue: QueueID, limit: Int = 10, _ completion: @escaping Completion<[SeenMessage]>
+  ) {
+    engine.see(completion) { engine throws(PenstockError) in
+      guard engine.look({ $0.exists(queue) }) else { throw .noQueue }
+      return engine.seen(
+        engine.shared.withLock { $0.state.next(queue, limit: max(0, limit)) })
+    }
+  }
+
+  /// A part of a queue's messages in whatever state, delayed, leased and parked ones included, in
+  /// no order that matters. To see all of them call it with the same cursor until it answers nil. A
+  /// message that is there all the time is seen once, unless it moves between memory and the log
+  /// meanwhile: then it may be seen twice or not at all.
+  public func walk(
+    _ queue: QueueID, from cursor: WalkCursor,
+    _ completion: @escaping Completion<(messages: [SeenMessage], next: WalkCursor?)>
+  ) {
+    engine.see(completion) { engine throws(PenstockError) in try engine.walk(queue, cursor) }
+  }
+}
+
+extension Queue {
+  /// What the next receives would get, in order, without receiving it: see `Store.peek`.
+  public func peek(limit: Int = 10) async throws(PenstockError) -> [SeenMessage] {
+    try await awaited { store.peek(id, limit: limit, $0) }
+  }
+
+  /// Looks at every message of the queue, in whatever state, until `body` says no; in no order.
+  public func walk(
+    _ body: (SeenMessage) throws -> Bool
+  ) async throws {
+    var cursor: WalkCursor? = WalkCursor()
+    while let from = cursor {
+      let part = try await awaited { store.walk(id, from: from, $0) }
+      for message in part.messages where try !body(message) { return }
+      cursor = part.next
+    }
+  }
+
+  /// The message of this id, in whatever state; nil when it is not in the queue.
+  ///
+  /// - Complexity: O(messages of the queue), whose ids are read from the log.
+  public func message(_ id: MessageID) async throws -> SeenMessage? {
+    var found: SeenMessage?
+    try await walk { message in
+      if message.id == id { found = message }
+      return found == nil
+    }
+    return found
+  }
+}
+
+extension Engine {
+  /// Bytes of messages that are in memory for one look.
+  fileprivate static let seenAtOnce = 4 << 20
+
+  /// Does something that reads the log on the reader.
+  func see<T: Sendable>(
+    _ completion: @escaping Completion<T>,
+    _ body: @escaping @Sendable (Engine) throws(PenstockError) -> T
+  ) {
+    critical { shared, actions in
+      if case .closed = shared.phase {
+        return actions.call(completion, .failure(shared.refusal ?? .noQueue))
+      }
+      actions.reads.append(
+        .look { engine in
+          do throws(PenstockError) {
+            completion(.success(try body(engine)))
+          } catch { completion(.failure(error)) }
+        })
+    }
+  }
+
+  /// Reads what was sighted; leaves out what is gone by now, is not written yet or is damaged.
+  fileprivate func seen(_ sights: [State.Sight]) -> [SeenMessage] {
+    var messages: [SeenMessage] = []
+    for sight in sights {
+      guard let stored = stored(sight.resident) else { continue }
+      messages.append(
+        SeenMessage(
+          id: stored.id, lsn: sight.resident.message, content: stored.content,
+          sentAt: stored.sentAt, state: sight.state, receiveCount: sight.receiveCount,
+          origin: sight.origin))
+    }
+    return messages
+  }
+
+  private func stored(_ resident: State.Resident) -> StoredMessage? {
+    let position = LogPosition(packed: resident.position)
+    guard shared.withLock({ $0.tail.isWritten(position) }) else { return nil }
+    do throws(LogError) {
+      return try log.read(position) { (payload) throws(LogError) in
+        do throws(RecordError) {
+          let stored = try StoredMessage(payload)
+          return stored.queue == resident.bytesQueue ? stored : nil
+        } catch { return nil }
+      }
+    } catch { return nil }
+  }
+
+  fileprivate func walk(
+    _ queue: QueueID, _ from: WalkCursor
+  ) throws(PenstockError) -> (messages: [SeenMessage], next: WalkCursor?) {
+    let (exists, step) = look { state -> (Bool, ([State.Sight], WalkCursor)?) in
+      var cursor = from
+      let sights = state.walk(queue, &cursor, bytes: Self.seenAtOnce)
+      return (state.exists(queue), sights.map { ($0, cursor) })
+    }
+    guard exists else { throw .noQueue }
+    if let (sights, cursor) = step { return (seen(sights), cursor) }
+    guard let draw = look({ $0.walkParked(queue, from, limit: 256) }) else { return ([], nil) }
+    var cursor = from
+    cursor.message = draw.last + 1
+    do throws(LogError) {
+      let waiting = try waiting(draw)
+      var (sights, size) = ([State.Sight](), 0)
+      for message in waiting where size < Self.seenAtOnce {
+        size += Int(message.size)
+        let position = LogPosition(segment: draw.segment, offset: message.offset).packed
+        sights.append(
+          State.Sight(
+            parked: State.Resident(
+              slot: 0, message: message.message, position: position, size: Int(message.size),
+              bytesQueue: queue)))
+      }
+      if sights.count == draw.limit || sights.count < waiting.count, let last = sights.last {
+        cursor.message = last.resident.message + 1
+      }
+      return (seen(sights), cursor)
+    } catch {
+      throw PenstockError(error)
+    }
+  }
+}

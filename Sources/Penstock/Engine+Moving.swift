@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+public import PenstockCore
+internal import PenstockLog
+internal import PenstockSystem
+internal import Synchronization
+
+// Move tasks are carried out by the keeper, a few messages per turn: their bytes are read, then
+// under the lock each is sent anew to its destination and deleted where it is. Both records and the
+// task's progress are in one frame: a crash moves a message or does not.
+
+extension Store {
+  /// Starts to move what is visible in a queue to another one, as new messages: with new ids and
+  /// send times, never received. What is leased or delayed stays. It ends when nothing is visible.
+  ///
+  /// - Parameters:
+  ///   - destination: nil sends each message to the queue that it was moved from.
+  ///   - maximumPerSecond: nil for as fast as it can.
+  public func startMoveTask(
+    from source: QueueID, to destination: QueueID?, maximumPerSecond: Int? = nil,
+    _ completion: @escaping Completion<MoveTask>
+  ) {
+    if let rate = maximumPerSecond, !(1...Int(Int32.max)).contains(rate) {
+      return completion(
+        .failure(PenstockError(.invalidArgument, "a task moves 1 message per second at least")))
+    }
+    engine.startMove(source, destination, maximumPerSecond, completion)
+  }
+
+  /// Tells a task to stop after the messages at hand. What it has moved stays moved.
+  public func cancelMoveTask(
+    _ id: MessageID, from source: QueueID, _ completion: @escaping Completion<MoveTask>
+  ) { engine.cancelMove(source, id, completion) }
+
+  /// The last ten tasks of a queue, the newest first.
+  public func moveTasks(of source: QueueID) -> [MoveTask] {
+    engine.look { $0.moveTasks(of: source) }
+  }
+}
+
+extension Engine {
+  /// Messages that are moved under one lock, and about how many bytes of them.
+  private static let movesAtOnce = 64
+  private static let bytesMovedAtOnce = 128 << 10
+  /// How long to wait when nothing could be moved.
+  private static let drawRetry: UInt64 = 100_000_000
+
+  func startMove(
+    _ source: QueueID, _ destination: QueueID?, _ rate: Int?,
+    _ completion: @escaping Completion<MoveTask>
+  ) {
+    let id = MessageID(randomHigh: random.next(), randomLow: random.next())
+    log(completion, source, id) { state throws(Refusal) in
+      try state.decideStartMove(source, to: destination, rate: rate, taskID: id)
+    }
+  }
+
+  func cancelMove(
+    _ source: QueueID, _ id: MessageID, _ completion: @escaping Completion<MoveTask>
+  ) {
+    log(completion, source, id) { state throws(Refusal) in try state.decideCancelMove(source, id) }
+  }
+
+  /// Logs a change of a task and answers with the task as it is then.
+  private func log(
+    _ completion: @escaping Completion<MoveTask>, _ source: QueueID, _ id: MessageID,
+    _ decide: @escaping @Sendable (State) throws(Refusal) -> Entry
+  ) {
+    submit(drains: true, completion) { engine, shared, actions in
+      do throws(Refusal) {
+        let entry = try decide(shared.state)
+        guard let go = engine.room(engine.size(entry), drains: true, completion, &shared, &actions)
+        else { return false }
+        guard go else { return true }
+        let lsn = engine.append(entry, synced: engine.isSynced, &shared)
+        actions.ringsKeeper = true
+        if let task = shared.state.moveTasks(of: source).first(where: { $0.id == id }) {
+          engine.answerDurably(completion, task, after: lsn, &shared, &actions)
+        }
+      } catch {
+        engine.refuse(completion, PenstockError(error), &shared, &actions)
+      }
+      return true
+    }
+  }
+
+  private struct Move {
+    var resident: State.Resident
+    var target: QueueID
+    var content: MessageContent
+  }
+
+  /// Does a piece of every task that is due.
+  func moveMessages(_ keeper: inout Keeper) -> Rest {
+    let tasks = shared.withLock { $0.state.activeTasks }
+    guard !tasks.isEmpty else { return .untilRung }
+    var rest = Rest.untilRung
+    for task in tasks {
+      let now = clock.monotonicNanoseconds()
+      let due = keeper.moves[task.id] ?? 0
+      if due > now, task.status == .running {
+        rest = rest.orSooner(.atMost(nanoseconds: due - now))
+        continue
+      }
+      let next = move(task)
+      if case .atMost(let pause) = next { keeper.moves[task.id] = now &+ pause }
+      rest = rest.orSooner(next)
+    }
+    keeper.moves = keeper.moves.filter { entry in tasks.contains { $0.id == entry.key } }
+    return rest
+  }
+
+  private func move(_ task: MoveTask) -> Rest {
+    guard task.status == .running else { return end(task, .cancelled) }
+    let limit = task.rate == nil ? Self.movesAtOnce : 1
+    var (found, hasMore) = ([(State.Resident, State.Destination)](), false)
+    critical { shared, actions in
+      guard case .ready = removeExpired(on: task.source, &shared) else { return hasMore = true }
+      found = shared.state.candidates(task.source, limit: limit).map {
+        ($0, shared.state.destination(of: $0, task))
+      }
+      requestDraw(for: task.source, &shared, &actions)
+      hasMore = shared.state.hasParked(task.source)
+    }
+    guard !found.isEmpty else {
+      // A draw that fails is tried again in a while.
+      return hasMore ? .atMost(nanoseconds: Self.drawRetry) : end(task, .completed)
+    }
+    var (moves, size) = ([Move](), 0)
+    for (resident, destination) in found where size < Self.bytesMovedAtOnce {
+      switch destination {
+      case .failure(let status):
+        // What comes before it is moved first.
+        if moves.isEmpty { return end(task, status) }
+        size = Self.bytesMovedAtOnce
+      case .queue(let target):
+        switch content(of: resident) {
+        case .success(let content?):
+          moves.append(Move(resident: resident, target: target, content: content))
+          size += resident.size
+        case .success(nil): break
+        case .failure: setAside(resident)
+        }
+      }
+    }
+    func recordsSize() -> Int {
+      moves.reduce(Self.smallRecordSize) {
+        $0 + Draft(SendEntry($1.content), $1.target, self).largestSize + Self.smallRecordSize
+      }
+    }
+    while moves.count > 1, recordsSize() > maximumGroupSize { moves.removeLast() }
+    guard moves.isEmpty || recordsSize() <= maximumGroupSize else {
+      return end(task, .failedTooLarge)
+    }
+    switch carryOut(moves, task, recordsSize()) {
+    case nil:
+      let isFull = shared.withLock { $0.tail.isShortOfSpace }
+      return .atMost(nanoseconds: isFull ? Self.keeperRetry : Self.roomRetry)
+    // Nothing could be read, or all of it was received meanwhile.
+    case 0: return .atMost(nanoseconds: Self.drawRetry)
+    default:
+      guard let rate = task.rate else { return .none }
+      return .atMost(nanoseconds: 1_000_000_000 / UInt64(rate))
+    }
+  }
+
+  /// The content of a message; nil when it has to be looked at again, a failure when it is damaged.
+  private func content(of resident: State.Resident) -> Result<MessageContent?, RecordError> {
+    do throws(LogError) {
+      let position = LogPosition(packed: resident.position)
+      guard shared.withLock({ $0.tail.isWritten(position) }) else { return .success(nil) }
+      return try log.read(position) { (payload) throws(LogError) in
+        do throws(RecordError) {
+          let stored = try StoredMessage(payload)
+          guard stored.queue == resident.bytesQueue else { return .success(nil) }
+          return .success(stored.content)
+        } catch { return .failure(error) }
+      }
+    } catch {
+      options.log?("message with LSN \(resident.message) cannot be moved: \(error)")
+      // Compaction may have moved it, or the disk may fail: only damage is set aside.
+      guard case .corrupted = error else { return .success(nil) }
+      return .failure(RecordError(description: error.description))
+    }
+  }
+
+  /// Moves messages in one frame; nil when there is no room for that now, else how many.
+  private func carryOut(_ moves: [Move], _ task: MoveTask, _ size: Int) -> Int? {
+    if moves.isEmpty { return 0 }
+    var moved: Int?
+    critical { shared, actions in
+      guard shared.refusal == nil else { return }
+      if let allowance = shared.allowance, allowance <= 0 { return }
+      guard case .ready = shared.tail.makeRoom(size, for: .send) else { return }
+      shared.spend(size)
+      var count = 0
+      for move in moves {
+        let id = MessageID(randomHigh: random.next(), randomLow: random.next())
+        guard
+          let records = shared.state.decideMove(
+            move.resident, from: task.source, to: move.target, messageID: id)
+        else { continue }
+        _ = append(records.send, move.content, synced: false, &shared)
+        _ = append(records.delete, synced: false, &shared)
+        count += 1
+        shared.wake(move.target)
+      }
+      if count > 0 { _ = append(shared.state.decideMoved(task, count), synced: false, &shared) }
+      moved = count
+    }
+    return moved
+  }
+
+  private func end(_ task: MoveTask, _ status: MoveTask.Status) -> Rest {
+    var isDone = true
+    critical { shared, _ in
+      // The queue may be gone, and the task with it.
+      guard shared.refusal == nil,
+        shared.state.moveTasks(of: task.source).contains(where: { $0.id == task.id })
+      else { return }
+      guard case .ready = shared.tail.makeRoom(Self.smallRecordSize, for: .lease) else {
+        return isDone = false
+      }
+      // Who hears that it has ended may rely on what it moved.
+      _ = append(shared.state.decideChange(task, status), synced: isSynced, &shared)
+    }
+    return isDone ? .none : .atMost(nanoseconds: Self.roomRetry)
+  }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Looks at messages without receiving them: nothing is logged and nothing changes.
+
+/// What a message does at the moment.
+public enum MessageState: Hashable, Sendable {
+  /// Can be received; in a FIFO queue when those before it in its group are gone.
+  case visible
+  /// Hidden until its delay ends.
+  case delayed(until: Timestamp)
+  /// Hidden until its lease ends.
+  case leased(until: Timestamp)
+}
+
+/// Where a walk over the messages of a queue goes on.
+public struct WalkCursor: Hashable, Sendable {
+  /// Slots that were looked at, then LSNs.
+  var slot: Int = 0
+  package var message: UInt64 = 0
+  public init() {}
+}
+
+extension State {
+  /// A message in memory as a look finds it.
+  public struct Sight: Sendable {
+    public var resident: Resident
+    public var state: MessageState
+    public var receiveCount: Int
+    public var origin: MessageOrigin?
+
+    /// Of a message that waits in the log alone.
+    public init(parked resident: Resident) {
+      self.init(resident: resident, state: .visible, receiveCount: 0, origin: nil)
+    }
+
+    init(
+      resident: Resident, state: MessageState, receiveCount: Int, origin: MessageOrigin?
+    ) {
+      self.resident = resident
+      self.state = state
+      self.receiveCount = receiveCount
+      self.origin = origin
+    }
+  }
+
+  private func sight(_ index: UInt32) -> Sight {
+    let activity = slab[index].state.hasActivity ? activities[Int(slab[index].link)] : nil
+    let end = Timestamp(milliseconds: activity?.deadline ?? 0)
+    let state: MessageState =
+      switch slab[index].state {
+      case .delayed: .delayed(until: end)
+      case .leased: .leased(until: end)
+      default: .visible
+      }
+    return Sight(
+      resident: resident(index), state: state, receiveCount: Int(activity?.receiveCount ?? 0),
+      origin: origin(index))
+  }
+
+  /// What receives would get next, in order, of what is in memory.
+  public mutating func next(_ id: QueueID, limit: Int) -> [Sight] {
+    candidates(id, limit: limit).map { sight($0.slot) }
+  }
+
+  /// Messages of a queue in memory, by their slots from a cursor on, which is moved.
+  ///
+  /// - Parameter bytes: about as many are found as have so many together.
+  /// - Returns: nil when all slots were looked at.
+  /// - Complexity: O(slots that are looked at), 8,192 at most.
+  public func walk(_ id: QueueID, _ cursor: inout WalkCursor, bytes: Int) -> [Sight]? {
+    guard let q = places[id.value], cursor.slot < slab.capacity else { return nil }
+    let end = min(slab.capacity, cursor.slot + 8192)
+    var (found, size) = ([Sight](), 0)
+    while cursor.slot < end, size < bytes {
+      let slot = UInt32(cursor.slot)
+      cursor.slot += 1
+      guard slab[slot].state != .free, isLive(q, slot: slot, message: slab[slot].message) else {
+        continue
+      }
+      if slab[slot].state.hasActivity, activities[Int(slab[slot].link)].isOverdue { continue }
+      found.append(sight(slot))
+      size += slab[slot].size
+    }
+    return found
+  }
+
+  /// The next parked messages of a queue, from a cursor on; nil when there are none.
+  public func walkParked(_ id: QueueID, _ cursor: WalkCursor, limit: Int) -> Draw? {
+    guard let q = places[id.value],
+      let run = table[q].runs.first(where: { $0.last >= cursor.message })
+    else { return nil }
+    return Draw(
+      queue: id, segment: run.segment, first: max(run.first, cursor.message), last: run.last,
+      limit: limit)
+  }
+}

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
+
+/// A whole message as the log holds it.
+public struct StoredMessage: Hashable, Sendable {
+  public var id: MessageID
+  public var queue: QueueID
+  public var sentAt: Timestamp
+  public var content: MessageContent
+
+  /// Reads the payload of a sent record, or of a copy.
+  public init(_ span: borrowing RawSpan) throws(RecordError) {
+    let entry = try Entry(span)
+    let start: Int
+    switch entry.record {
+    case .sent(let sent):
+      id = sent.id
+      start = Entry.contentOffset(sent)
+    case .moved(let moved):
+      id = moved.id
+      start = entry.payloadSize()
+    default:
+      throw RecordError(description: "there is another record where a message should be")
+    }
+    queue = entry.queue
+    sentAt = entry.time
+    do {
+      var cursor = ByteCursor(1)
+      let flags = try cursor.u8(span)
+      cursor.offset = start
+      content = MessageContent(body: [])
+      if flags & Entry.flagExtras != 0 { try content.decodeExtras(&cursor, span) }
+      content.body = try cursor.bytes(span.byteCount - cursor.offset, span)
+    } catch {
+      throw RecordError(description: "a message's attributes are damaged")
+    }
+  }
+}
+
+extension Entry {
+  static func contentOffset(_ sent: Record.Sent) -> Int {
+    prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8) + (sent.group == nil ? 0 : 16)
+      + (sent.deduplication == nil ? 0 : 16)
+  }
+
+  /// The record of a copy of the message in `payload`. The payload's bytes from `content` on follow
+  /// it.
+  ///
+  /// - Parameter slot: nil for a message that is parked.
+  public static func copy(
+    of payload: borrowing RawSpan, message: UInt64, slot: UInt32?
+  ) throws(RecordError) -> (entry: Entry, content: Int) {
+    var entry = try Entry(payload)
+    let start: Int
+    var cursor = ByteCursor(1)
+    do throws(BytesTooShort) {
+      let hasExtras = try cursor.u8(payload) & Self.flagExtras != 0
+      switch entry.record {
+      case .sent(let sent):
+        start = contentOffset(sent)
+        entry.record = .moved(
+          .init(id: sent.id, message: message, slot: slot, hasExtras: hasExtras))
+      case .moved(let moved):
+        start = entry.payloadSize()
+        entry.record = .moved(
+          .init(id: moved.id, message: message, slot: slot, isAgain: true, hasExtras: hasExtras))
+      default: throw BytesTooShort()
+      }
+    } catch {
+      throw RecordError(description: "there is another record where a message should be")
+    }
+    return (entry, start)
+  }
+}
+
+extension Duration {
+  /// Whole milliseconds, held at the ends of the range.
+  package var wholeMilliseconds: Int64 {
+    let (seconds, attoseconds) = components
+    let (product, overflow) = seconds.multipliedReportingOverflow(by: 1000)
+    if overflow { return seconds < 0 ? .min : .max }
+    let (sum, over) = product.addingReportingOverflow(attoseconds / 1_000_000_000_000_000)
+    return over ? (seconds < 0 ? .min : .max) : sum
+  }
+}
+
+/// What is stored between a message's header and its body: tag 1, zeros 3, length 4, value; the
+/// whole preceded by its length in four bytes.
+extension MessageContent {
+  private enum Tag: UInt8 {
+    case groupID = 1
+    case traceHeader = 2
+    case senderID = 3
+    case stringAttribute = 4
+    case binaryAttribute = 5
+    case deduplicationID = 6
+  }
+
+  /// Bytes of the extras with their length, 0 when there are none.
+  var extrasSize: Int {
+    var size = 0
+    for text in [groupID, deduplicationID, traceHeader, senderID] where text != nil {
+      size += 8 + (text?.utf8.count ?? 0)
+    }
+    for attribute in attributes { size += 8 + attribute.storedSize }
+    return size == 0 ? 0 : size + 4
+  }
+
+  func encodeExtras(_ size: Int, into buffer: CommitBuffer) {
+    guard size > 0 else { return }
+    buffer.put(UInt32(size - 4))
+    func head(_ tag: Tag, _ length: Int) {
+      buffer.put(UInt32(tag.rawValue))
+      buffer.put(UInt32(length))
+    }
+    func put(_ tag: Tag, _ text: String?) {
+      guard let text else { return }
+      head(tag, text.utf8.count)
+      buffer.put(Array(text.utf8))
+    }
+    put(.groupID, groupID)
+    put(.deduplicationID, deduplicationID)
+    put(.traceHeader, traceHeader)
+    put(.senderID, senderID)
+    for attribute in attributes {
+      let value: [UInt8]
+      switch attribute.value {
+      case .string(let text):
+        head(.stringAttribute, attribute.storedSize)
+        value = Array(text.utf8)
+      case .binary(let bytes):
+        head(.binaryAttribute, attribute.storedSize)
+        value = bytes
+      }
+      buffer.put(UInt32(attribute.name.utf8.count))
+      buffer.put(UInt32(attribute.type.utf8.count))
+      buffer.put(Array(attribute.name.utf8))
+      buffer.put(Array(attribute.type.utf8))
+      buffer.put(value)
+    }
+  }
+
+  mutating func decodeExtras(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws {
+    let length = Int(try cursor.u32(span))
+    let end = cursor.offset + length
+    guard end <= span.byteCount else { throw BytesTooShort() }
+    while cursor.offset < end {
+      let number = try cursor.u32(span)
+      let length = Int(try cursor.u32(span))
+      guard let tag = UInt8(exactly: number).flatMap(Tag.init(rawValue:)),
+        cursor.offset + length <= end
+      else { throw BytesTooShort() }
+      switch tag {
+      case .groupID: groupID = try cursor.text(length, span)
+      case .deduplicationID: deduplicationID = try cursor.text(length, span)
+      case .traceHeader: traceHeader = try cursor.text(length, span)
+      case .senderID: senderID = try cursor.text(length, span)
+      case .stringAttribute, .binaryAttribute:
+        let nameLength = Int(try cursor.u32(span))
+        let typeLength = Int(try cursor.u32(span))
+        let name = try cursor.text(nameLength, span)
+        let type = try cursor.text(typeLength, span)
+        let rest = length - 8 - nameLength - typeLength
+        let value: MessageAttribute.Value =
+          tag == .stringAttribute
+          ? .string(try cursor.text(rest, span)) : .binary(try cursor.bytes(rest, span))
+        attributes.append(MessageAttribute(name: name, type: type, value: value))
+      }
+    }
+  }
+
+  /// Bytes that count towards a queue's size limit: body, and name, type and value of attributes.
+  public var countedSize: Int {
+    attributes.reduce(body.count) {
+      $0 + $1.name.utf8.count + $1.type.utf8.count + $1.valueSize
+    }
+  }
+}
+
+extension MessageAttribute {
+  var valueSize: Int {
+    switch value {
+    case .string(let text): text.utf8.count
+    case .binary(let bytes): bytes.count
+    }
+  }
+  var storedSize: Int { 8 + name.utf8.count + type.utf8.count + valueSize }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+internal import Penstock
+
+extension Call {
+  func startMessageMoveTask(_ fields: Fields) throws(SQSError) {
+    let source = try fields.string("SourceArn")
+    let destination = try fields.string("DestinationArn")
+    let rate = try fields.integer("MaxNumberOfMessagesPerSecond")
+    let sourceARN = try moveARN(source, "SourceArn")
+    let destinationARN = try destination.map { (text) throws(SQSError) in
+      try moveARN(text, "DestinationArn")
+    }
+    let queue = try moveQueue(sourceARN, "SourceArn")
+    guard !store.deadLetterSources(of: queue.name, limit: 1).isEmpty else {
+      throw .invalid("Source queue must be configured as a Dead Letter Queue.")
+    }
+    var target: QueueDescription?
+    if let destinationARN {
+      guard source != destination else {
+        throw .invalid("Source queue arn and destination queue arn cannot be the same.")
+      }
+      target = try moveQueue(destinationARN, "DestinationArn")
+    }
+    if let target, target.settings.isFIFO != queue.settings.isFIFO {
+      throw .invalid("The source queue and destination queue must be of the same queue type.")
+    }
+    if let rate, !(1...500).contains(rate) {
+      throw .invalid(
+        "Value for parameter MaxNumberOfMessagesPerSecond is invalid. Reason: You must enter a "
+          + "number that's between 1 and 500.")
+    }
+    store.startMoveTask(from: queue.id, to: target?.id, maximumPerSecond: rate) { result in
+      switch result {
+      case .success(let task):
+        finish { $0.member("TaskHandle", handle(of: task, queue.name)) }
+      case .failure(let error) where error.code == .moveTaskActive:
+        fail(
+          .invalid(
+            "There is already a task running. Only one active task is allowed for a source queue "
+              + "arn at a given time."))
+      case .failure(let error): fail(SQSError(error))
+      }
+    }
+  }
+
+  func listMessageMoveTasks(_ fields: Fields) throws(SQSError) {
+    let source = try fields.string("SourceArn")
+    let limit = try fields.integer("MaxResults") ?? 1
+    let queue = try moveQueue(moveARN(source, "SourceArn"), "SourceArn")
+    guard (1...10).contains(limit) else {
+      throw .invalid(
+        "Value for parameter MaxResults is invalid. Reason: You must enter a number that's "
+          + "between 1 and 10.")
+    }
+    let tasks = store.moveTasks(of: queue.id).prefix(limit)
+    settle {
+      finish { writer in
+        writer.key("Results")
+        writer.beginArray()
+        for task in tasks { write(task, queue.name, to: &writer) }
+        writer.endArray()
+      }
+    }
+  }
+
+  func cancelMessageMoveTask(_ fields: Fields) throws(SQSError) {
+    guard let text = try fields.string("TaskHandle"), !text.isEmpty else {
+      throw .missing("TaskHandle")
+    }
+    guard text.utf8.count <= 2048, let bytes = Base64.decode(Array(text.utf8)),
+      let handle = RedrivePolicy.object(String(decoding: bytes, as: UTF8.self)),
+      let taskID = handle.member("taskId")?.string, let arn = handle.member("sourceArn")?.string
+    else { throw .invalid("Value for parameter TaskHandle is invalid.") }
+    let queue = try moveQueue(moveARN(arn, "SourceArn"), "SourceArn")
+    guard
+      let task = store.moveTasks(of: queue.id).first(where: { $0.id.description == taskID })
+    else { throw SQSError(.resourceNotFound, "Task does not exist.") }
+    store.cancelMoveTask(task.id, from: queue.id) { result in
+      switch result {
+      case .success(let task):
+        finish { writer in
+          writer.key("ApproximateNumberOfMessagesMoved")
+          writer.number(task.moved)
+        }
+      case .failure(let error) where error.code == .moveTaskOver:
+        fail(.invalid("Only active tasks can be cancelled."))
+      case .failure(let error): fail(SQSError(error))
+      }
+    }
+  }
+
+  /// The task as the source's ARN and its id: what clients name it by.
+  private func handle(of task: MoveTask, _ source: String) -> String {
+    var writer = JSONWriter()
+    writer.beginObject()
+    writer.member("taskId", task.id.description)
+    writer.member("sourceArn", configuration.arn(ofQueue: source))
+    writer.endObject()
+    return Base64.encode(writer.bytes)
+  }
+
+  private func moveARN(_ text: String?, _ parameter: String) throws(SQSError) -> QueueARN {
+    guard let text else { throw .missing(parameter) }
+    guard let arn = QueueARN(text), arn.service == "sqs" else {
+      throw .invalid(
+        "You must use this format to specify the \(parameter): "
+          + "arn:<partition>:<service>:<region>:<account-id>:<resource-id>")
+    }
+    return arn
+  }
+
+  private func moveQueue(
+    _ arn: QueueARN, _ parameter: String
+  ) throws(SQSError) -> QueueDescription {
+    guard arn.region == configuration.region, arn.account == configuration.accountID,
+      let queue = store.lookup(arn.name)
+    else {
+      throw SQSError(
+        .resourceNotFound,
+        "The resource that you specified for the \(parameter) parameter doesn't exist.")
+    }
+    return queue
+  }
+
+  private func write(_ task: MoveTask, _ source: String, to writer: inout JSONWriter) {
+    func member(_ name: String, _ number: Int) {
+      writer.key(name)
+      writer.number(number)
+    }
+    writer.beginObject()
+    if task.status == .running { writer.member("TaskHandle", handle(of: task, source)) }
+    var reason: String?
+    let status =
+      switch task.status {
+      case .running: "RUNNING"
+      case .cancelling: "CANCELLING"
+      case .completed: "COMPLETED"
+      case .cancelled: "CANCELLED"
+      case .failedWithoutSource, .failedWithoutDestination, .failedTooLarge: "FAILED"
+      }
+    if task.status == .failedWithoutSource { reason = "CouldNotDetermineMessageSource" }
+    if task.status == .failedTooLarge { reason = "MessageTooLarge" }
+    if task.status == .failedWithoutDestination {
+      reason = "AWS.SimpleQueueService.NonExistentQueue"
+    }
+    writer.member("Status", status)
+    writer.member("SourceArn", configuration.arn(ofQueue: source))
+    writer.member(
+      "DestinationArn", ifPresent: task.destination.map { configuration.arn(ofQueue: $0) })
+    if let rate = task.rate { member("MaxNumberOfMessagesPerSecond", rate) }
+    member("ApproximateNumberOfMessagesMoved", task.moved)
+    member("ApproximateNumberOfMessagesToMove", task.toMove)
+    writer.member("FailureReason", ifPresent: reason)
+    member("StartedTimestamp", Int(task.startedAt.milliseconds))
+    writer.endObject()
+  }
+}
