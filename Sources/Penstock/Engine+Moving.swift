@@ -195,9 +195,10 @@ extension Engine {
       var count = 0
       for move in moves {
         let id = MessageID(randomHigh: random.next(), randomLow: random.next())
+        let group = move.content.groupID.map { hash(Array($0.utf8), in: nil) }
         guard
           let records = shared.state.decideMove(
-            move.resident, from: task.source, to: move.target, messageID: id)
+            move.resident, from: task.source, to: move.target, messageID: id, group: group)
         else { continue }
         _ = append(records.send, move.content, synced: false, &shared)
         _ = append(records.delete, synced: false, &shared)

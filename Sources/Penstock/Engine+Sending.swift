@@ -9,7 +9,7 @@ struct Draft: Sendable {
   var entry: SendEntry
   var queue: QueueID
   var id: MessageID
-  /// In a FIFO queue: what stands for its group, and for what repetitions have in common.
+  /// What stands for its group, and in a FIFO queue for what repetitions have in common.
   var group: TextHash?
   var deduplication: TextHash?
   /// Messages to the same queue that come before it in a transaction.
@@ -100,7 +100,7 @@ extension Engine {
 
   // MARK: Hashes
 
-  /// Reckons what stands for groups and deduplication ids in FIFO queues.
+  /// Reckons what stands for groups, and for deduplication ids in FIFO queues.
   func prepare(_ drafts: inout [Draft]) {
     guard drafts.contains(where: { $0.entry.content.groupID != nil }) else { return }
     let queues = Set(drafts.map(\.queue))
@@ -108,11 +108,12 @@ extension Engine {
       Dictionary(uniqueKeysWithValues: queues.map { ($0, shared.state.settings($0)) })
     }
     for index in drafts.indices {
-      guard let settings = settings[drafts[index].queue] ?? nil, settings.isFIFO,
-        let group = drafts[index].entry.content.groupID
+      guard let settings = settings[drafts[index].queue] ?? nil,
+        let group = drafts[index].entry.content.groupID, settings.isFIFO || settings.isFair
       else { continue }
       let scope = settings.deduplicatesByGroup ? group : nil
       drafts[index].group = hash(Array(group.utf8), in: nil)
+      guard settings.isFIFO else { continue }
       if let id = drafts[index].entry.content.deduplicationID {
         drafts[index].deduplication = hash(Array(id.utf8), in: scope)
       } else if settings.deduplicatesByContent {

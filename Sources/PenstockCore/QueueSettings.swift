@@ -42,6 +42,9 @@ public struct QueueSettings: Hashable, Sendable {
   public var maximumLeased = 0
   /// A message is received as though it had been sent so much earlier for each of its priority.
   public var priorityStep: Duration = .seconds(60)
+  /// Standard: whether messages that name groups are kept by group, in memory, so that a group with
+  /// many of them does not hold up the others. Counts for messages sent from then on.
+  public var isFair = true
   /// What the SQS API says beside `deadLetterSources` of nil, which it can say in two ways.
   public var showsAllowAll = false
 
@@ -81,6 +84,7 @@ public enum QueueSetting: UInt32, Hashable, Sendable, CaseIterable {
   case maximumLeased = 16
   case priorityStep = 17
   case showsAllowAll = 18
+  case isFair = 19
 
   typealias Path = PartialKeyPath<QueueSettings> & Sendable
 
@@ -105,6 +109,7 @@ public enum QueueSetting: UInt32, Hashable, Sendable, CaseIterable {
     case .maximumLeased: \.maximumLeased
     case .priorityStep: \.priorityStep
     case .showsAllowAll: \.showsAllowAll
+    case .isFair: \.isFair
     }
   }
 

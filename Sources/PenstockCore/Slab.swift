@@ -12,7 +12,7 @@ package struct Slot: Sendable {
     case leased
     /// Visible again after a delay or a lease; has an `Activity`.
     case returned
-    /// Never received and visible, in a group of a FIFO queue.
+    /// Never received and visible, in a group.
     case grouped
 
     var isVisible: Bool { self == .ready || self == .returned || self == .grouped }
@@ -155,7 +155,7 @@ struct Activity: Sendable {
   /// LSN of the newest lease record.
   var token: UInt64 = 0
   var slot: UInt32
-  /// Index of the message's group in a FIFO queue, otherwise number of its queue.
+  /// Index of the message's group, otherwise number of its queue.
   private(set) var owner: UInt32
 
   init(slot: UInt32, queue: UInt32, group: UInt32 = Slab.none) {
@@ -248,6 +248,13 @@ package struct SlotList: Sendable, Hashable {
     slab[index].previous = tail
     if tail == Slab.none { head = index } else { slab[tail].next = index }
     tail = index
+  }
+
+  mutating func prepend(_ index: UInt32, _ slab: inout Slab) {
+    slab[index].next = head
+    slab[index].previous = Slab.none
+    if head == Slab.none { tail = index } else { slab[head].previous = index }
+    head = index
   }
 
   package mutating func remove(_ index: UInt32, _ slab: inout Slab) {

@@ -70,9 +70,18 @@ extension State {
         head(.settings, id, buffer)
         table[q].settings.encodeMore(into: buffer)
       }
-      if table[q].settings.isFIFO {
+      if table[q].settings.isFIFO || table[q].groups.count > 0 {
         head(.groups, id, buffer)
         try encodeGroups(q, buffer, flush)
+      }
+      if !table[q].settings.isFIFO, table[q].groups.count > 0 {
+        head(.loads, id, buffer)
+        let loads = all(of: table[q]).reversed().map { tenants[$0]?.load ?? Load() }
+        for load in [table[q].groups.load] + loads {
+          buffer.put(load.amount)
+          buffer.put(load.minute)
+          if buffer.count > 1 << 20 { try flush(buffer) }
+        }
       }
     }
     for (number, origin) in origins.sorted(by: { $0.key < $1.key }) {
@@ -118,7 +127,7 @@ extension State {
   private enum Section: UInt32 {
     /// Settings of a queue that are not at their default.
     case settings = 1
-    /// Groups of a FIFO queue.
+    /// Groups of a queue.
     case groups = 2
     /// The name of a queue that messages came from.
     case origin = 3
@@ -128,6 +137,8 @@ extension State {
     case task = 5
     /// A receive of a FIFO queue that may be repeated.
     case attempt = 6
+    /// For how long messages of a queue and of its tenants were leased lately.
+    case loads = 7
   }
 
   private func head(_ section: Section, _ number: UInt32, _ buffer: CommitBuffer) {
@@ -170,7 +181,7 @@ extension State {
     return heads
   }
 
-  /// What a FIFO queue has beside what every queue has: its groups, the row of those that can
+  /// What a queue with groups has beside what every queue has: its groups, the row of those that can
   /// deliver, and the sends that are remembered.
   private func encodeGroups<Failure: Error>(
     _ q: Int, _ buffer: CommitBuffer, _ flush: (CommitBuffer) throws(Failure) -> Void
@@ -365,6 +376,7 @@ extension State {
           }
           slab[index].link = id
           table[q].ready.append(index, &slab)
+          table[q].readyCount += 1
           table[q].counts.visible += 1
           table[q].bytes += slab[index].size
         case (.delayed, true), (.leased, true), (.returned, true):
@@ -390,6 +402,7 @@ extension State {
         !table[q].settings.isFIFO || table[q].counts == QueueCounts()
       else { throw BytesTooShort() }
     case .groups: try decodeGroups(number, &cursor, span, take)
+    case .loads: try decodeLoads(number, &cursor, span)
     case .origin:
       let name = try cursor.text(Int(cursor.u32(span)), span)
       guard number > 0, number < nextQueue, origins[number] == nil else { throw BytesTooShort() }
@@ -481,8 +494,8 @@ extension State {
     _ number: UInt32, _ cursor: inout ByteCursor, _ span: borrowing RawSpan,
     _ take: (UInt32) throws(RecordError) -> Void
   ) throws {
-    guard let q = places[number], table[q].settings.isFIFO, table[q].runs.isEmpty,
-      table[q].counts == QueueCounts()
+    guard let q = places[number], table[q].groups.count == 0,
+      !table[q].settings.isFIFO || table[q].runs.isEmpty && table[q].counts == QueueCounts()
     else { throw RecordError(description: "a checkpoint has groups of a queue that has none") }
     var made: [UInt32] = []
     for _ in 0..<Int(try cursor.u32(span)) {
@@ -494,15 +507,20 @@ extension State {
         if index == Slab.none { break }
         try take(index)
         try decode(slot: index, &cursor, span)
-        guard slab[index].message >= last else {
+        // Of a tenant those that have an activity come first, in no order.
+        let isActive = tenants[group] != nil && slab[index].state.hasActivity
+        guard slab[index].message >= (isActive ? table[q].purgedBefore : last),
+          !isActive || tenants[group]?.waiting == Slab.none
+        else {
           throw RecordError(description: "a checkpoint's group is out of order")
         }
-        last = slab[index].message + 1
+        if !isActive { last = slab[index].message + 1 }
         switch slab[index].state {
         case .grouped:
           slab[index].link = group
           table[q].counts.visible += 1
           table[q].bytes += slab[index].size
+          if tenants[group]?.waiting == Slab.none { tenants[group]?.waiting = index }
         case .delayed, .leased, .returned:
           try decodeActive(index, q, group: group, &cursor, span)
         default:
@@ -533,13 +551,29 @@ extension State {
         id: MessageID(high: try cursor.u64(span), low: try cursor.u64(span)),
         message: try cursor.u64(span), expiresAt: try cursor.i64(span), queue: table[q].id.value)
       if entry.message == 0 { break }
-      guard entry.message > last, Self.messages.contains(entry.message) else {
+      guard table[q].settings.isFIFO, entry.message > last, Self.messages.contains(entry.message)
+      else {
         throw RecordError(description: "a checkpoint's remembered sends are out of order")
       }
       last = entry.message
       insert(q, entry)
     }
     awaitExpiry(q)
+  }
+
+  private mutating func decodeLoads(
+    _ number: UInt32, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
+  ) throws {
+    guard let q = places[number], !table[q].settings.isFIFO, table[q].groups.count > 0 else {
+      throw RecordError(description: "a checkpoint has loads of a queue that has none")
+    }
+    func load() throws -> Load {
+      let load = Load(amount: try cursor.u64(span), minute: try cursor.i64(span))
+      guard load.amount <= Load.limit, load.minute >= 0 else { throw BytesTooShort() }
+      return load
+    }
+    table[q].groups.load = try load()
+    for group in all(of: table[q]).reversed() { tenants[group]?.load = try load() }
   }
 
   private mutating func decodeActive(
@@ -555,12 +589,12 @@ extension State {
     activities[Int(activity)].receiveCount = try cursor.u32(span)
     switch slab[index].state {
     case .returned:
-      if group == Slab.none {
-        show(q, activity)
-      }
+      show(q, activity)
       table[q].counts.visible += 1
       return
-    case .leased: table[q].counts.leased += 1
+    case .leased:
+      table[q].counts.leased += 1
+      leaseBegins(activity)
     default: table[q].counts.delayed += 1
     }
     setTimer(activity)

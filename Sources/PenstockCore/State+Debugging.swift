@@ -23,7 +23,7 @@ extension State {
       for index in messages(queue.ready) { add(index, to: &hash) }
       let active = (messages(queue.active) + grouped(q))
         .sorted { slab[$0].message < slab[$1].message }
-      if queue.settings.isFIFO { addGroups(q, to: &hash) }
+      if queue.settings.isFIFO { addGroups(q, to: &hash) } else { addTenants(q, to: &hash) }
       for index in active { add(index, to: &hash) }
       for run in queue.runs {
         for part in [run.first, run.last, run.bytes, UInt64(run.segment), UInt64(run.count)] {
@@ -82,6 +82,17 @@ extension State {
         }
       }
       send = entry.next
+    }
+  }
+
+  private func addTenants(_ q: Int, to hash: inout StableHash) {
+    guard table[q].groups.count > 0 else { return }
+    let minute = time.milliseconds / 60_000
+    hash.add(table[q].groups.load.amount(at: minute))
+    for group in all(of: table[q]) {
+      hash.add(groups[Int(group)].hash.high)
+      hash.add(UInt64(tenants[group]?.leased ?? 0))
+      hash.add(tenants[group]?.load.amount(at: minute) ?? 0)
     }
   }
 
@@ -178,7 +189,9 @@ extension State {
       let queue = table[q]
       let ready = messages(queue.ready)
       let active = messages(queue.active)
-      if ready.contains(where: { slab[$0].state != .ready }) { return "I1: ready list" }
+      if ready.contains(where: { slab[$0].state != .ready }) || ready.count != queue.readyCount {
+        return "I1: ready list"
+      }
       if zip(ready, ready.dropFirst()).contains(where: { slab[$0].message >= slab[$1].message }) {
         return "the ready list is not in the order of sends"
       }
@@ -259,18 +272,24 @@ extension State {
   private func brokenGroups(_ q: Int, _ counts: inout QueueCounts, _ inTimers: inout Int) -> String?
   {
     var (group, count, available) = (table[q].groups.all, 0, 0)
+    let isFIFO = table[q].settings.isFIFO
     while group != Slab.none {
       let found = groups[Int(group)]
-      let all = messages(found.messages)
+      var all = messages(found.messages)
       count += 1
       guard let head = all.first, found.queue == table[q].id.value else {
         return "I9: group \(group)"
       }
       if found.isAvailable { available += 1 }
-      if found.isAvailable != slab[head].state.isVisible { return "I9: row of \(table[q].name)" }
-      if table[q].groups.heads.key(of: group, headPlaces) != slab[head].message {
+      if found.isAvailable != (isFIFO && slab[head].state.isVisible) {
+        return "I9: row of \(table[q].name)"
+      }
+      let key = isFIFO ? slab[head].message : oldestVisible(of: group)
+      if table[q].groups.heads.key(of: group, headPlaces) != key {
         return "I9: heads of \(table[q].name)"
       }
+      if let broken = brokenTenant(group, all, isFIFO) { return broken }
+      if !isFIFO { all.sort { slab[$0].message < slab[$1].message } }
       if zip(all, all.dropFirst()).contains(where: { slab[$0].message >= slab[$1].message }) {
         return "a group is not in the order of sends"
       }
@@ -296,6 +315,22 @@ extension State {
       group = groups[Int(group)].next
     }
     return count != table[q].groups.count || available != 0 ? "I9: \(table[q].name)" : nil
+  }
+}
+
+extension State {
+  private func brokenTenant(_ group: UInt32, _ all: [UInt32], _ isFIFO: Bool) -> String? {
+    guard let tenant = tenants[group] else { return isFIFO ? nil : "I10: no tenant \(group)" }
+    let waiting = all.drop { slab[$0].state.hasActivity }
+    let returned = all.filter { slab[$0].state == .returned }.map { slab[$0].link }
+    guard !isFIFO, waiting.first ?? Slab.none == tenant.waiting,
+      waiting.allSatisfy({ slab[$0].state == .grouped }),
+      zip(waiting, waiting.dropFirst()).allSatisfy({ slab[$0].message < slab[$1].message }),
+      returned.count == tenant.returned.count,
+      returned.allSatisfy({ tenant.returned.key(of: $0, orderPlaces) != nil }),
+      tenant.leased == all.count(where: { slab[$0].state == .leased })
+    else { return "I10: tenant \(group)" }
+    return nil
   }
 }
 

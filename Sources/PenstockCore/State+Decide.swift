@@ -154,13 +154,14 @@ extension State {
     if let ahead { try checkLimits(q, ahead) }
     let milliseconds = delay ?? table[q].settings.delay.wholeMilliseconds
     let visibleAt = milliseconds > 0 ? time.adding(milliseconds) : nil
-    let isParked = !isFIFO && visibleAt == nil && priority == 0 && parksNext(q)
+    let group = isFIFO || table[q].settings.isFair && priority == 0 ? group : nil
+    let isParked = group == nil && visibleAt == nil && priority == 0 && parksNext(q)
     return .record(
       Entry(
         queue: id, time: time,
         record: .sent(
           .init(
-            id: messageID, visibleAt: visibleAt, isParked: isParked, group: isFIFO ? group : nil,
+            id: messageID, visibleAt: visibleAt, isParked: isParked, group: group,
             deduplication: isFIFO ? deduplication : nil, priority: priority,
             hasOwnDelay: isFIFO && visibleAt != nil && delay != nil))))
   }
@@ -175,8 +176,8 @@ extension State {
     }
   }
 
-  /// Up to `limit` visible messages, oldest send first, as priorities make them older; none that
-  /// was sent behind parked ones.
+  /// Up to `limit` visible messages, oldest send first, as priorities make them older and noisy
+  /// tenants wait; none that was sent behind parked ones.
   ///
   /// - Complexity: O(limit · log active).
   public mutating func candidates(_ id: QueueID, limit: Int) -> [Resident] {
@@ -184,6 +185,7 @@ extension State {
     if table[q].settings.isFIFO { return groupedCandidates(q, limit: limit) }
     var found: [Resident] = []
     var taken: [UInt32] = []
+    var turns: [Turn] = []
     var ready = table[q].ready.head
     let firstParked = table[q].runs.first
     while found.count < limit {
@@ -194,22 +196,30 @@ extension State {
       {
         index = activities[Int(returned.item)].slot
       }
+      var turn: Int?
+      if table[q].groups.count > 0 {
+        let other = index == Slab.none ? firstParked?.first ?? .max : slab[index].message
+        turn = nextTurn(q, before: other, &turns)
+        if let turn { index = message(of: turns[turn]) }
+      }
       if let urgent = table[q].urgent.first {
         let next =
           index == Slab.none
           ? firstParked.map { UInt64($0.oldestSecond) << 32 } ?? .max : urgency(of: index)
-        if urgent.key < next { index = activities[Int(urgent.item)].slot }
+        if urgent.key < next { (index, turn) = (activities[Int(urgent.item)].slot, nil) }
       }
       guard index != Slab.none else { break }
       if index == ready {
         ready = slab[index].next
-      } else {
+      } else if slab[index].state != .grouped {
         taken.append(slab[index].link)
         hide(q, slab[index].link)
       }
+      if let turn { take(index, &turns[turn]) }
       found.append(resident(index))
     }
     for activity in taken { show(q, activity) }
+    end(q, turns)
     return found
   }
 
@@ -342,11 +352,11 @@ extension State {
         record: .deleted(message: first.key, slot: activities[Int(first.item)].slot))
     }
     if let index = oldestGrouped(q) {
-      guard slab[index].state.isVisible, retentionEnd(index, table[q]) <= time.milliseconds else {
-        return nil
+      if slab[index].state.isVisible, retentionEnd(index, table[q]) <= time.milliseconds {
+        return Entry(
+          queue: table[q].id, time: time, record: .expired(through: slab[index].message))
       }
-      return Entry(
-        queue: table[q].id, time: time, record: .expired(through: slab[index].message))
+      if table[q].settings.isFIFO { return nil }
     }
     var index = table[q].ready.head
     let returned = table[q].returned.first

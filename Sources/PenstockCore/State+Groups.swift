@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import PenstockSystem
 
-// FIFO queues. Every message is in the list of its group, in the order of sends, whatever its state
+// FIFO queues; of groups in standard queues more is in `State+Tenants`. Every message is in the list of its group, in the order of sends, whatever its state
 // is. One rule covers every case: a receive may take from a group the longest run of visible
 // messages from its head. So a group can deliver exactly when its head is visible, and those that
 // can stand in a row; one that was served comes back at its end.
@@ -27,10 +27,13 @@ extension State {
     /// Groups that can deliver, the next one first.
     var first = Slab.none
     var last = Slab.none
+    /// Of a standard queue, all its messages included that name no tenant.
+    var load = Load()
     /// All groups.
     var all = Slab.none
     var count = 0
-    /// Groups by the LSN of their oldest message.
+    /// Groups by the LSN of their oldest message, tenants by that of their oldest visible one; `max`
+    /// when there is none.
     var heads = IndexedHeap()
     /// Deduplication entries, oldest first.
     var firstSend = Slab.none
@@ -67,9 +70,11 @@ extension State {
   }
 
   /// Puts a message at the end of its group, which is made if there is none.
-  mutating func join(_ q: Int, _ hash: TextHash, _ index: UInt32) -> UInt32 {
+  mutating func join(
+    _ q: Int, _ hash: TextHash, _ index: UInt32, waits: Bool = true
+  ) -> UInt32 {
     let group = group(q, hash) ?? makeGroup(q, hash)
-    groups[Int(group)].messages.append(index, &slab)
+    add(index, to: group, waits: waits || table[q].settings.isFIFO)
     return group
   }
 
@@ -86,6 +91,7 @@ extension State {
     }
     groups[Int(group)].hash = hash
     groups[Int(group)].queue = table[q].id.value
+    if !table[q].settings.isFIFO { tenants[group] = Tenant() }
     let all = table[q].groups.all
     groups[Int(group)].nextOfQueue = all
     if all != Slab.none { groups[Int(all)].previousOfQueue = group }
@@ -99,12 +105,13 @@ extension State {
   /// Follows a change of a group's messages: whether it can deliver, and which is its oldest.
   mutating func groupChanged(_ q: Int, _ group: UInt32) {
     let head = groups[Int(group)].messages.head
-    let isAvailable = head != Slab.none && slab[head].state.isVisible
+    let isFIFO = table[q].settings.isFIFO
+    let isAvailable = isFIFO && head != Slab.none && slab[head].state.isVisible
     if isAvailable != groups[Int(group)].isAvailable {
       if isAvailable { queueUp(q, group) } else { stepOut(q, group) }
     }
     guard head != Slab.none else { return remove(q, group: group) }
-    let key = slab[head].message
+    let key = isFIFO ? slab[head].message : oldestVisible(of: group)
     if table[q].groups.heads.key(of: group, headPlaces) != key {
       table[q].groups.heads.move(group, key: key, &headPlaces)
     }
@@ -178,10 +185,12 @@ extension State {
     }
     if next != Slab.none { groups[Int(next)].previousOfQueue = previous }
     table[q].groups.count -= 1
+    if table[q].groups.count == 0 { table[q].groups.load = Load() }
     free(group: group)
   }
 
   mutating func free(group: UInt32) {
+    tenants[group] = nil
     groupIndex.remove(group, hash: groups[Int(group)].hash.low)
     headPlaces[Int(group)] = IndexedHeap.absent
     groups[Int(group)] = Group()
@@ -215,9 +224,15 @@ extension State {
 
   // MARK: Retention
 
-  /// The oldest message of a FIFO queue.
+  /// The oldest message of a FIFO queue, or the oldest visible one of all tenants.
   func oldestGrouped(_ q: Int) -> UInt32? {
-    table[q].groups.heads.first.map { groups[Int($0.item)].messages.head }
+    guard let first = table[q].groups.heads.first, first.key < .max else { return nil }
+    if table[q].settings.isFIFO { return groups[Int(first.item)].messages.head }
+    guard let tenant = tenants[first.item] else { return nil }
+    if let returned = tenant.returned.first, returned.key == first.key {
+      return activities[Int(returned.item)].slot
+    }
+    return tenant.waiting
   }
 
   mutating func expireGrouped(_ q: Int, _ through: UInt64) {

@@ -132,6 +132,7 @@ extension State {
       slab[index].state = .ready
       slab[index].link = table[q].id.value
       table[q].ready.append(index, &slab)
+      table[q].readyCount += 1
       reside(segment, 1, slab[index].size, of: q)
     }
     if let last = messages.last, table[q].runs.first?.segment == segment {
@@ -349,12 +350,5 @@ extension Entry {
       message: WaitingMessage(
         message: message, offset: UInt32(truncatingIfNeeded: position),
         size: UInt32(clamping: size), sentSecond: time.secondRoundedUp))
-  }
-}
-
-extension State.Queue {
-  /// Messages in `ready`.
-  var readyCount: Int {
-    counts.visible - returned.count - urgent.count - overdue.count - parked
   }
 }

@@ -23,6 +23,7 @@ extension State {
       guard let q = places[queueNumber(of: index)],
         slab[index].message >= table[q].purgedBefore
       else { continue }
+      let group = activities[Int(activity)].group
       if slab[index].state == .returned {
         // A stray whose retention ends.
         hide(q, activity)
@@ -32,16 +33,18 @@ extension State {
         continue
       } else if slab[index].state == .leased {
         table[q].counts.leased -= 1
+        leaseEnds(q, activity, at: Int64(clamping: first.key))
       } else {
         table[q].counts.delayed -= 1
       }
       table[q].counts.visible += 1
-      if activities[Int(activity)].group == Slab.none {
+      if group != Slab.none, table[q].settings.isFIFO {
+        opened.append((first.key, index, q, group))
+      } else {
         slab[index].state = .returned
         show(q, activity)
         setTimer(activity)
-      } else {
-        opened.append((first.key, index, q, activities[Int(activity)].group))
+        if group != Slab.none { groupChanged(q, group) }
       }
       if visible.last != table[q].id { visible.append(table[q].id) }
       awaitExpiry(q)
@@ -115,7 +118,10 @@ extension State {
     let (message, known) = (
       slab[activities[Int(activity)].slot].message, activities[Int(activity)]
     )
-    if known.isOverdue {
+    if known.group != Slab.none {
+      // In a FIFO queue the place in the group says it all.
+      tenants[known.group]?.returned.insert(activity, key: message, &orderPlaces)
+    } else if known.isOverdue {
       table[q].overdue.insert(activity, key: message, &orderPlaces)
     } else if known.priority > 0 {
       table[q].urgent.insert(activity, key: urgency(q, activity), &orderPlaces)
@@ -126,6 +132,11 @@ extension State {
 
   /// Takes a visible activity out of the heap that it is in.
   mutating func hide(_ q: Int, _ activity: UInt32) {
+    let group = activities[Int(activity)].group
+    if group != Slab.none {
+      tenants[group]?.returned.remove(activity, &orderPlaces)
+      return
+    }
     table[q].returned.remove(activity, &orderPlaces)
     table[q].urgent.remove(activity, &orderPlaces)
     table[q].overdue.remove(activity, &orderPlaces)
@@ -156,27 +167,31 @@ extension State {
     case .free: return
     case .ready:
       table[q].ready.remove(index, &slab)
+      table[q].readyCount -= 1
       table[q].counts.visible -= 1
     case .grouped:
       let group = slab[index].link
+      stopWaiting(index, in: group)
       groups[Int(group)].messages.remove(index, &slab)
       table[q].counts.visible -= 1
       groupChanged(q, group)
     case .delayed, .leased, .returned:
       let activity = slab[index].link
       let group = activities[Int(activity)].group
+      switch slab[index].state {
+      case .delayed: table[q].counts.delayed -= 1
+      case .leased:
+        table[q].counts.leased -= 1
+        leaseEnds(q, activity, at: time.milliseconds)
+      default:
+        table[q].counts.visible -= 1
+        hide(q, activity)
+      }
       if group == Slab.none {
         table[q].active.remove(index, &slab)
       } else {
         groups[Int(group)].messages.remove(index, &slab)
         groupChanged(q, group)
-      }
-      switch slab[index].state {
-      case .delayed: table[q].counts.delayed -= 1
-      case .leased: table[q].counts.leased -= 1
-      default:
-        table[q].counts.visible -= 1
-        hide(q, activity)
       }
     }
   }

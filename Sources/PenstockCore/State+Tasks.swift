@@ -172,22 +172,28 @@ extension State {
   /// The records that send a visible message anew to another queue and take it out of its own; nil
   /// when it is not visible any more.
   public func decideMove(
-    _ resident: Resident, from id: QueueID, to target: QueueID, messageID: MessageID
+    _ resident: Resident, from id: QueueID, to target: QueueID, messageID: MessageID,
+    group: TextHash?
   ) -> (send: Entry, delete: Entry)? {
     guard owner(of: resident) == id, slab[resident.slot].state.isVisible,
       let t = places[target.value]
     else { return nil }
-    let group = group(of: resident.slot)
-    // A group keeps its order: what cannot be moved yet is not overtaken.
-    if let group, groups[Int(group)].messages.head != resident.slot { return nil }
     let priority =
       slab[resident.slot].state.hasActivity ? activities[Int(slab[resident.slot].link)].priority : 0
+    let isFIFO = table[t].settings.isFIFO
+    // A group keeps its order: what cannot be moved yet is not overtaken.
+    if isFIFO {
+      guard let known = self.group(of: resident.slot), group != nil,
+        groups[Int(known)].messages.head == resident.slot
+      else { return nil }
+    }
+    let group = isFIFO || table[t].settings.isFair && priority == 0 ? group : nil
     let send = Entry(
       queue: target, time: time,
       record: .sent(
         .init(
           id: messageID, visibleAt: nil, isParked: group == nil && priority == 0 && parksNext(t),
-          group: group.map { groups[Int($0)].hash }, priority: priority)))
+          group: group, priority: priority)))
     let delete = Entry(
       queue: id, time: time, record: .deleted(message: resident.message, slot: resident.slot))
     return (send, delete)

@@ -47,7 +47,8 @@ extension State {
           "LSN \(lsn) moves a message to queue \(transferred.target.value), which is none "
           + "or of another kind")
     }
-    let group = group(of: index).map { groups[Int($0)].hash }
+    let group =
+      table[q].settings.isFIFO ? group(of: index).map { groups[Int($0)].hash } : nil
     let (bytes, origin) = (bytesQueue(of: index), table[q].id.value)
     detach(q, index)
     let activity: UInt32
@@ -135,7 +136,7 @@ extension State {
 
   // MARK: Looking
 
-  /// The group of a message in a FIFO queue.
+  /// The group of a message; in a standard queue its tenant.
   func group(of slot: UInt32) -> UInt32? {
     switch slab[slot].state {
     case .grouped: return slab[slot].link

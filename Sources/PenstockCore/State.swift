@@ -20,8 +20,10 @@
 ///   for that (I4).
 /// - I7: `runs` of a queue are in the order of their LSNs and do not overlap; what is in `ready`
 ///   was sent before what is in them.
-/// - I9: a group with messages is in the index and in its queue's `heads`, and in its row exactly
-///   when its head is visible; one without is free.
+/// - I9: a group with messages is in the index and in its queue's `heads`, and of a FIFO queue in
+///   its row exactly when its head is visible; one without is free.
+/// - I10: a group of a standard queue has a tenant, with its visible messages in the heap
+///   `returned` or, from `waiting` on, at the end of its list.
 /// - I8: `residents` counts, per segment, the messages of all runs and slots whose bytes are there.
 public struct State: Sendable {
   struct Queue: Sendable {
@@ -36,6 +38,8 @@ public struct State: Sendable {
     var ready = SlotList()
     /// Delayed, leased and returned ones, in no order that matters.
     var active = SlotList()
+    /// Messages in `ready`.
+    var readyCount = 0
     /// Activities that are visible, least LSN of the send first.
     var returned = IndexedHeap()
     /// Visible ones with a priority, by `urgency`.
@@ -53,7 +57,7 @@ public struct State: Sendable {
     var expiredThrough: UInt32 = 0
     /// Damaged messages that were taken out.
     var setAside: UInt64 = 0
-    /// Of a FIFO queue.
+    /// Of a FIFO queue, or tenants.
     var groups = Groups()
     var visibilityMilliseconds: Int64
     var retentionMilliseconds: Int64
@@ -98,6 +102,8 @@ public struct State: Sendable {
   var dying: [UInt32] = []
   var groups = Blocks<Group>()
   var freeGroup = Slab.none
+  /// What groups of standard queues have beside.
+  var tenants: [UInt32: Tenant] = [:]
   var groupIndex = HashIndex()
   var headPlaces = Blocks<UInt32>()
   var sends = Blocks<Deduplication>()
@@ -173,13 +179,14 @@ public struct State: Sendable {
     case .queueChanged(let settings): try change(q, settings, entry.time)
     case .queueDeleted: remove(q)
     case .sent(let sent):
-      if table[q].settings.isFIFO != (sent.group != nil) {
+      let isFIFO = table[q].settings.isFIFO
+      if isFIFO ? sent.group == nil : sent.deduplication != nil || sent.hasOwnDelay {
         throw RecordError(description: "LSN \(lsn) is of another kind of queue than its own")
       }
       if sent.isParked { return try park(q, entry, lsn, position, size) }
       // `decideSend` parks whatever comes behind parked messages.
       guard
-        table[q].runs.isEmpty || sent.priority > 0
+        table[q].runs.isEmpty || sent.priority > 0 || sent.group != nil
           || (sent.visibleAt.map { $0 > time } ?? false)
       else {
         throw RecordError(description: "LSN \(lsn) is sent into memory behind parked messages")
@@ -306,6 +313,7 @@ public struct State: Sendable {
     bury(table[q].active, count: 0)
     buryGroups(q)
     table[q].ready = SlotList()
+    table[q].readyCount = 0
     table[q].active = SlotList()
     table[q].returned = IndexedHeap()
     table[q].urgent = IndexedHeap()
@@ -325,12 +333,13 @@ public struct State: Sendable {
     // The record's time, or a later one before it: retention relies on sends in the order of time.
     slab[index].sentSecond = time.secondRoundedUp
     reside(slab[index].segment, 1, slab[index].size, of: q)
-    let group = sent.group.map { join(q, $0, index) }
+    let isDelayed = sent.visibleAt.map { $0 > time } ?? false
+    let group = sent.group.map { join(q, $0, index, waits: !isDelayed) }
     if let hash = sent.deduplication { remember(q, hash, sent.id, lsn) }
-    if let visibleAt = sent.visibleAt, visibleAt > time {
+    if let visibleAt = sent.visibleAt, isDelayed {
       let activity = activate(q, index, .delayed, group: group ?? Slab.none)
       activities[Int(activity)].deadline = visibleAt.milliseconds
-      if group != nil {
+      if table[q].settings.isFIFO {
         activities[Int(activity)].leasedAt = time.milliseconds
         activities[Int(activity)].hasOwnDelay = sent.hasOwnDelay
       }
@@ -360,6 +369,7 @@ public struct State: Sendable {
       slab[index].state = .ready
       slab[index].link = table[q].id.value
       table[q].ready.append(index, &slab)
+      table[q].readyCount += 1
       table[q].counts.visible += 1
       awaitExpiry(q)
     }
@@ -374,8 +384,16 @@ public struct State: Sendable {
     switch slab[index].state {
     case .ready:
       table[q].ready.remove(index, &slab)
+      table[q].readyCount -= 1
       activity = activate(q, index, .leased)
-    case .grouped: activity = activate(q, index, .leased, group: slab[index].link)
+    case .grouped:
+      let group = slab[index].link
+      if tenants[group] != nil {
+        stopWaiting(index, in: group)
+        groups[Int(group)].messages.remove(index, &slab)
+        groups[Int(group)].messages.prepend(index, &slab)
+      }
+      activity = activate(q, index, .leased, group: group)
     case .returned:
       activity = slab[index].link
       hide(q, activity)
@@ -393,6 +411,7 @@ public struct State: Sendable {
     table[q].counts.visible -= 1
     table[q].counts.leased += 1
     if activities[Int(activity)].group != Slab.none {
+      leaseBegins(activity)
       groupChanged(q, activities[Int(activity)].group)
     }
     setTimer(activity)
@@ -413,6 +432,7 @@ public struct State: Sendable {
       table[q].counts.visible -= 1
       table[q].counts.leased += 1
       if activities[Int(activity)].group != Slab.none {
+        leaseBegins(activity)
         groupChanged(q, activities[Int(activity)].group)
       }
     case .free, .ready, .delayed, .grouped:

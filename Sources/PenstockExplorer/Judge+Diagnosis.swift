@@ -131,7 +131,10 @@ extension Judge {
         }
         continue
       }
-      for (_, part) in Dictionary(grouping: queue, by: \.time) {
+      let lines = Dictionary(grouping: queue) {
+        [$0.time, Int64(timeline.sent[$0.number]?.line ?? 0)]
+      }
+      for part in lines.values {
         let numbers = part.map(\.number)
         try checks.check(.orderIsKept, numbers == numbers.sorted(), "order \(numbers)")
       }

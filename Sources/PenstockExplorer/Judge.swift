@@ -232,7 +232,7 @@ struct Judge {
           // What is behind it in its group comes when it is gone.
           if description.settings.isFIFO { try delete(more, from: id, machine) }
         }
-        sight.sightings += lined(drained, description.settings.isFIFO, timeline)
+        sight.sightings += lined(drained, timeline)
         if time == times[0], description.settings.isFIFO {
           sight.repeats[number] = try repeats(id, number, machine, timeline)
         }
@@ -266,9 +266,8 @@ struct Judge {
     }
   }
 
-  /// The sightings of one queue at one time, in a FIFO queue those of each group together.
-  private func lined(_ drained: [Sighting], _ isFIFO: Bool, _ timeline: Timeline) -> [Sighting] {
-    guard isFIFO else { return drained }
+  /// The sightings of one queue at one time, those of each group together.
+  private func lined(_ drained: [Sighting], _ timeline: Timeline) -> [Sighting] {
     func line(_ index: Int) -> (Int, Int) {
       (timeline.sent[drained[index].number]?.line ?? 0, index)
     }
@@ -351,7 +350,7 @@ struct Judge {
           }
           if !isFIFO { break }
         }
-        sight.sightings += lined(drained, isFIFO, timeline)
+        sight.sightings += lined(drained, timeline)
         if time == times[0], isFIFO {
           sight.repeats[number] = repeats(oracle, id, number, timeline)
         }

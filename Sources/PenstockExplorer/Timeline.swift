@@ -22,7 +22,7 @@ struct Timeline {
     var size: Int
     /// Messages of one batch have the same.
     var group: Int
-    /// Its group in a FIFO queue, and its deduplication id; 0 for none.
+    /// Its group in a FIFO or a fair queue, and its deduplication id; 0 for none.
     var line = 0
     var repetition = 0
     /// The moment it belongs to.
@@ -91,7 +91,7 @@ struct Timeline {
   /// Numbers for a batch that is about to be sent.
   ///
   /// - Parameters:
-  ///   - line: their group in a FIFO queue.
+  ///   - line: their group in a FIFO or a fair queue.
   ///   - repetition: the deduplication id of the first; 0 for none.
   mutating func numbers(
     _ count: Int, queue: Int, size: Int, line: Int = 0, repetition: Int = 0

@@ -46,7 +46,7 @@ extension World {
     var number: UInt64
     var id: QueueID
     var delay: Duration?
-    /// In a FIFO queue.
+    /// In a FIFO queue, or in a fair one unless it is 0.
     var group: String?
     var repetition: String?
 
@@ -64,7 +64,7 @@ extension World {
 
   private func draft(_ number: UInt64, _ id: QueueID, _ delay: Duration?) -> Draft {
     var draft = Draft(number: number, id: id, delay: delay)
-    if let sent = timeline.sent[number], isFIFO(id) {
+    if let sent = timeline.sent[number], isFIFO(id) || sent.line > 0 {
       draft.group = "g\(sent.line)"
       if sent.repetition > 0 { draft.repetition = "d\(sent.repetition)" }
     }
@@ -84,7 +84,8 @@ extension World {
     let delay = Duration.milliseconds(step.number(3, 0...900_000))
     let count = step.number(1, 1...20)
     // More than a segment takes at once would be refused.
-    let size = step.number(2, 8...16_000 / count - (isFIFO(id) ? 128 : 64))
+    let hasGroup = isFIFO(id) || step.number(4, 0...1000) > 0
+    let size = step.number(2, 8...16_000 / count - (hasGroup ? 128 : 64))
     let numbers = timeline.numbers(
       count, queue: queue, size: size, line: step.number(4, 0...1000),
       repetition: isFIFO(id) ? step.number(5, 0...1000) : 0)

@@ -31,6 +31,8 @@ public import Penstock
 ///   seconds rounded up, less than so many of the queue's steps before it.
 /// - R13: a send fails when the queue holds as many messages as it may, in whatever state; a
 ///   receive takes no more than may be leased beside those that are.
+/// - R14: in a fair queue the order of R1 holds for the messages of each group, and for those
+///   without one. Whose turn it is among them is not said here.
 ///
 /// Messages go by numbers that the caller chooses; they grow from send to send. Time is in
 /// milliseconds and moves only when told.
@@ -39,8 +41,8 @@ public struct Oracle: Sendable {
   public struct Message: Sendable, Hashable {
     /// Its number, as given to `send`.
     public let number: UInt64
-    /// Its group in a FIFO queue.
-    public let group: String
+    /// Its group in a FIFO or a fair queue; empty for none.
+    public fileprivate(set) var group: String
     /// See R12.
     public let priority: Int
     /// When it was sent, in milliseconds; in a FIFO queue when it was moved there, if it was.
@@ -193,7 +195,9 @@ public struct Oracle: Sendable {
     }
     let most = queue.settings.maximumMessages
     if most > 0, queue.messages.count >= most { return nil }
-    var message = Message(number: number, group: group, priority: priority, sentAt: now)
+    let isGrouped = queue.settings.isFIFO || queue.settings.isFair && priority == 0
+    var message = Message(
+      number: number, group: isGrouped ? group : "", priority: priority, sentAt: now)
     message.hasOwnDelay = delay != nil
     let delay = Self.milliseconds(delay ?? queue.settings.delay)
     if delay > 0 { message.hiddenUntil = now + delay }
@@ -241,19 +245,21 @@ public struct Oracle: Sendable {
     return taken
   }
 
-  /// The messages of which a receive that has dealt with `done` takes or moves one next: at most
-  /// one, but in a FIFO queue one of each group that can deliver, those with the oldest first.
+  /// The messages of which a receive that has dealt with `done` takes or moves one next: one of
+  /// each group that can deliver, those with the oldest first.
   public func next(in id: QueueID, after done: [UInt64] = []) -> [Message] {
     let all = messages(id).filter { !done.contains($0.number) }
     if queues[id]?.settings.isFIFO ?? false {
       let heads = all.filter { head in all.first { $0.group == head.group } == head }
       return heads.filter(isVisible)
     }
-    let plain = all.first { $0.priority == 0 && isVisible($0) }
+    let visible = all.filter { $0.priority == 0 && isVisible($0) }
+    let plain = visible.filter { head in visible.first { $0.group == head.group } == head }
     let urgent = all.filter { $0.priority > 0 && isVisible($0) }
       .min { urgency($0, id) < urgency($1, id) }
-    guard let plain, let urgent else { return [plain ?? urgent].compactMap(\.self) }
-    return urgency(urgent, id) < urgency(plain, id) ? [urgent] : [plain]
+    guard let urgent else { return plain }
+    let before = plain.filter { !(urgency(urgent, id) < urgency($0, id)) }
+    return before.count < max(1, plain.count) ? before + [urgent] : before
   }
 
   /// The second as which a message counts as sent, then its place.
@@ -313,7 +319,7 @@ public struct Oracle: Sendable {
     else { return false }
     message.hiddenUntil = nil
     message.movedAt = now
-    if queues[target]?.settings.isFIFO ?? false { message.sentAt = now }
+    if queues[target]?.settings.isFIFO ?? false { message.sentAt = now } else { message.group = "" }
     queues[target]?.messages.append(message)
     expire()
     return true

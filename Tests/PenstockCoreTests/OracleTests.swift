@@ -112,6 +112,7 @@ private struct Run {
       $0.maximumMessages = random.chance(1, of: 6) ? 6 : 0
       $0.maximumLeased = random.chance(1, of: 6) ? 2 : 0
       $0.priorityStep = .seconds([1, 60][random.below(2)])
+      $0.isFair = random.chance(1, of: 2)
     }
   }
 
@@ -140,6 +141,7 @@ private struct Run {
   private struct Draft {
     var queue: QueueID
     var delay: Int64?
+    /// 0 for none, except in a FIFO queue.
     var group: Int
     var id: Int?
     var priority: Int
@@ -149,7 +151,8 @@ private struct Run {
       let scope = settings?.deduplicatesByGroup ?? false ? (group + 1) * 1000 : 0
       return try state.decideSend(
         queue, messageID: MessageID(randomHigh: 1, randomLow: 2), size: 1, delay: delay,
-        group: TextHash(high: UInt64(group), low: UInt64(group % 2)),
+        group: group == 0 && settings?.isFIFO == false
+          ? nil : TextHash(high: UInt64(group), low: UInt64(group % 2)),
         deduplication: id.map { TextHash(high: UInt64(scope + $0), low: UInt64($0 % 3)) },
         priority: UInt8(priority), ahead: ahead)
     }
@@ -157,7 +160,8 @@ private struct Run {
     func send(_ number: UInt64, _ oracle: inout Oracle) -> UInt64? {
       let isFIFO = oracle.settings(queue)?.isFIFO ?? false
       return oracle.send(
-        number, to: queue, delay: delay.map { .milliseconds($0) }, group: "\(group)",
+        number, to: queue, delay: delay.map { .milliseconds($0) },
+        group: group == 0 && !isFIFO ? "" : "\(group)",
         deduplication: isFIFO ? id.map(String.init) : nil, priority: priority)
     }
   }
@@ -202,7 +206,7 @@ private struct Run {
     let candidates = machine.state.candidates(queue, limit: limit)
     let received = try machine.receive(queue, limit, timeout: Int64(timeout))
     let taken = received.map { (number: number($0.message), lease: $0.token) }
-    if machine.state.settings(queue)?.isFIFO == false {
+    if oracle.messages(queue).allSatisfy(\.group.isEmpty) {
       var plain = oracle
       let expected = plain.receive(from: queue, limit: limit, timeout: .milliseconds(timeout))
       #expect(taken.map(\.number) == expected.map(\.number))

@@ -131,6 +131,31 @@ extension FormatDocument {
       ]) { $1 })
   }
 
+  @Test func loadsOfAState() throws {
+    var (state, apply) = try newState()
+    try apply(&state, 0x20, .queueDeleted)
+    let queue = QueueID(Self.queue.value + 1)
+    let group = TextHash(high: 0x2122_2324, low: 0x3132_3334)
+    let (id, start) = (MessageID(randomHigh: 5, randomLow: 6), Self.created)
+    for (lsn, later, record) in [
+      (0x21, 0, Record.queueCreated(name: "q", settings: QueueSettings())),
+      (0x22, 0, .sent(.init(id: id, visibleAt: nil, group: group))),
+      (0x23, 0, .sent(.init(id: id, visibleAt: nil, group: group))),
+      (0x24, 0, .leased(message: 0x22, slot: 0, deadline: Timestamp(milliseconds: start * 2))),
+      (0x25, 0x1234, .deleted(message: 0x22, slot: 0)),
+    ] as [(UInt64, Int64, Record)] {
+      let time = Timestamp(milliseconds: Self.created + 0x100 + later)
+      _ = try state.apply(
+        Entry(queue: queue, time: time, record: record), lsn: lsn, position: 8, size: 0x0180)
+    }
+    let section = Array(bytes(of: state).suffix(8 + 2 * 16))
+    #expect(Array(section[..<8]) == little(UInt32(7)) + little(queue.value))
+    let minute = (Self.created + 0x100 + 0x1234) / 60_000
+    for load in [section[8..<24], section[24...]] {
+      try check("Load", Array(load), ["amount": little(0x1234), "minute": little(minute)])
+    }
+  }
+
   @Test func aFIFOQueueOfAState() throws {
     var (state, apply) = try newState()
     try apply(&state, 0x20, .queueDeleted)

@@ -441,7 +441,7 @@ import Testing
 
   @Test func theConstants() throws {
     let text = try Self.document().joined(separator: "\n")
-    #expect(LogFormat.version == 4 && text.contains("Format version 4"))
+    #expect(LogFormat.version == 5 && text.contains("Format version 5"))
     #expect(LogFormat.sectorSize == 4096 && LogFormat.frameAlignment == 64)
     #expect(LogFormat.frameHeaderSize == 64 && LogFormat.segmentHeaderSize == 4096)
     #expect(LogFormat.recordHeaderSize == 8 && LogFormat.recordAlignment == 8)
