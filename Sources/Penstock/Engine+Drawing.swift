@@ -76,7 +76,9 @@ extension Engine {
     _ actions: inout Actions
   ) -> Bool {
     let entry = shared.refusal == nil ? shared.state.decideDrawn(draw, messages) : nil
-    if entry == nil, shared.refusal == nil, shared.state.decideDraw(draw.queue) == draw {
+    // Unless all that was found was taken out meanwhile.
+    let isThere = !shared.state.withoutHoles(draw.queue, messages).isEmpty
+    if entry == nil, isThere, shared.refusal == nil, shared.state.decideDraw(draw.queue) == draw {
       let failure = PenstockError(
         .corrupted, "the index of segment number \(draw.segment) does not fit it; it is made again")
       shared.drawing.remove(draw.queue)
@@ -123,7 +125,20 @@ extension Engine {
   // MARK: Indexes
 
   /// Where waiting messages stand: from memory, from the segment's index, or from the segment.
+  ///
+  /// - Returns: the first of them, `limit` at most; none when there is no more.
   func waiting(_ draw: State.Draw) throws(LogError) -> [WaitingMessage] {
+    var draw = draw
+    while true {
+      let listed = try listed(draw)
+      let there = look { $0.withoutHoles(draw.queue, listed) }
+      guard there.isEmpty, let last = listed.last, last.message < draw.last else { return there }
+      draw.first = last.message + 1
+    }
+  }
+
+  /// The same with those that were taken out of the queue.
+  private func listed(_ draw: State.Draw) throws(LogError) -> [WaitingMessage] {
     func inMemory() -> [SegmentIndex.Entry]? {
       shared.withLock { shared in
         shared.indexes[draw.segment]?.entries(

@@ -14,6 +14,8 @@ public struct SeenMessage: Sendable {
   public var state: MessageState
   public var receiveCount: Int
   public var origin: MessageOrigin?
+  /// Where it was found.
+  let sight: State.Sight
 }
 
 extension Store {
@@ -99,7 +101,7 @@ extension Engine {
   }
 
   /// Reads what was sighted; leaves out what is gone by now, is not written yet or is damaged.
-  fileprivate func seen(_ sights: [State.Sight]) -> [SeenMessage] {
+  func seen(_ sights: [State.Sight]) -> [SeenMessage] {
     var messages: [SeenMessage] = []
     for sight in sights {
       guard let stored = stored(sight.resident) else { continue }
@@ -107,7 +109,7 @@ extension Engine {
         SeenMessage(
           id: stored.id, lsn: sight.resident.message, content: stored.content,
           sentAt: stored.sentAt, state: sight.state, receiveCount: sight.receiveCount,
-          origin: sight.origin))
+          origin: sight.origin, sight: sight))
     }
     return messages
   }
@@ -146,9 +148,7 @@ extension Engine {
         let position = LogPosition(segment: draw.segment, offset: message.offset).packed
         sights.append(
           State.Sight(
-            parked: State.Resident(
-              slot: 0, message: message.message, position: position, size: Int(message.size),
-              bytesQueue: queue)))
+            parked: message, position: position, bytesQueue: queue))
       }
       if sights.count == draw.limit || sights.count < waiting.count, let last = sights.last {
         cursor.message = last.resident.message + 1

@@ -196,12 +196,15 @@ extension Engine {
       for move in moves {
         let id = MessageID(randomHigh: random.next(), randomLow: random.next())
         let group = move.content.groupID.map { hash(Array($0.utf8), in: nil) }
-        guard
-          let records = shared.state.decideMove(
-            move.resident, from: task.source, to: move.target, messageID: id, group: group)
+        let sight = State.Sight(resident: move.resident)
+        // A group keeps its order: what cannot be moved yet is not overtaken.
+        guard let remove = shared.state.decideRemove(sight, from: task.source),
+          !shared.state.isOvertaken(move.resident),
+          let send = shared.state.decideMove(
+            sight, from: task.source, to: move.target, messageID: id, group: group)
         else { continue }
-        _ = append(records.send, move.content, synced: false, &shared)
-        _ = append(records.delete, synced: false, &shared)
+        _ = append(send, move.content, synced: false, &shared)
+        _ = append(remove, synced: false, &shared)
         count += 1
         shared.wake(move.target)
       }

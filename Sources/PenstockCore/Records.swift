@@ -28,6 +28,8 @@ public enum Record: Hashable, Sendable {
   case moved(Moved)
   /// Waiting messages of one segment that are taken into memory, in the order of their sends.
   case drawn(segment: UInt32, [WaitingMessage])
+  /// A message that waits in a segment leaves its queue, wherever in it it stands.
+  case excised(message: UInt64, segment: UInt32, size: UInt32)
   /// A message whose bytes are damaged leaves its queue; `slot` is nil for a parked one.
   case setAside(message: UInt64, slot: UInt32?, size: UInt32)
   /// Says nothing; frees memory of messages that are gone. Concerns no queue.
@@ -161,6 +163,7 @@ extension Entry {
     case transferred = 13
     case task = 14
     case attempted = 15
+    case excised = 16
   }
 
   static let prefixSize = 16
@@ -189,7 +192,7 @@ extension Entry {
     // What is copied follows it.
     case .moved(let moved): Self.prefixSize + 24 + (moved.slot == nil ? 0 : 8)
     case .drawn(_, let messages): Self.prefixSize + 8 + messages.count * WaitingMessage.encodedSize
-    case .setAside: Self.prefixSize + 16
+    case .setAside, .excised: Self.prefixSize + 16
     case .transferred: Self.prefixSize + 24
     case .attempted(_, let messages): Self.prefixSize + 24 + messages.count * 16
     case .task(let task): Self.prefixSize + 32 + task.destination.utf8.count
@@ -297,6 +300,11 @@ extension Entry {
         buffer.put(slot)
         buffer.put(UInt32(0))
       }
+    case .excised(let message, let segment, let size):
+      prefix(.excised)
+      buffer.put(message)
+      buffer.put(segment)
+      buffer.put(size)
     case .drawn(let segment, let messages):
       prefix(.drawn)
       buffer.put(segment)
@@ -389,6 +397,9 @@ extension Entry {
         .init(
           id: id, message: message, slot: slot, isAgain: flags & flagAgain != 0,
           hasExtras: flags & flagExtras != 0))
+    case .excised:
+      return .excised(
+        message: try cursor.u64(span), segment: try cursor.u32(span), size: try cursor.u32(span))
     case .drawn:
       let segment = try cursor.u32(span)
       let count = Int(try cursor.u32(span))

@@ -84,6 +84,14 @@ extension State {
         }
       }
     }
+    for (id, q) in places.sorted(by: { $0.key < $1.key }) where table[q].holes.count > 0 {
+      head(.holes, id, buffer)
+      buffer.put(UInt32(table[q].holes.count))
+      for hole in table[q].holes.all {
+        buffer.put(hole)
+        if buffer.count > 1 << 20 { try flush(buffer) }
+      }
+    }
     for (number, origin) in origins.sorted(by: { $0.key < $1.key }) {
       head(.origin, number, buffer)
       buffer.put(UInt32(origin.name.utf8.count))
@@ -139,6 +147,8 @@ extension State {
     case attempt = 6
     /// For how long messages of a queue and of its tenants were leased lately.
     case loads = 7
+    /// LSNs of parked messages that were taken out of a queue's runs.
+    case holes = 8
   }
 
   private func head(_ section: Section, _ number: UInt32, _ buffer: CommitBuffer) {
@@ -403,6 +413,21 @@ extension State {
       else { throw BytesTooShort() }
     case .groups: try decodeGroups(number, &cursor, span, take)
     case .loads: try decodeLoads(number, &cursor, span)
+    case .holes:
+      guard let q = places[number], table[q].holes.count == 0,
+        let runs = table[q].runs.first.flatMap({ first in
+          table[q].runs.last.map { first.first...$0.last }
+        })
+      else { throw BytesTooShort() }
+      var last: UInt64 = 0
+      for _ in 0..<(try cursor.u32(span)) {
+        let hole = try cursor.u64(span)
+        guard hole > last, runs.contains(hole) else {
+          throw RecordError(description: "a checkpoint's holes are out of order")
+        }
+        table[q].holes.insert(hole)
+        last = hole
+      }
     case .origin:
       let name = try cursor.text(Int(cursor.u32(span)), span)
       guard number > 0, number < nextQueue, origins[number] == nil else { throw BytesTooShort() }

@@ -31,6 +31,7 @@ extension State {
         }
         hash.add(UInt64(run.newestSecond))
       }
+      for hole in queue.holes.all { hash.add(hole) }
       for task in tasks[id.value] ?? [] {
         hash.add(task.id.low)
         hash.add(UInt64(task.moved) << 8 | UInt64(task.status.rawValue))
@@ -210,6 +211,12 @@ extension State {
         last = run.last
         inSegments[run.segment, default: Residents()].count += Int(run.count)
         inSegments[run.segment, default: Residents()].bytes += Int(run.bytes)
+      }
+      let holes = queue.holes.all
+      if holes.first ?? .max < queue.runs.first?.first ?? .max
+        || zip(holes, holes.dropFirst()).contains(where: { $0 >= $1 })
+      {
+        return "I7: holes of \(queue.name)"
       }
       for index in active {
         let activity = slab[index].link

@@ -28,13 +28,20 @@ extension State {
     public var receiveCount: Int
     public var origin: MessageOrigin?
 
-    /// Of a message that waits in the log alone.
-    public init(parked resident: Resident) {
+    /// Set when it waits in the log alone.
+    var parked: WaitingMessage?
+
+    public init(parked message: WaitingMessage, position: UInt64, bytesQueue: QueueID) {
+      let resident = Resident(
+        slot: 0, message: message.message, position: position, size: Int(message.size),
+        bytesQueue: bytesQueue)
       self.init(resident: resident, state: .visible, receiveCount: 0, origin: nil)
+      parked = message
     }
 
-    init(
-      resident: Resident, state: MessageState, receiveCount: Int, origin: MessageOrigin?
+    public init(
+      resident: Resident, state: MessageState = .visible, receiveCount: Int = 0,
+      origin: MessageOrigin? = nil
     ) {
       self.resident = resident
       self.state = state

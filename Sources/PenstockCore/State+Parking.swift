@@ -100,6 +100,7 @@ extension State {
     }
     let run = table[q].runs[index]
     guard message >= run.first, message <= run.last, UInt64(size) <= run.bytes,
+      !table[q].holes.contains(message),
       run.count > 1 ? message < run.last : UInt64(size) == run.bytes
     else {
       throw RecordError(description: "LSN \(lsn) takes message \(message) out of another's run")
@@ -114,6 +115,7 @@ extension State {
     table[q].parked -= 1
     parkedCount -= 1
     reside(run.segment, -1, -size, of: q)
+    dropHoles(q)
   }
 
   mutating func draw(
@@ -189,10 +191,11 @@ extension State {
       reside(run.segment, -Int(run.count), -Int(run.bytes), of: q)
     }
     table[q].runs.removeSubrange(..<count)
+    dropHoles(q)
   }
 
   /// The first run that ends at or behind an LSN.
-  private func runIndex(_ q: Int, _ message: UInt64) -> Int {
+  func runIndex(_ q: Int, _ message: UInt64) -> Int {
     var low = 0
     var high = table[q].runs.count
     while low < high {
@@ -227,8 +230,8 @@ extension State {
     guard let q = places[draw.queue.value], let run = table[q].runs.first,
       run.segment == draw.segment
     else { return nil }
-    let found = messages.filter { $0.message >= run.first && $0.message <= run.last }
-      .prefix(Int(run.count))
+    let found = withoutHoles(draw.queue, messages)
+      .filter { $0.message >= run.first && $0.message <= run.last }.prefix(Int(run.count))
     guard !found.isEmpty else { return nil }
     // What the file says is no more than a claim: the same that `shorten` demands.
     var (first, left, bytes) = (run.first, run.count, run.bytes)
@@ -330,6 +333,7 @@ extension State {
     guard table[q].runs.indices.contains(index) else { return false }
     let run = table[q].runs[index]
     return run.segment == segment && run.first <= message && size >= 0
+      && !table[q].holes.contains(message)
       && UInt64(size) <= run.bytes
       && (run.count > 1 ? message < run.last : UInt64(size) == run.bytes)
   }

@@ -169,33 +169,46 @@ extension State {
     return .queue(id)
   }
 
-  /// The records that send a visible message anew to another queue and take it out of its own; nil
-  /// when it is not visible any more.
+  /// The record that sends a visible message of another queue anew.
   public func decideMove(
-    _ resident: Resident, from id: QueueID, to target: QueueID, messageID: MessageID,
-    group: TextHash?
-  ) -> (send: Entry, delete: Entry)? {
-    guard owner(of: resident) == id, slab[resident.slot].state.isVisible,
-      let t = places[target.value]
+    _ sight: Sight, from id: QueueID, to target: QueueID, messageID: MessageID, group: TextHash?
+  ) -> Entry? {
+    guard let q = places[id.value], let t = places[target.value], t != q,
+      table[t].settings.isFIFO == table[q].settings.isFIFO
     else { return nil }
-    let priority =
-      slab[resident.slot].state.hasActivity ? activities[Int(slab[resident.slot].link)].priority : 0
-    let isFIFO = table[t].settings.isFIFO
-    // A group keeps its order: what cannot be moved yet is not overtaken.
-    if isFIFO {
-      guard let known = self.group(of: resident.slot), group != nil,
-        groups[Int(known)].messages.head == resident.slot
-      else { return nil }
+    let slot = sight.resident.slot
+    var priority: UInt8 = 0
+    if sight.parked == nil {
+      guard owner(of: sight.resident) == id, slab[slot].state.isVisible else { return nil }
+      if slab[slot].state.hasActivity { priority = activities[Int(slab[slot].link)].priority }
     }
+    let isFIFO = table[t].settings.isFIFO
+    guard !isFIFO || group != nil else { return nil }
     let group = isFIFO || table[t].settings.isFair && priority == 0 ? group : nil
-    let send = Entry(
+    return Entry(
       queue: target, time: time,
       record: .sent(
         .init(
           id: messageID, visibleAt: nil, isParked: group == nil && priority == 0 && parksNext(t),
           group: group, priority: priority)))
-    let delete = Entry(
-      queue: id, time: time, record: .deleted(message: resident.message, slot: resident.slot))
-    return (send, delete)
+  }
+
+  /// The record that takes a message out of its queue that was sighted there; nil when it is gone,
+  /// or in memory by now and was not then.
+  public func decideRemove(_ sight: Sight, from id: QueueID) -> Entry? {
+    let resident = sight.resident
+    guard let parked = sight.parked else {
+      guard let q = places[id.value], isLive(q, slot: resident.slot, message: resident.message)
+      else { return nil }
+      return Entry(
+        queue: id, time: time, record: .deleted(message: resident.message, slot: resident.slot))
+    }
+    return decideExcise(id, in: UInt32(truncatingIfNeeded: resident.position >> 32), parked)
+  }
+
+  /// Whether others of its group come before a message of a FIFO queue.
+  public func isOvertaken(_ resident: Resident) -> Bool {
+    guard let group = group(of: resident.slot), tenants[group] == nil else { return false }
+    return groups[Int(group)].messages.head != resident.slot
   }
 }

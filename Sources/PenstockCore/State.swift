@@ -50,6 +50,8 @@ public struct State: Sendable {
     var runs: [Run] = []
     /// Messages of all runs.
     var parked = 0
+    /// LSNs within the runs that are not there any more.
+    var holes = Holes()
     var counts = QueueCounts()
     /// Of the records of all its messages.
     var bytes = 0
@@ -194,6 +196,8 @@ public struct State: Sendable {
       insert(q, sent, lsn, position, size)
     case .moved(let moved): return try move(q, entry, moved, lsn, position, size)
     case .drawn(let segment, let messages): try draw(q, segment, messages, lsn)
+    case .excised(let message, let segment, let size):
+      try excise(q, message, segment, size, lsn)
     case .setAside(let message, let slot, let size): try setAside(q, message, slot, size, lsn)
     case .leased(let message, let slot, let deadline):
       try lease(q, slot, message, deadline, entry.time, lsn)

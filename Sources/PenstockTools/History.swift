@@ -89,7 +89,7 @@ private final class HistoryVisitor: SegmentVisitor {
       if let lsn = place.lsn { lsns.insert(lsn.value) }
       return true
     case .leased(let message, _, _), .leaseChanged(let message, _, _), .deleted(let message, _),
-      .setAside(let message, _, _):
+      .setAside(let message, _, _), .excised(let message, _, _):
       return lsns.contains(message)
     case .moved(let moved):
       guard lsns.contains(moved.message) || moved.id.description == id else { return false }

@@ -70,6 +70,11 @@ enum RecordText {
         ("firstMessage", .lsn(messages.first?.message)),
         ("lastMessage", .lsn(messages.last?.message)),
       ]
+    case .excised(let message, let segment, let size):
+      members += [
+        ("message", .unsigned(message)), ("segmentOrdinal", .unsigned(UInt64(segment))),
+        ("messageBytes", .unsigned(UInt64(size))),
+      ]
     case .setAside(let message, let slot, let size):
       members += [
         ("message", .unsigned(message)), ("slot", slot.map { .unsigned(UInt64($0)) } ?? .null),
@@ -113,6 +118,7 @@ enum RecordText {
     case .transferred: "transferred"
     case .task: "task"
     case .attempted: "attempted"
+    case .excised: "excised"
     }
   }
 

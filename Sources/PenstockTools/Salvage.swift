@@ -112,7 +112,7 @@ private final class Ends: SegmentVisitor {
     do throws(RecordError) { entry = try Entry(payload) } catch { return }
     switch entry.record {
     case .queueCreated(let name, _): names[entry.queue] = name
-    case .deleted(let message, _): deleted.insert(message)
+    case .deleted(let message, _), .excised(let message, _, _): deleted.insert(message)
     case .transferred(let moved):
       if let lsn = place.lsn { transferred[moved.message] = (lsn.value, moved.target) }
     case .purged: purged[entry.queue] = place.lsn?.value ?? purged[entry.queue]

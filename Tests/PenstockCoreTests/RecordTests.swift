@@ -46,6 +46,7 @@ private let records: [Record] = [
       .init(message: 5, offset: .max, size: 48, sentSecond: 7),
       .init(message: .max, offset: 0, size: .max, sentSecond: .max),
     ]),
+  .excised(message: .max, segment: 2, size: .max),
   .setAside(message: .max, slot: .max - 1, size: .max), .setAside(message: 1, slot: nil, size: 0),
   .sent(.init(id: MessageID(randomHigh: 1, randomLow: 2), visibleAt: nil, priority: 255)),
   .transferred(

@@ -42,7 +42,7 @@ func decodedState(_ bytes: [UInt8]) throws(RecordError) -> State {
 private struct History {
   enum Operation: CaseIterable {
     case send, burst, delayedSend, receive, delete, changeVisibility, passTime, draw, move
-    case setAside, cleared, purge, createQueue, deleteQueue, changeQueue, restart, checkpoint
+    case setAside, excise, cleared, purge, createQueue, deleteQueue, changeQueue, restart, checkpoint
   }
 
   var machine = Machine()
@@ -63,7 +63,7 @@ private struct History {
         switch operation {
         case .send, .receive, .draw: 10
         case .delete, .passTime, .move: 7
-        case .burst, .delayedSend, .changeVisibility: 4
+        case .burst, .delayedSend, .changeVisibility, .excise: 4
         case .setAside, .cleared, .checkpoint, .createQueue, .changeQueue: 2
         case .purge, .deleteQueue, .restart: 1
         }
@@ -103,6 +103,7 @@ private struct History {
     case .draw: try draw(queue)
     case .move: for _ in 0..<1 + random.below(6) { try move() }
     case .setAside: try setAside()
+    case .excise: for _ in 0..<1 + random.below(4) { try excise(queue) }
     case .cleared:
       try machine.apply(
         Entry(queue: QueueID(0), time: machine.state.time, record: .cleared))
@@ -140,7 +141,20 @@ private struct History {
     machine.parked.filter {
       $0.queue == draw.queue && $0.segment == draw.segment
         && (draw.first...draw.last).contains($0.message.message)
-    }.sorted { $0.message.message < $1.message.message }
+    }.filter { !machine.state.withoutHoles(draw.queue, [$0.message]).isEmpty }
+      .sorted { $0.message.message < $1.message.message }
+  }
+
+  private mutating func excise(_ queue: QueueID) throws {
+    var cursor = WalkCursor()
+    while machine.state.walk(queue, &cursor, bytes: .max) != nil {}
+    guard let draw = machine.state.walkParked(queue, cursor, limit: 100),
+      let found = waiting(draw).randomElement(by: random)
+    else { return }
+    let position = UInt64(found.segment) << 32 | UInt64(found.message.offset)
+    let sight = State.Sight(parked: found.message, position: position, bytesQueue: queue)
+    try machine.apply(try #require(machine.state.decideRemove(sight, from: queue)))
+    #expect(machine.state.decideRemove(sight, from: queue) == nil)
   }
 
   private mutating func draw(_ queue: QueueID) throws {

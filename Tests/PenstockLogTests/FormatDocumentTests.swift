@@ -293,6 +293,12 @@ import Testing
     let waiting = WaitingMessage(
       message: 0x2122_2324_2526_2728, offset: 0x3132_3334, size: 0x4142_4344,
       sentSecond: 0x5152_5354)
+    try check(
+      "Excised", added(.excised(message: message, segment: 0x6162_6364, size: 0x4142_4344)),
+      [
+        "message": little(message), "segment": little(UInt32(0x6162_6364)),
+        "size": little(UInt32(0x4142_4344)),
+      ])
     let drawn = added(.drawn(segment: 0x6162_6364, [waiting]))
     try check(
       "Drawn", drawn,
@@ -327,6 +333,7 @@ import Testing
       ),
       (.task(.init(id: sent.id, event: .moved)), "Task"),
       (.attempted(TextHash(high: 1, low: 2), []), "Attempted"),
+      (.excised(message: 1, segment: 2, size: 3), "Excised"),
     ]
     let lines = try Self.document()
     for (record, name) in records {

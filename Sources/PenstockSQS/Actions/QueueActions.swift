@@ -59,7 +59,7 @@ extension Call {
       case .deadLetterQueue, .maximumReceives: .redrivePolicy
       case .deadLetterSources, .showsAllowAll: .redriveAllowPolicy
       case .deduplicationWindow, .maximumMessages, .maximumBytes, .maximumLeased, .priorityStep,
-        nil:
+        .isFair, nil:
         nil
       }
     guard let name else { return SQSError(.queueNameExists, error.message) }
