@@ -232,7 +232,7 @@ struct Judge {
           // What is behind it in its group comes when it is gone.
           if description.settings.isFIFO { try delete(more, from: id, machine) }
         }
-        sight.sightings += lined(drained, timeline)
+        sight.sightings += lined(drained, description.settings.isFIFO, timeline)
         if time == times[0], description.settings.isFIFO {
           sight.repeats[number] = try repeats(id, number, machine, timeline)
         }
@@ -266,10 +266,14 @@ struct Judge {
     }
   }
 
-  /// The sightings of one queue at one time, those of each group together.
-  private func lined(_ drained: [Sighting], _ timeline: Timeline) -> [Sighting] {
+  /// The sightings of one queue at one time, those of each group together. Dead letters of a
+  /// standard queue have none.
+  private func lined(
+    _ drained: [Sighting], _ isFIFO: Bool, _ timeline: Timeline
+  ) -> [Sighting] {
     func line(_ index: Int) -> (Int, Int) {
-      (timeline.sent[drained[index].number]?.line ?? 0, index)
+      let line = timeline.sent[drained[index].number]?.line ?? 0
+      return (drained[index].movedAt == nil || isFIFO ? line : -1, index)
     }
     return drained.indices.sorted { line($0) < line($1) }.map { drained[$0] }
   }
@@ -350,7 +354,7 @@ struct Judge {
           }
           if !isFIFO { break }
         }
-        sight.sightings += lined(drained, timeline)
+        sight.sightings += lined(drained, isFIFO, timeline)
         if time == times[0], isFIFO {
           sight.repeats[number] = repeats(oracle, id, number, timeline)
         }
