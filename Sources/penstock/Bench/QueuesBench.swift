@@ -121,35 +121,27 @@ struct QueuesBench: AsyncParsableCommand {
   // MARK: Memory
 
   private func memory(in root: String) async throws {
-    print(pad("memory of", 34) + lead("bytes each", 12) + lead("after a start", 15))
-    let empty = try step("empty", large, "\(root)/empty")["opened"] ?? 0
-    func row(_ name: String, _ grown: Double?, _ opened: Double?) {
-      print(pad(name, 34) + lead(tenths(grown ?? 0), 12) + lead(tenths(opened ?? 0), 15))
-    }
-    func each(_ opened: [String: Double]) -> Double {
-      ((opened["opened"] ?? 0) - empty) / Double(large)
+    print(pad("memory of", 34) + lead("allocated", 11) + lead("resident", 10))
+    func row(_ name: String, _ part: (String) -> Double) {
+      print(
+        pad(name, 34) + lead(tenths(part("allocated")), 11) + lead(tenths(part("resident")), 10))
     }
     let waiting = try step("group", large, "\(root)/group")
-    let message = try each(step("empty", large, "\(root)/group"))
-    row("a waiting message of one group", waiting["grown"], message)
     removeTree("\(root)/group")
+    row("a waiting message of one group") { waiting["sent-\($0)"] ?? 0 }
     let groups = try step("groups", large, "\(root)/groups")
-    let group = try each(step("empty", large, "\(root)/groups"))
-    row(
-      "a group, beside its message", groups["grown"].map { $0 - (waiting["grown"] ?? 0) },
-      group - message)
     removeTree("\(root)/groups")
-    let inFlight = try step("leases", large, "\(root)/leases")
-    let lease = try each(step("empty", large, "\(root)/leases"))
-    row("a lease, beside those", inFlight["leased"], lease - group)
-    removeTree("\(root)/leases")
+    row("a group, beside its message") {
+      (groups["sent-\($0)"] ?? 0) - (waiting["sent-\($0)"] ?? 0)
+    }
+    row("a lease, beside those") { groups["leased-\($0)"] ?? 0 }
     print("")
     print(
       """
-      Resident bytes after what is free was given back to the system, over \(large) each.
-      "bytes each" is the growth from one half of them to all, in the process that did it: what
-      does not grow with them, as the buffers of the log, is not in it. "after a start" is a
-      process that opened the store, above one that opened an empty store.
+      Bytes of each: the growth from one half of \(large) to all of them, so what does not grow
+      with them, as the buffers of the log, is not in it. "allocated" is what the allocator counts
+      as in use, with its own headers; "resident" are pages of the process, after what is free was
+      given back to the system.
       """)
   }
 
@@ -165,7 +157,7 @@ struct QueuesStep: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "queues-step", abstract: "A part of queues.", shouldDisplay: false)
 
-  enum Kind: String, ExpressibleByArgument, CaseIterable { case empty, group, groups, leases }
+  enum Kind: String, ExpressibleByArgument, CaseIterable { case group, groups }
 
   @Argument var kind: Kind
   @Argument var path: String
@@ -176,47 +168,72 @@ struct QueuesStep: AsyncParsableCommand {
     var options = StoreOptions()
     options.durability = .written
     let store = try await Store.open(at: path, options: options)
-    if kind == .empty {
-      print("opened \(await settledBytes())")
-    } else {
-      let queue = try await store.queue("large.fifo", QueueSettings(isFIFO: true))
-      func send(_ range: Range<Int>) async throws {
-        try await queue.fill(range, body: body) { kind == .group ? "g" : "g\($0)" }
-      }
-      try await send(0..<count / 2)
-      let half = await settledBytes()
-      try await send(count / 2..<count)
-      let full = await settledBytes()
-      print("grown \((full - half) / Double(count - count / 2))")
-      if kind == .leases {
-        try await queue.lease(count / 2)
-        let half = await settledBytes()
-        try await queue.lease(count - count / 2)
-        print("leased \((await settledBytes() - half) / Double(count - count / 2))")
-      }
+    let queue = try await store.queue("large.fifo", QueueSettings(isFIFO: true))
+    try await grow("sent") {
+      try await queue.fill($0, body: body) { kind == .group ? "g" : "g\($0)" }
     }
+    if kind == .groups { try await grow("leased") { try await queue.lease($0.count) } }
     print("done 1")
     try await store.close()
   }
 
-  /// Bytes that are resident once what is free was given back: the least of a few looks, as a
-  /// checkpoint that is being written holds parts of the state twice.
-  private func settledBytes() async -> Double {
-    var least = Double.infinity
+  /// Does something for one half of all and then for the other, and prints what that one took.
+  private func grow(_ name: String, _ act: (Range<Int>) async throws -> Void) async throws {
+    try await act(0..<count / 2)
+    let half = await settled()
+    try await act(count / 2..<count)
+    let all = await settled()
+    let number = Double(count - count / 2)
+    print("\(name)-allocated \((all.allocated - half.allocated) / number)")
+    print("\(name)-resident \((all.resident - half.resident) / number)")
+  }
+
+  /// Bytes in use, and bytes that are resident once what is free was given back: the least of a few
+  /// looks, as a checkpoint that is being written holds parts of the state twice.
+  private func settled() async -> (allocated: Double, resident: Double) {
+    var least = (allocated: Double.infinity, resident: Double.infinity)
     for _ in 0..<(count < 100_000 ? 2 : 15) {
       await RealClock().sleep(.milliseconds(100))
       Self.giveBackFreeMemory()
-      least = min(least, BacklogStep.residentMebibytes() * 1_048_576)
+      least.allocated = min(least.allocated, Self.allocatedBytes())
+      least.resident = min(least.resident, BacklogStep.residentMebibytes() * 1_048_576)
     }
     return least
   }
 
-  private static func giveBackFreeMemory() {
+  // What follows is not among what Swift sees of the C library.
+
+  static func giveBackFreeMemory() {
     #if canImport(Glibc)
-      // Not among what Swift sees of the C library.
-      guard let symbol = dlsym(nil, "malloc_trim") else { return }
       typealias Trim = @convention(c) (Int) -> CInt
+      guard let symbol = dlsym(nil, "malloc_trim") else { return }
       _ = unsafeBitCast(symbol, to: Trim.self)(0)
+    #endif
+  }
+
+  /// 0 where the system does not tell.
+  private static func allocatedBytes() -> Double {
+    #if canImport(Glibc)
+      typealias Info = @convention(c) (CInt, UnsafeMutablePointer<FILE>) -> CInt
+      var (text, size) = (UnsafeMutablePointer<CChar>?.none, 0)
+      guard let symbol = dlsym(nil, "malloc_info"), let file = open_memstream(&text, &size) else {
+        return 0
+      }
+      _ = unsafeBitCast(symbol, to: Info.self)(0, file)
+      fclose(file)
+      defer { free(text) }
+      // The sums of all arenas come last: free in bins and at the ends, mapped one by one, all.
+      func last(_ marker: String) -> Double {
+        guard let text, let line = String(cString: text).range(of: marker, options: .backwards)
+        else { return 0 }
+        let rest = String(cString: text)[line.upperBound...]
+        guard let size = rest.range(of: "size=\"")?.upperBound else { return 0 }
+        return Double(rest[size...].prefix { $0.isNumber }) ?? 0
+      }
+      return last("system type=\"current\"") + last("total type=\"mmap\"")
+        - last("total type=\"fast\"") - last("total type=\"rest\"")
+    #else
+      return 0
     #endif
   }
 }

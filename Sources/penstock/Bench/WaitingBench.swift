@@ -261,7 +261,10 @@ final class LocalPolls: WaitingPolls {
     (self.polls, queueCount, self.path) = (polls, queues, path)
   }
 
-  var residentBytes: Double { BacklogStep.residentMebibytes() * 1_048_576 }
+  var residentBytes: Double {
+    QueuesStep.giveBackFreeMemory()
+    return BacklogStep.residentMebibytes() * 1_048_576
+  }
 
   var processorNanoseconds: UInt64 {
     var time = timespec()
