@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A min-heap whose items can be found again, so that a timer can be moved or removed. Four
-/// children each: half the levels of a binary one, and fewer places in memory that a change touches.
+/// A min-heap whose items can be found again, so that a timer can be moved or removed. Nodes have
+/// four children: half the levels of two, and fewer places in memory that a change touches.
 ///
 /// Items are small indexes. Where each stands is kept outside, in `places` by item, so that several
 /// heaps can share it as long as an item is in one of them at a time.
