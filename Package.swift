@@ -73,6 +73,7 @@ let package = Package(
       dependencies: [
         "PenstockServer", "PenstockSQS", "PenstockExplorer", "PenstockTools", "Penstock",
         "PenstockSystem", "PenstockTesting",
+        server("NIOCore", "swift-nio"), server("NIOPosix", "swift-nio"),
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
         server("UnixSignals", "swift-service-lifecycle"),

@@ -59,7 +59,7 @@ extension State {
 
   /// The group of a queue by its hash; nil when it has no messages.
   private func group(_ q: Int, _ hash: TextHash) -> UInt32? {
-    groupIndex.first(hash.low) { isLive(group: $0, q) && groups[Int($0)].hash == hash }
+    groupIndex.first(hash.low) { groups[Int($0)].hash == hash && isLive(group: $0, q) }
   }
 
   /// Whether a group is one of the queue as it is: of one that was purged the messages are old.

@@ -177,17 +177,19 @@ struct Serve: AsyncParsableCommand {
   }
 
   /// Raises the soft limit of open files to the hard one, for as many connections as may be. If
-  /// that fails, the server makes do with fewer.
-  private static func raiseFileLimit() {
+  /// that fails, the server makes do with fewer. Answers the limit.
+  @discardableResult
+  static func raiseFileLimit() -> Int {
     #if canImport(Glibc)
       let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
     #else
       let resource = RLIMIT_NOFILE
     #endif
     var limit = rlimit()
-    guard getrlimit(resource, &limit) == 0 else { return }
+    guard getrlimit(resource, &limit) == 0 else { return 0 }
+    let before = limit.rlim_cur
     limit.rlim_cur = limit.rlim_max
-    _ = setrlimit(resource, &limit)
+    return Int(clamping: setrlimit(resource, &limit) == 0 ? limit.rlim_cur : before)
   }
 
   /// An error that is one line on standard error.

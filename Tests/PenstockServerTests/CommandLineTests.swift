@@ -31,7 +31,7 @@ import Testing
   }
 
   /// Starts `penstock` with these arguments; `whileRunning` gets what it printed first.
-  private static func run(
+  static func run(
     _ arguments: [String],
     whileRunning: @escaping @Sendable (Process, String) throws -> Void = { _, _ in }
   ) async throws -> Outcome {

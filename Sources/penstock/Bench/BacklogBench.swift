@@ -83,10 +83,10 @@ struct BacklogBench: AsyncParsableCommand {
           + lead(whole((killed["opened"] ?? 0) - idle), 9)
           + lead(whole(killed["start"] ?? 0), 10) + lead(whole(closed["start"] ?? 0), 10)
           + lead(whole(killed["receives"] ?? 0), 10)
-          + lead(two((killed["receives"] ?? 0) / shortRate), 9)
-          + lead(two((filled["disk"] ?? 0) / (filled["live"] ?? 1)), 10)
+          + lead(hundredths((killed["receives"] ?? 0) / shortRate), 9)
+          + lead(hundredths((filled["disk"] ?? 0) / (filled["live"] ?? 1)), 10)
           + lead(whole(closed["p50"] ?? 0), 8) + lead(whole(closed["p999"] ?? 0), 9)
-          + lead(two((closed["p999"] ?? 0) / steadily), 10)
+          + lead(hundredths((closed["p999"] ?? 0) / steadily), 10)
           + lead(whole(closed["max"] ?? 0), 8))
       points.append(
         (
@@ -121,13 +121,16 @@ struct BacklogBench: AsyncParsableCommand {
       ])
   }
 
-  private func two(_ value: Double) -> String { "\(Double(Int((value * 100).rounded())) / 100)" }
-
   /// Runs a step in a process of its own, and reads the numbers that it prints.
   private func step(_ arguments: [String]) throws -> [String: Double] {
+    try Self.runStep(["bench", "backlog-step"] + arguments)
+  }
+
+  /// Runs this program, and reads the numbers that it prints.
+  static func runStep(_ arguments: [String]) throws -> [String: Double] {
     let process = Process()
     process.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-    process.arguments = ["bench", "backlog-step"] + arguments
+    process.arguments = arguments
     let pipe = Pipe()
     process.standardOutput = pipe
     try process.run()
@@ -243,8 +246,8 @@ struct BacklogStep: AsyncParsableCommand {
   }
 
   /// 0 where the system does not tell.
-  static func residentMebibytes() -> Double {
-    guard let text = try? String(contentsOfFile: "/proc/self/statm", encoding: .utf8),
+  static func residentMebibytes(_ process: String = "self") -> Double {
+    guard let text = try? String(contentsOfFile: "/proc/\(process)/statm", encoding: .utf8),
       let pages = text.split(separator: " ").dropFirst().first.flatMap({ Double($0) })
     else { return 0 }
     return pages * 4096 / 1048576

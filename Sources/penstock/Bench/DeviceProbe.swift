@@ -5,11 +5,12 @@ import PenstockSystem
 /// block to blocks that were written before, sync, repeat.
 enum DeviceProbe {
   static func measure(
-    _ directory: String, _ files: PosixFileSystem, block: Int, seconds: Double
+    _ directory: String, _ files: PosixFileSystem, block: Int, seconds: Double,
+    size: Int = 64 << 20
   ) throws -> Measurement {
     let path = "\(directory)/device"
     let file = try files.open(path, .create)
-    let size = max(64 << 20, block * 16)
+    let size = max(size, block * 16)
     let zeros = CommitBuffer(capacity: 1 << 20)
     zeros.putZeros(1 << 20)
     for offset in stride(from: 0, to: size, by: 1 << 20) {

@@ -8,7 +8,10 @@ import PenstockSystem
 struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Measure the engine on this machine.",
-    subcommands: [ThroughputBench.self, BacklogBench.self, SpaceBench.self, BacklogStep.self],
+    subcommands: [
+      ThroughputBench.self, BacklogBench.self, SpaceBench.self, QueuesBench.self,
+      WaitingBench.self, BacklogStep.self, QueuesStep.self,
+    ],
     defaultSubcommand: ThroughputBench.self)
 }
 
