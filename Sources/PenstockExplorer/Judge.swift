@@ -267,13 +267,13 @@ struct Judge {
   }
 
   /// The sightings of one queue at one time, those of each group together. Dead letters of a
-  /// standard queue have none.
+  /// standard queue come as they were moved: those that were in a group together, in its order.
   private func lined(
     _ drained: [Sighting], _ isFIFO: Bool, _ timeline: Timeline
   ) -> [Sighting] {
     func line(_ index: Int) -> (Int, Int) {
       let line = timeline.sent[drained[index].number]?.line ?? 0
-      return (drained[index].movedAt == nil || isFIFO ? line : -1, index)
+      return (drained[index].movedAt == nil || isFIFO ? line : -1 - line, index)
     }
     return drained.indices.sorted { line($0) < line($1) }.map { drained[$0] }
   }
