@@ -210,6 +210,42 @@ def test_6_4_what_a_moved_message_keeps(sqs, name, kind):
 # 6.5
 
 
+def test_6_5_refusals_come_in_order(sqs, pair, name):
+    """Every request is wrong in all ways that come later, too."""
+    queue, dead = pair
+    fifo = sqs.create_queue(
+        QueueName=f"{name}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
+    source, none = arn(sqs, dead), arn(sqs, dead) + "-none"
+    form = ("You must use this format to specify the {}: "
+            "arn:<partition>:<service>:<region>:<account-id>:<resource-id>")
+    missing = "The resource that you specified for the {} parameter doesn't exist."
+    invalid, absent = "InvalidParameterValue", "ResourceNotFoundException"
+    kill_messages(sqs, queue, [str(number) for number in range(3)])
+    handle = sqs.start_message_move_task(
+        SourceArn=source, MaxNumberOfMessagesPerSecond=1)["TaskHandle"]
+    for members, code, text in [
+        ({"SourceArn": "x", "DestinationArn": "y"}, invalid, form.format("SourceArn")),
+        ({"SourceArn": none, "DestinationArn": "y"}, invalid, form.format("DestinationArn")),
+        ({"SourceArn": none, "DestinationArn": none}, absent, missing.format("SourceArn")),
+        ({"SourceArn": arn(sqs, queue), "DestinationArn": arn(sqs, queue)}, invalid,
+         "Source queue must be configured as a Dead Letter Queue."),
+        ({"SourceArn": source, "DestinationArn": source}, invalid,
+         "Source queue arn and destination queue arn cannot be the same."),
+        ({"SourceArn": source, "DestinationArn": none}, absent, missing.format("DestinationArn")),
+        ({"SourceArn": source, "DestinationArn": arn(sqs, fifo)}, invalid,
+         "The source queue and destination queue must be of the same queue type."),
+        ({"SourceArn": source}, invalid,
+         "Value for parameter MaxNumberOfMessagesPerSecond is invalid. Reason: You must enter a "
+         "number that's between 1 and 500."),
+    ]:
+        refused(sqs, sqs.start_message_move_task, code, text, MaxNumberOfMessagesPerSecond=501,
+                **members)
+    refused(sqs, sqs.start_message_move_task, invalid, "There is already a task running. Only one "
+            "active task is allowed for a source queue arn at a given time.", SourceArn=source)
+    sqs.cancel_message_move_task(TaskHandle=handle)
+    done(sqs, dead)
+
+
 def test_6_5_delayed_messages_and_those_in_flight_stay(sqs, pair):
     queue, dead = pair
     kill_messages(sqs, queue, ["held", "moved"])

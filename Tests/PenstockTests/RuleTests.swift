@@ -206,6 +206,19 @@ private func withFIFO(
     }
   }
 
+  @Test("3.4 in process a changed scope holds for later sends, and ids may be any text")
+  func aChangedScopeHoldsForLaterSends() async throws {
+    try await withFIFO { _, _, queue in
+      let long = String(repeating: "ü ", count: 200)
+      let first = try await queue.sendOne("m", long, long)
+      #expect(try await queue.sendOne("m", "h", long).id == first.id)
+      try await queue.change(.init { $0.deduplicatesByGroup = true })
+      let next = try await queue.sendOne("m", "h", long)
+      #expect(next.id != first.id)
+      #expect(try await queue.sendOne("m", "h", long).id == next.id)
+    }
+  }
+
   @Test("5.4 an id that is given wins over the content")
   func aGivenIDWins() async throws {
     try await withFIFO {
