@@ -277,19 +277,6 @@ def test_4_5_fifo_a_handle_that_has_expired(sqs, name, by):
     assert counts(sqs, queue) == before
 
 
-def test_4_5_fifo_a_handle_works_until_its_extended_deadline(sqs, name):
-    queue = sqs.create_queue(
-        QueueName=f"{name}.fifo", Attributes={"FifoQueue": "true"})["QueueUrl"]
-    for body in "ab":
-        send(sqs, queue, body, MessageGroupId=body, MessageDeduplicationId=body)
-    extended, other = receive(sqs, queue, VisibilityTimeout=1, MaxNumberOfMessages=2)
-    hide(sqs, queue, extended, 600)
-    wait_until(lambda: counts(sqs, queue) == (1, 1, 0), "the end of the other's timeout")
-    sqs.delete_message(QueueUrl=queue, ReceiptHandle=extended["ReceiptHandle"])
-    assert counts(sqs, queue) == (1, 0, 0)
-    assert bodies(receive(sqs, queue)) == [other["Body"]]
-
-
 def test_4_6_a_timeout_of_zero_delivers_counts_and_hides_nothing(sqs, queue):
     send(sqs, queue)
     for count in "123":
@@ -365,13 +352,6 @@ def test_4_7_fifo_zero_does_not_override_and_more_is_refused(sqs, name, batch):
     assert counts(sqs, queue) == (0, 0, 0)
     send_with(0)
     assert counts(sqs, queue) == (0, 0, 1)
-
-
-def test_4_8_polls_are_served_in_the_order_in_which_they_came(server, sqs, queue):
-    polls = [waiting(receive, server.sqs(), queue, WaitTimeSeconds=20) for _ in range(3)]
-    for number in range(3):
-        send(sqs, queue, str(number))
-        assert bodies(polls[number].result()) == [str(number)]
 
 
 def test_4_8_a_poll_takes_as_many_as_are_there_at_once(server, sqs, queue):

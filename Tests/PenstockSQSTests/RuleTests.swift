@@ -158,6 +158,32 @@ private struct Timed {
     }
   }
 
+  @Test("4.5 FIFO: a handle works until its extended deadline")
+  func aHandleWorksUntilItsExtendedDeadline() async throws {
+    try await Timed.run { timed in
+      await timed.create("q.fifo")
+      for body in ["1", "2"] {
+        await timed.send(
+          "q.fifo", body, #""MessageGroupId":"g","MessageDeduplicationId":"\#(body)""#)
+      }
+      let handles = await timed.receive("q.fifo").compactMap { $0["ReceiptHandle"] as? String }
+      try #require(handles.count == 2)
+      func call(_ action: String, _ more: String = "") async -> Answer {
+        await timed.call(action, "q.fifo", #""ReceiptHandle":"\#(handles[0])"\#(more)"#)
+      }
+      #expect(await call("ChangeMessageVisibility", #","VisibilityTimeout":60"#).status == 200)
+      timed.pass(.milliseconds(59_999))
+      #expect(await timed.counts("q.fifo") == ["1", "1", "0"])
+      #expect(await call("DeleteMessage").status == 200)
+      // The other's deadline was not extended.
+      let expired = await timed.call(
+        "DeleteMessage", "q.fifo", #""ReceiptHandle":"\#(handles[1])""#)
+      #expect(
+        expired.message == "Value \(handles[1]) for parameter ReceiptHandle is invalid. Reason: "
+          + "The receipt handle has expired.")
+    }
+  }
+
   @Test("4.6 twelve hours in all, from each receive on")
   func twelveHoursInAll() async throws {
     try await Timed.run { timed in
@@ -179,6 +205,33 @@ private struct Timed {
       timed.pass(.seconds(1))
       // The next receive has twelve hours of its own.
       #expect(await timed.bodies("q", #""VisibilityTimeout":43200"#) == ["m"])
+    }
+  }
+
+  @Test("4.8 polls are served in the order in which they came")
+  func pollsAreServedInTheirOrder() async throws {
+    try await Timed.run { timed in
+      await timed.create("q")
+      let body = #"{"QueueUrl":"\#(ServiceFixture.base)q","WaitTimeSeconds":20}"#
+      let polls = (0..<3).map { _ in
+        let (answers, continuation) = AsyncStream.makeStream(of: [UInt8].self)
+        _ = timed.fixture.service.handle(
+          SQSRequest(
+            method: "POST", target: "/",
+            headers: TestHeaders(values: [
+              "content-type": "application/x-amz-json-1.0",
+              "x-amz-target": "AmazonSQS.ReceiveMessage",
+            ]), body: Array(body.utf8))
+        ) { continuation.yield($0.response().body) }
+        return answers
+      }
+      for (number, answers) in polls.enumerated() {
+        await timed.send("q", "number \(number)")
+        for await answer in answers {
+          #expect(String(decoding: answer, as: UTF8.self).contains(#""number \#(number)""#))
+          break
+        }
+      }
     }
   }
 
