@@ -6,6 +6,9 @@ public struct SQSConfiguration: Sendable {
   public var accountID = "000000000000"
   /// Appears in the ARNs of queues.
   public var region = "us-east-1"
+  /// Most messages in flight of a queue that is made over the API; 0 for no limit. A queue keeps
+  /// the one it was made with.
+  public var maximumInFlight = 120_000
   /// Host and port for queue URLs when a request brings no usable Host header.
   public var fallbackAuthority = "localhost"
 

@@ -119,7 +119,7 @@ extension SQSError {
     case .invalidArgument, .deadLetterQueueNotFound, .deadLetterRefused:
       self = .invalid(error.message)
     case .tooManyLeased:
-      self = SQSError(.overLimit, "The maximum number of in flight messages is reached.")
+      self = SQSError(.overLimit, "The maximum number of in flight messages is reached")
     case .moveTaskNotFound: self = SQSError(.resourceNotFound, "Task does not exist.")
     case .moveTaskActive, .moveTaskOver: self = .invalid(error.message)
     case .queueFull: self = SQSError(.overLimit, error.message)

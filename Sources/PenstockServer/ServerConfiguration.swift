@@ -9,6 +9,9 @@ extension PenstockServer {
     public var accountID = "000000000000"
     /// Appears in the ARNs of queues.
     public var region = "us-east-1"
+    /// Most messages in flight of a queue that is made through this server; 0 for no limit. A queue
+    /// keeps the one it was made with (`QueueSettings.maximumLeased`).
+    public var maximumInFlight = 120_000
     /// Threads for connections; as many as the machine has cores.
     public var eventLoops = System.coreCount
     /// Connections beyond this many are closed as soon as they are accepted. It is cut to what the
@@ -34,6 +37,7 @@ extension PenstockServer {
       var service = SQSConfiguration()
       service.accountID = accountID
       service.region = region
+      service.maximumInFlight = maximumInFlight
       return service
     }
   }

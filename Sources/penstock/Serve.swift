@@ -52,6 +52,13 @@ struct Serve: AsyncParsableCommand {
   var compactionBytesPerSecond = StoreOptions().compactionBytesPerSecond
 
   @Option(
+    help: """
+      Most messages in flight of a queue that is made over the protocol, which keeps it. 0 for no \
+      limit.
+      """)
+  var maximumInFlight = PenstockServer.Configuration().maximumInFlight
+
+  @Option(
     help: ArgumentHelp(
       "What an acknowledgement means: synced survives power loss, written the process only.",
       valueName: "synced|written"),
@@ -79,6 +86,9 @@ struct Serve: AsyncParsableCommand {
     }
     guard compactionBytesPerSecond > 0 else {
       throw ValidationError("--compaction-bytes-per-second must be at least 1.")
+    }
+    guard maximumInFlight >= 0 else {
+      throw ValidationError("--maximum-in-flight must not be negative.")
     }
     guard !dataDir.isEmpty else { throw ValidationError("--data-dir must name a directory.") }
     guard !host.isEmpty else { throw ValidationError("--host must name an address.") }
@@ -117,8 +127,10 @@ struct Serve: AsyncParsableCommand {
     }
     let server: PenstockServer
     do {
+      var configuration = PenstockServer.Configuration()
+      configuration.maximumInFlight = maximumInFlight
       server = try await PenstockServer.start(
-        serving: store, on: host, port: port, logger: logger)
+        serving: store, on: host, port: port, configuration: configuration, logger: logger)
     } catch {
       await Self.closeAfterFailure(store)
       throw Failure("\(error)")

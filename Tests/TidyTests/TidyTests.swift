@@ -142,6 +142,39 @@ import Testing
     #expect(shown == built)
   }
 
+  /// Every test that the table of rules names is there, and every test of a rule is named in it.
+  @Test func testsOfRulesAreThereAndNamed() throws {
+    let path = Self.root.appendingPathComponent("Docs/conformance.md")
+    let rows = Self.lines(try String(contentsOf: path, encoding: .utf8)).filter {
+      $0.hasPrefix("| ") && !$0.hasPrefix("| ---")
+    }
+    // The last column of the tables of rules is prose.
+    let named = Set(
+      rows.flatMap { row in
+        let cells = row.components(separatedBy: "|").dropFirst(2).prefix(2)
+        return cells.joined().components(separatedBy: "`").enumerated()
+          .filter { $0.offset % 2 == 1 }.map(\.element)
+      })
+    let swift = Self.files(in: ["Tests"], suffix: ".swift")
+    let python = Self.files(in: ["Tests/Clients"], suffix: ".py")
+    #expect(named.count > 200)
+    for name in named {
+      let parts = name.split(separator: ".")
+      let isThere =
+        parts.count == 2
+        ? swift.contains {
+          $0.text.contains("struct \(parts[0]) {") && $0.text.contains("func \(parts[1])(")
+        } : python.contains { $0.text.contains("def \(name)(") }
+      #expect(isThere, "\(name) is no test")
+    }
+    for (file, text) in python where file.hasPrefix("Tests/Clients/test_rules_") {
+      for line in Self.lines(text) where line.hasPrefix("def test_") {
+        let name = String(line.dropFirst(4).prefix { $0 != "(" })
+        #expect(named.contains(name), "\(name) of \(file) is not in Docs/conformance.md")
+      }
+    }
+  }
+
   /// Links within the documents lead somewhere.
   @Test func linksLeadToFiles() {
     var documents = Self.files(in: ["Docs", "Sources"], suffix: ".md")

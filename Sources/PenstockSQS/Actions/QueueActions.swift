@@ -17,11 +17,24 @@ extension Call {
     } else {
       guard QueueName.isValid(checked) else { throw .invalid(Self.nameRule) }
     }
-    let settings = try QueueAttributeChange.settings(attributes, configuration, isFIFO: isFIFO)
+    var settings = try QueueAttributeChange.settings(attributes, configuration, isFIFO: isFIFO)
     guard tags.isEmpty, capitalTags.isEmpty else { throw .unsupported("tags on queues") }
-    store.createQueue(checked, settings) { result in
+    settings.maximumLeased = configuration.maximumInFlight
+    create(checked, settings, attributes)
+  }
+
+  private func create(
+    _ name: String, _ settings: QueueSettingsChange, _ attributes: [(name: String, value: String)]
+  ) {
+    store.createQueue(name, settings) { result in
       switch result {
       case .success(let queue): finish { $0.member("QueueUrl", url(ofQueue: queue.name)) }
+      // A queue that is there keeps its limit, and clients compare what they supply.
+      case .failure(let error)
+      where error.code == .queueExists && error.setting == .maximumLeased:
+        var supplied = settings
+        supplied.maximumLeased = nil
+        create(name, supplied, attributes)
       case .failure(let error):
         fail(RedrivePolicy.refusal(error, attributes) ?? Self.creationError(error))
       }

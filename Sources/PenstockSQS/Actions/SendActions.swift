@@ -45,19 +45,21 @@ struct CheckedSend: Sendable {
 struct SendWording: Sendable {
   var missingBody: String
   var tooLong: String
-  /// Nil for the bare sentence of a batch entry.
-  var wrongQueueType: String?
+  var isEntry = false
 
-  static let single = SendWording(
-    missingBody: "MessageBody", tooLong: "are invalid",
-    wrongQueueType:
-      "The request includes a parameter that is not valid for this queue type.")
+  static let single = SendWording(missingBody: "MessageBody", tooLong: "are invalid")
 
   static func entry(_ number: Int) -> SendWording {
     SendWording(
       missingBody: "SendMessageBatchRequestEntry.\(number).MessageBody",
-      tooLong: "cannot be validated",
-      wrongQueueType: nil)
+      tooLong: "cannot be validated", isEntry: true)
+  }
+
+  /// Refuses a parameter that the other kind of queue has; of an entry in a bare sentence.
+  func wrongQueueType(_ value: String, for parameter: String, _ reason: String) -> SQSError {
+    isEntry
+      ? .invalid("The request include parameter that is not valid for this queue type")
+      : .invalid(value, for: parameter, reason)
   }
 }
 
@@ -87,17 +89,16 @@ extension Call {
         "\(name) can only include alphanumeric and punctuation characters. 1 to 128 in length.")
     }
     if !isFIFO, let id = input.deduplicationID {
-      guard let reason = wording.wrongQueueType else {
-        throw .invalid("The request include parameter that is not valid for this queue type")
-      }
-      throw .invalid(id, for: "MessageDeduplicationId", reason)
+      throw wording.wrongQueueType(
+        id, for: "MessageDeduplicationId",
+        "The request includes a parameter that is not valid for this queue type.")
     }
     if let delay = input.delay, !(0...900).contains(delay) {
       throw .invalid(
         String(delay), for: "DelaySeconds", "DelaySeconds must be >= 0 and <= 900.")
     }
     if isFIFO, let delay = input.delay, delay > 0 {
-      throw .invalid(
+      throw wording.wrongQueueType(
         String(delay), for: "DelaySeconds",
         "The request include parameter that is not valid for this queue type.")
     }
