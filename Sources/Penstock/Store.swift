@@ -42,6 +42,11 @@ public struct StoreOptions: Sendable {
   public var onEvent: (@Sendable (StoreEvent) -> Void)?
   /// A sync of the log that takes longer is an event.
   public var slowSync = Duration.seconds(1)
+  /// How far the machine's clock may be ahead of the store's newest record when that costs
+  /// messages: a store with a queue whose messages would all expire is not opened then, because the
+  /// clock may be wrong. Nil for a store that may have rested for any time.
+  public var maximumClockJump: Duration? = .seconds(180 * 86_400)
+
   /// The defaults.
   public init() {}
 }
@@ -96,8 +101,8 @@ public final class Store: Sendable {
   /// - Durability: on return everything that the store shows is durable.
   /// - Throws: `.storeInUse` when somebody else has it open; `.corrupted` when acknowledged data is
   ///   damaged or missing, with the place; `.inputOutput` when a file cannot be read;
-  ///   `.storeNotFound` when the directory holds something else. Nothing acknowledged is changed in
-  ///   any of these cases.
+  ///   `.storeNotFound` when the directory holds something else; `.clockJumped`, see
+  ///   `StoreOptions.maximumClockJump`. Nothing acknowledged is changed in any of these cases.
   public static func open(
     at path: String, options: StoreOptions = StoreOptions(),
     environment: StoreEnvironment = StoreEnvironment()
@@ -191,10 +196,22 @@ public final class Store: Sendable {
         "segment number \(segment) is missing: \(count) messages were in it. `penstock salvage` "
           + "shows what the others hold")
     }
+    let jump =
+      Duration.milliseconds(environment.clock.wallMilliseconds())
+      - .milliseconds(state.time.milliseconds)
+    let outlived = state.outlived(jump)
+    if let limit = options.maximumClockJump, jump > limit, outlived > 0 {
+      opened.log.close()
+      throw PenstockError(
+        .clockJumped,
+        "the machine's clock is \(jump.components.seconds / 86_400) days ahead of the store's "
+          + "newest record: \(outlived) messages would expire at once. Nothing was changed. Set "
+          + "the clock; if it is right, open the store with another maximumClockJump")
+    }
     let elapsed = environment.clock.monotonicNanoseconds() &- began
     let report = RecoveryReport(
       opened.recovery, queues: state.queueCount, messages: state.liveCount,
-      nanoseconds: elapsed)
+      nanoseconds: elapsed, clockJump: state.time.milliseconds == 0 ? .zero : jump)
     state.forgetTraffic()
     options.onEvent?(.recovered(report))
     return Engine(
