@@ -34,6 +34,8 @@ extension Queue {
   ///     when this is called.
   ///   - drainLimit: nil for as long as handlers want. One that ignores its cancellation is waited
   ///     for.
+  ///   - retryDelay: how long to hide what a handler failed at.
+  ///   - handler: does the work of one message.
   /// - Durability: a delete is durable before its handler's place is free.
   /// - Throws: when drained, what ended the loop: an error of receiving or of deleting, such as
   ///   `.queueNotFound` or `.storeFailed`. At once `.invalidArgument`, for a limit or a timeout

@@ -273,6 +273,7 @@ extension Engine {
   /// Copies the bytes of a damaged message to a file of its own, and says so.
   private func keepEvidence(_ resident: State.Resident) {
     let position = LogPosition(packed: resident.position)
+    options.onEvent?(.setAside(message: resident.message, queue: resident.bytesQueue))
     do throws(LogError) {
       let name = try log.keepDamaged(position, size: resident.size)
       options.log?(

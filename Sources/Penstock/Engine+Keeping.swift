@@ -127,6 +127,8 @@ extension Engine {
       try log.writeCheckpoint(lsn: snapshot.lsn, ordinal: snapshot.ordinal) {
         (buffer, flush) throws(SystemError) in try snapshot.state.encode(buffer, flush: flush)
       }
+      let bytes = log.checkpoints.last?.bytes ?? 0
+      options.onEvent?(.checkpointWritten(lsn: snapshot.lsn.value, bytes: bytes))
     } catch {
       guard error.isOutOfSpace else { throw error }
       // Dead segments make room as soon as that is durable.
@@ -225,6 +227,7 @@ extension Engine {
       let before = log.bytes
       for segment in removal.segments { try log.removeSegment(segment) }
       let freed = Int(clamping: before) - Int(clamping: log.bytes)
+      options.onEvent?(.segmentsRemoved(numbers: removal.segments))
       preparerBell.ring()
       critical { shared, actions in
         guard let allowance = shared.allowance else { return }

@@ -6,13 +6,19 @@ internal import Synchronization
 
 /// A message that was looked at and not received.
 public struct SeenMessage: Sendable {
+  /// The message's id.
   public var id: MessageID
   /// LSN of its send, or of its move to the queue.
   public var lsn: UInt64
+  /// What was sent.
   public var content: MessageContent
+  /// When it was sent, by the store's time.
   public var sentAt: Timestamp
+  /// What it does at the moment.
   public var state: MessageState
+  /// How often it was received.
   public var receiveCount: Int
+  /// The queue that it was moved from, and why; nil when it was sent here.
   public var origin: MessageOrigin?
   /// Where it was found.
   let sight: State.Sight
@@ -21,10 +27,8 @@ public struct SeenMessage: Sendable {
 extension Store {
   /// What receives of a queue would get next, in order, without receiving it: no lease, no count,
   /// nothing logged. A message may be received or gone by the time it is looked at. What is in the
-  /// answer may not be durable yet.
-  ///
-  /// - Parameter limit: at most this many; of a long queue some hundreds are in memory, and no more
-  ///   are shown.
+  /// answer may not be durable yet. At most `limit` are shown; of a long queue some hundreds are in
+  /// memory, and no more are shown.
   public func peek(
     _ queue: QueueID, limit: Int = 10, _ completion: @escaping Completion<[SeenMessage]>
   ) {

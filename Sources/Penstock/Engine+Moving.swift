@@ -12,9 +12,8 @@ extension Store {
   /// Starts to move what is visible in a queue to another one, as new messages: with new ids and
   /// send times, never received. What is leased or delayed stays. It ends when nothing is visible.
   ///
-  /// - Parameters:
-  ///   - destination: nil sends each message to the queue that it was moved from.
-  ///   - maximumPerSecond: nil for as fast as it can.
+  /// A destination of nil sends each message to the queue that it was moved from; a
+  /// `maximumPerSecond` of nil is as fast as it can.
   public func startMoveTask(
     from source: QueueID, to destination: QueueID?, maximumPerSecond: Int? = nil,
     _ completion: @escaping Completion<MoveTask>

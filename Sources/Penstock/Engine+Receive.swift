@@ -70,7 +70,9 @@ extension Engine {
       }
       switch serve(waiter, &shared, &actions) {
       case .served: return
-      case .nothing where wait == 0: actions.call(completion, .success([]))
+      case .nothing where wait == 0:
+        shared.state.countEmptyReceive(queue)
+        actions.call(completion, .success([]))
       case .nothing: ticket = shared.waiters.add(waiter)
       case .noRoom:
         ticket = shared.waiters.add(waiter)

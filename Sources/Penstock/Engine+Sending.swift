@@ -76,6 +76,7 @@ extension Engine {
             last = engine.append(record, draft.entry.content, synced: engine.isSynced, &shared)
             receipts.append(.success(SendReceipt(id: draft.id, lsn: last.value)))
           case .duplicate(let id, let message):
+            shared.state.countDuplicate(queue)
             receipts.append(.success(SendReceipt(id: id, lsn: message, isDuplicate: true)))
           }
         } catch {

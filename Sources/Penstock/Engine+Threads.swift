@@ -36,6 +36,8 @@ extension Engine {
   static let heartbeatDelay: UInt64 = 100_000_000
   /// How long to wait before a full file system is tried again.
   static let fullDiskRetry: UInt64 = 1_000_000_000
+  /// How long a thread sleeps at most when it waits for a time.
+  static let longestRest: UInt64 = 60_000_000_000
   /// How often to look whether the file system is still far from full, while there is a backlog.
   static let spaceCheck: UInt64 = 5_000_000_000
 
@@ -90,7 +92,9 @@ extension Engine {
       case .untilRung:
         bell.wait()
         hasRung = true
-      case .atMost(let nanoseconds): hasRung = bell.wait(nanoseconds: nanoseconds)
+      case .atMost(let nanoseconds):
+        // Threads do not notice that the machine was suspended; the store's clock does.
+        hasRung = bell.wait(nanoseconds: min(nanoseconds, Self.longestRest))
       case .forGood: return
       }
     }
@@ -146,19 +150,30 @@ extension Engine {
       return true
     }
     critical { shared, actions in
-      for batch in batches { shared.tail.wrote(batch) }
-      if let segment = batches.last?.segment, segment != shared.writtenSegment {
+      for batch in batches {
+        shared.metrics.records.record(UInt64(batch.count))
+        shared.metrics.bytes += UInt64(batch.buffer.count)
+        shared.tail.wrote(batch)
+        guard batch.segment != shared.writtenSegment else { continue }
         // The one before it is sealed: its index can be written, and a checkpoint may be due.
-        shared.writtenSegment = segment
+        shared.writtenSegment = batch.segment
         actions.ringsKeeper = true
+        if options.onEvent != nil { shared.events.append(.segmentBegun(number: batch.segment)) }
       }
       releaseAnswers(&shared, &actions)
       retryWaitingForRoom(&shared, &actions)
     }
     guard batches.contains(where: { $0.isSynced }) else { return true }
     do throws(SystemError) {
+      let began = clock.monotonicNanoseconds()
       let lsn = try log.sync()
       critical { shared, actions in
+        let took = shared.entered > began ? shared.entered - began : 0
+        shared.metrics.syncs.record(took)
+        let duration = Duration.nanoseconds(Int64(clamping: took))
+        if options.onEvent != nil, duration > options.slowSync {
+          shared.events.append(.slowSync(duration))
+        }
         shared.tail.synced(upTo: lsn)
         releaseAnswers(&shared, &actions)
       }
@@ -215,6 +230,7 @@ extension Engine {
     var next = Timestamp(milliseconds: .max)
     critical { shared, actions in
       while let waiter = shared.waiters.takeExpired(at: shared.state.time) {
+        shared.state.countEmptyReceive(waiter.queue)
         actions.call(waiter.completion, .success([]))
       }
       if case .running = shared.phase, let entry = shared.state.nextExpired() {
@@ -274,6 +290,7 @@ extension Engine {
       }
       if isNews {
         options.log?("\(PenstockError.full) (\(error))")
+        options.onEvent?(.full)
         // What is dead must go now, and that may need a checkpoint.
         keeperBell.ring()
       }
@@ -286,7 +303,10 @@ extension Engine {
       shared.tail.prepared()
       retryWaitingForRoom(&shared, &actions)
     }
-    if wasShort { options.log?("there is space again: sends are taken") }
+    if wasShort {
+      options.log?("there is space again: sends are taken")
+      options.onEvent?(.roomAgain)
+    }
     return true
   }
 

@@ -19,6 +19,7 @@ final class Engine: Sendable {
   /// What runs after the lock is released.
   struct Actions: Sendable {
     var callbacks: [@Sendable () -> Void] = []
+    var events: [StoreEvent] = []
     var reads: [ReaderJob] = []
     var ringsWriter = false
     var ringsScheduler = false
@@ -41,6 +42,8 @@ final class Engine: Sendable {
   /// An answer that waits for the log.
   struct Pending {
     var lsn: LSN
+    /// When its command was taken, by the monotonic clock.
+    var since: UInt64
     /// Called with nil once the log is that far, or with the error that ended it.
     var finish: @Sendable (PenstockError?, inout Actions) -> Void
   }
@@ -94,6 +97,11 @@ final class Engine: Sendable {
     var allowance: Int?
     /// The file system is far from full, as of the preparer's last look.
     var hasAmpleSpace = false
+    /// When the newest section was entered, by the monotonic clock in nanoseconds.
+    var entered: UInt64 = 0
+    var metrics: StoreMetrics
+    /// To be told when the lock is released; none unless somebody listens.
+    var events: [StoreEvent] = []
   }
 
   let shared: Mutex<Shared>
@@ -134,7 +142,8 @@ final class Engine: Sendable {
     let newest = opened.log.segments.keys.max() ?? 0
     var shared = Shared(
       state: state, tail: opened.tail, lastSynced: opened.recovery.lastLSN, indexes: indexes,
-      lastLSN: opened.recovery.lastLSN, segment: newest, writtenSegment: newest)
+      lastLSN: opened.recovery.lastLSN, segment: newest, writtenSegment: newest,
+      metrics: StoreMetrics(recovery: recovery))
     // What was replayed need not be replayed again.
     shared.loggedSince = Int(clamping: opened.recovery.replayedBytes)
     shared.segmentsSince = opened.recovery.replayedSegments
@@ -142,8 +151,10 @@ final class Engine: Sendable {
   }
 
   /// The store's time: the wall clock at opening plus what has passed since, so it never goes back.
-  var now: Timestamp {
-    let elapsed = clock.monotonicNanoseconds() &- startMonotonic
+  var now: Timestamp { time(at: clock.monotonicNanoseconds()) }
+
+  private func time(at monotonic: UInt64) -> Timestamp {
+    let elapsed = monotonic &- startMonotonic
     return Timestamp(milliseconds: startWall).adding(Int64(elapsed / 1_000_000))
   }
 
@@ -165,9 +176,11 @@ final class Engine: Sendable {
 
   /// Runs `body` under the lock with time advanced to the present, then what it put into actions.
   func critical(_ body: (inout Shared, inout Actions) -> Void) {
-    let now = self.now
+    let entered = clock.monotonicNanoseconds()
+    let now = time(at: entered)
     let actions = shared.withLock { shared -> Actions in
       var actions = Actions()
+      shared.entered = entered
       advance(&shared, to: now, &actions)
       shared.tail.keepReserve(messages: shared.hasAmpleSpace ? 0 : shared.state.liveCount)
       body(&shared, &actions)
@@ -194,6 +207,7 @@ final class Engine: Sendable {
       index += 1
     }
     shared.wakes.removeAll(keepingCapacity: true)
+    if !shared.events.isEmpty { swap(&actions.events, &shared.events) }
     actions.ringsWriter = actions.ringsWriter || shared.tail.hasBatches
     if plantedBug == .forgetsTheWriter { actions.ringsWriter = false }
     actions.ringsPreparer =
@@ -219,6 +233,7 @@ final class Engine: Sendable {
       readerBell.ring()
     }
     for callback in actions.callbacks { callback() }
+    for event in actions.events { options.onEvent?(event) }
   }
 
   /// Runs a command, now or when there is room in the log.
@@ -265,14 +280,17 @@ final class Engine: Sendable {
   func append(
     _ entry: Entry, _ content: MessageContent? = nil, synced: Bool, _ shared: inout Shared
   ) -> LSN {
-    append(entry, payload: entry.payloadSize(content), synced: synced, &shared) {
+    append(
+      entry, payload: entry.payloadSize(content), content: content?.countedSize ?? 0,
+      synced: synced, &shared
+    ) {
       entry.encode(content, into: $0)
     }
   }
 
   /// As above, with the bytes put by `encode`.
   func append(
-    _ entry: Entry, payload: Int, synced: Bool, _ shared: inout Shared,
+    _ entry: Entry, payload: Int, content: Int = 0, synced: Bool, _ shared: inout Shared,
     _ encode: (CommitBuffer) -> Void
   ) -> LSN {
     let (lsn, position) = shared.tail.append(payload: payload, synced: synced, encode)
@@ -286,8 +304,11 @@ final class Engine: Sendable {
     shared.loggedSince += size
     do throws(RecordError) {
       let parked = try shared.state.apply(
-        entry, lsn: lsn.value, position: position.packed, size: size)
+        entry, lsn: lsn.value, position: position.packed, size: size, content: content)
       if let parked { shared.indexes[parked.segment, default: SegmentIndex()].append(parked) }
+      if options.onEvent != nil, case .transferred(let moved) = entry.record {
+        shared.noteDeadLetter(entry.queue, moved.target)
+      }
     } catch {
       // `decide` and `apply` disagree: a fault of this code. What is in memory is no longer what
       // the log says, so the store must not go on; a reopening reads what was logged.
@@ -306,10 +327,10 @@ final class Engine: Sendable {
       finish(nil, &actions)
     } else if let error = shared.writingEnded {
       finish(error, &actions)
-    } else if synced {
-      shared.synced.append(Pending(lsn: max(lsn, shared.synced.last?.lsn ?? lsn), finish: finish))
     } else {
-      shared.written.append(Pending(lsn: max(lsn, shared.written.last?.lsn ?? lsn), finish: finish))
+      let last = (synced ? shared.synced.last : shared.written.last)?.lsn ?? lsn
+      let pending = Pending(lsn: max(lsn, last), since: shared.entered, finish: finish)
+      if synced { shared.synced.append(pending) } else { shared.written.append(pending) }
     }
   }
 
@@ -319,11 +340,13 @@ final class Engine: Sendable {
   func releaseAnswers(_ shared: inout Shared, _ actions: inout Actions) {
     while let first = shared.written.first, first.lsn <= shared.tail.writtenLSN {
       _ = shared.written.popFirst()
+      shared.countWait(first)
       first.finish(nil, &actions)
     }
     let before = actions.callbacks.count
     while let first = shared.synced.first, first.lsn <= shared.tail.durableLSN {
       _ = shared.synced.popFirst()
+      shared.countWait(first)
       first.finish(nil, &actions)
     }
     if plantedBug == .answersOutOfOrder { actions.callbacks[before...].reverse() }
@@ -355,6 +378,7 @@ final class Engine: Sendable {
       for pending in shared.synced.removeAll() { pending.finish(unknown, &actions) }
       for waiter in shared.waiters.removeAll() { actions.call(waiter.completion, .failure(error)) }
       retryWaitingForRoom(&shared, &actions)
+      if options.onEvent != nil { shared.events.append(.failed(error)) }
     }
     options.log?(error.description)
   }
@@ -385,6 +409,11 @@ extension Engine.Shared {
   /// Counts what is taken while the keeper is behind.
   mutating func spend(_ bytes: Int) {
     if let allowance { self.allowance = allowance - bytes }
+  }
+
+  /// Another section may have been entered earlier and got the lock later.
+  mutating func countWait(_ pending: Engine.Pending) {
+    metrics.commitWaits.record(entered > pending.since ? entered - pending.since : 0)
   }
 
   var isWaitingForRoom: Bool {

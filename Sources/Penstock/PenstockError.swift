@@ -14,6 +14,7 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     case storeFailed
   }
 
+  /// What happened. Later versions have more of them.
   public struct Code: Hashable, Sendable, CustomStringConvertible {
     private enum Name: String, Hashable, Sendable {
       case queueNotFound, queueExists, invalidHandle, messageNotFound, leaseLimitExceeded
@@ -21,6 +22,7 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
       case inputOutput, outcomeUnknown, storeFailed, closed, unreadableMessage
       case queueFull, tooManyLeased, leaseLost, deadLetterQueueNotFound, deadLetterRefused
       case undecodablePayload, attemptOver, moveTaskActive, moveTaskNotFound, moveTaskOver
+      case clockJumped
     }
     private var name: Name
     private init(_ name: Name) { self.name = name }
@@ -39,12 +41,16 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     public static var leaseLimitExceeded: Code { Code(.leaseLimitExceeded) }
     /// Larger than the queue allows; `PenstockError.limit` says how much that is, in bytes.
     public static var messageTooLarge: Code { Code(.messageTooLarge) }
+    /// Something was asked for that cannot be: the message says what. Nothing happened.
     public static var invalidArgument: Code { Code(.invalidArgument) }
     /// The disk is full or nearly so: sends are refused, receives and deletes go on.
     public static var storeFull: Code { Code(.storeFull) }
     /// Another process, or another `Store` in this one, has the directory open.
     public static var storeInUse: Code { Code(.storeInUse) }
+    /// The directory holds something else, or a store of a newer version.
     public static var storeNotFound: Code { Code(.storeNotFound) }
+    /// The clock is further ahead than `StoreOptions.maximumClockJump`, and messages would expire.
+    public static var clockJumped: Code { Code(.clockJumped) }
     /// Acknowledged data is damaged or missing. Nothing was changed on disk.
     public static var corrupted: Code { Code(.corrupted) }
     /// A system call failed while opening or reading. Nothing was changed on disk.
@@ -63,11 +69,15 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     public static var attemptOver: Code { Code(.attemptOver) }
     /// A queue has one move task at a time.
     public static var moveTaskActive: Code { Code(.moveTaskActive) }
+    /// The queue has no such move task, or has forgotten it.
     public static var moveTaskNotFound: Code { Code(.moveTaskNotFound) }
     /// Only a task that is running can be cancelled.
     public static var moveTaskOver: Code { Code(.moveTaskOver) }
+    /// The log failed while this was being made durable: it may have happened or not.
     public static var outcomeUnknown: Code { Code(.outcomeUnknown) }
+    /// A write or sync has failed, and nothing more is written: reopen the store.
     public static var storeFailed: Code { Code(.storeFailed) }
+    /// The store is closed or closing. Nothing happened.
     public static var closed: Code { Code(.closed) }
     /// The message's bytes on disk fail their checksum or cannot be read. It was not delivered.
     public static var unreadableMessage: Code { Code(.unreadableMessage) }
@@ -75,13 +85,16 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     public static var undecodablePayload: Code { Code(.undecodablePayload) }
   }
 
+  /// What happened, for a program.
   public var code: Code
   /// What happened and what to do, for people.
   public var message: String
+  /// The limit that was passed, for the codes that say so.
   public var limit: Int?
   /// The setting of the queue that is in the way, for `queueExists` and `queueFull`.
   public var setting: QueueSetting?
 
+  /// An error of this code.
   public init(_ code: Code, _ message: String, limit: Int? = nil, setting: QueueSetting? = nil) {
     self.code = code
     self.message = message
@@ -89,6 +102,7 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     self.setting = setting
   }
 
+  /// What the caller may conclude.
   public var family: Family {
     switch code {
     case .outcomeUnknown: .outcomeUnknown

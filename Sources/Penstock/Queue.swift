@@ -6,13 +6,18 @@ public import PenstockCore
 /// Names one incarnation: after the queue was deleted every operation fails with `.queueNotFound`,
 /// also when another was created under its name.
 public struct Queue: Sendable {
+  /// The store that it is in.
   public let store: Store
+  /// Names this incarnation.
   public let id: QueueID
+  /// Its name.
   public let name: String
 
   /// Sends one message.
   ///
   /// - Parameters:
+  ///   - body: any bytes, as many as the queue's `maximumMessageBytes` lets pass.
+  ///   - attributes: travel with it, and count as bytes of it.
   ///   - delay: how long to hide it at first; nil takes the queue's. In a FIFO queue the message
   ///     holds its group meanwhile.
   ///   - group: a FIFO queue delivers the messages of a group in their order, and one lease at a
@@ -139,9 +144,12 @@ extension Store {
 
 /// A received message, hidden from others until `message.leaseEndsAt`.
 public struct Lease: Sendable {
+  /// The queue that it was received from.
   public let queue: Queue
+  /// What was received.
   public let message: ReceivedMessage
 
+  /// The message's bytes.
   public var body: [UInt8] { message.content.body }
   /// The body read as UTF-8; ill-formed parts are replaced.
   public var text: String { String(decoding: message.content.body, as: UTF8.self) }

@@ -17,14 +17,19 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
     case unsyncedWindow
   }
 
+  /// How the log ended.
   public var end: End
   /// LSN of the checkpoint that the log was read from; nil when it was read from its beginning.
   public var checkpointLSN: UInt64?
+  /// Queues that are there.
   public var queues: Int
+  /// Messages that are there, in whatever state.
   public var messages: Int
+  /// Segment files that are there.
   public var segments: Int
   /// Records behind the checkpoint, and bytes of their segments: what was read.
   public var records: UInt64
+  /// Bytes of the segments that were read.
   public var bytes: UInt64
   /// LSN of the last record.
   public var lastLSN: UInt64
@@ -37,9 +42,16 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
   public var damagedCheckpoints: [String]
   /// Names in the directory that are not the store's.
   public var unknownFiles: [String]
+  /// How long opening took.
   public var duration: Duration
+  /// The machine's clock less the time of the newest record: how long the store rested, if both are
+  /// right. Below zero the clock was set back, and time goes on from the record.
+  public var clockJump: Duration
 
-  init(_ log: LogRecovery, queues: Int, messages: Int, nanoseconds: UInt64) {
+  init(
+    _ log: LogRecovery, queues: Int, messages: Int, nanoseconds: UInt64, clockJump: Duration
+  ) {
+    self.clockJump = clockJump
     end =
       switch log.end {
       case .created: .created
@@ -85,6 +97,11 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
       lines.append(
         "damaged checkpoints, set aside and not needed: "
           + damagedCheckpoints.joined(separator: ", "))
+    }
+    if clockJump <= .seconds(-1) {
+      lines.append(
+        "the machine's clock is \(-clockJump.components.seconds) seconds behind the newest record; "
+          + "time goes on from that")
     }
     if !unknownFiles.isEmpty {
       lines.append("not the store's: \(unknownFiles.joined(separator: ", "))")

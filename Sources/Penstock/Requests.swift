@@ -2,6 +2,7 @@
 
 /// One message to send.
 public struct SendEntry: Sendable {
+  /// What to send.
   public var content: MessageContent
   /// How long to hide it at first; nil takes the queue's delay.
   public var delay: Duration?
@@ -9,6 +10,7 @@ public struct SendEntry: Sendable {
   /// as sent, for the order of receives. So what is urgent comes first, and nothing waits for ever.
   public var priority: UInt8
 
+  /// A message to send; nothing is checked here.
   public init(_ content: MessageContent, delay: Duration? = nil, priority: UInt8 = 0) {
     self.content = content
     self.delay = delay
@@ -18,6 +20,7 @@ public struct SendEntry: Sendable {
 
 /// What a sender gets back once its message is durable.
 public struct SendReceipt: Sendable, Hashable {
+  /// The message's id.
   public var id: MessageID
   /// LSN of the send: grows with every message of the store. Also the message's sequence number in
   /// its group.
@@ -40,6 +43,7 @@ public struct ReceiveRequest: Sendable {
   /// `.attemptOver` when something was done to one of them since, or its lease has ended.
   public var attemptID: String?
 
+  /// A receive; nothing is checked here.
   public init(
     maximumMessages: Int = 1, wait: Duration? = nil, visibilityTimeout: Duration? = nil,
     attemptID: String? = nil
@@ -53,12 +57,17 @@ public struct ReceiveRequest: Sendable {
 
 /// A message as a receiver sees it.
 public struct ReceivedMessage: Sendable {
+  /// Equal for all deliveries of the message.
   public var id: MessageID
+  /// Names this lease of it.
   public var handle: LeaseHandle
+  /// What was sent.
   public var content: MessageContent
   /// LSN of the send; ascends in a group of a FIFO queue.
   public var sequenceNumber: UInt64 { handle.message }
+  /// When it was sent, by the store's time; in a FIFO queue when it was last moved.
   public var sentAt: Timestamp
+  /// When it was received for the first time, by the store's time.
   public var firstReceivedAt: Timestamp
   /// How often it was received, this time included.
   public var receiveCount: Int
@@ -80,8 +89,11 @@ public struct ReceiveTicket: Sendable, Hashable {
 /// A new end for a lease: `timeout` from now, not added to what is left. Zero makes the message
 /// visible at once.
 public struct VisibilityChange: Sendable {
+  /// The lease.
   public var handle: LeaseHandle
+  /// From now on.
   public var timeout: Duration
+  /// A change; nothing is checked here.
   public init(handle: LeaseHandle, timeout: Duration) {
     self.handle = handle
     self.timeout = timeout

@@ -7,6 +7,7 @@ internal import Synchronization
 public struct StorageDescription: Hashable, Sendable {
   /// Segment files with records, and those that are prepared for the next ones.
   public var segments: Int
+  /// Segment files that lie ready for later records.
   public var preparedSegments: Int
   /// Bytes of segments and checkpoints.
   public var diskBytes: Int
@@ -18,9 +19,11 @@ public struct StorageDescription: Hashable, Sendable {
   public var messagesInMemory: Int
   /// Checkpoints on disk, two at most; the LSN that the newest one reaches, if there is one.
   public var checkpoints: Int
+  /// LSN that the newest checkpoint reaches; nil when there is none.
   public var checkpointLSN: UInt64?
   /// LSN of the newest record, and of the newest that is durable.
   public var lastLSN: UInt64
+  /// LSN of the newest durable record.
   public var durableLSN: UInt64
   /// Messages of all queues that are there now whose bytes were damaged.
   public var setAside: UInt64
@@ -32,10 +35,13 @@ public struct StorageDescription: Hashable, Sendable {
 public struct VerifyReport: Sendable {
   /// What was read.
   public var segments = 0
+  /// Checkpoints that were read.
   public var checkpoints = 0
+  /// Bytes that were read.
   public var bytes: UInt64 = 0
   /// One line for each damaged file: its name, the place and what is wrong there.
   public var damage: [String] = []
+  /// How long it took.
   public var duration = Duration.zero
 }
 

@@ -37,14 +37,27 @@ public struct StoreOptions: Sendable {
   /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called
   /// on threads of the store; must not block.
   public var log: (@Sendable (String) -> Void)?
+  /// Takes what happens rarely, as values. Called on threads of the store or in a call of it,
+  /// without its lock; must not block.
+  public var onEvent: (@Sendable (StoreEvent) -> Void)?
+  /// A sync of the log that takes longer is an event.
+  public var slowSync = Duration.seconds(1)
+  /// How far the machine's clock may be ahead of the store's newest record when that costs
+  /// messages: a store with a queue whose messages would all expire is not opened then, because the
+  /// clock may be wrong. Nil for a store that may have rested for any time.
+  public var maximumClockJump: Duration? = .seconds(180 * 86_400)
 
+  /// The defaults.
   public init() {}
 }
 
 /// What a store needs of its surroundings; tests replace it.
 public struct StoreEnvironment: Sendable {
+  /// Where the files are.
   public var fileSystem: any FileSystem
+  /// What time is taken from.
   public var clock: any SystemClock
+  /// Where ids and keys come from.
   public var random: any RandomSource
   package var plantedBug: PlantedBug?
   /// A planted bug of replay: changes a record, and answers how often it is applied.
@@ -55,6 +68,7 @@ public struct StoreEnvironment: Sendable {
     self.init(fileSystem: PosixFileSystem(), clock: RealClock(), random: SystemRandom())
   }
 
+  /// Surroundings of your own.
   public init(
     fileSystem: any FileSystem, clock: any SystemClock, random: any RandomSource
   ) {
@@ -87,8 +101,8 @@ public final class Store: Sendable {
   /// - Durability: on return everything that the store shows is durable.
   /// - Throws: `.storeInUse` when somebody else has it open; `.corrupted` when acknowledged data is
   ///   damaged or missing, with the place; `.inputOutput` when a file cannot be read;
-  ///   `.storeNotFound` when the directory holds something else. Nothing acknowledged is changed in
-  ///   any of these cases.
+  ///   `.storeNotFound` when the directory holds something else; `.clockJumped`, see
+  ///   `StoreOptions.maximumClockJump`. Nothing acknowledged is changed in any of these cases.
   public static func open(
     at path: String, options: StoreOptions = StoreOptions(),
     environment: StoreEnvironment = StoreEnvironment()
@@ -182,16 +196,32 @@ public final class Store: Sendable {
         "segment number \(segment) is missing: \(count) messages were in it. `penstock salvage` "
           + "shows what the others hold")
     }
+    let jump =
+      Duration.milliseconds(environment.clock.wallMilliseconds())
+      - .milliseconds(state.time.milliseconds)
+    let outlived = state.outlived(jump)
+    if let limit = options.maximumClockJump, jump > limit, outlived > 0 {
+      opened.log.close()
+      throw PenstockError(
+        .clockJumped,
+        "the machine's clock is \(jump.components.seconds / 86_400) days ahead of the store's "
+          + "newest record: \(outlived) messages would expire at once. Nothing was changed. Set "
+          + "the clock; if it is right, open the store with another maximumClockJump")
+    }
     let elapsed = environment.clock.monotonicNanoseconds() &- began
     let report = RecoveryReport(
       opened.recovery, queues: state.queueCount, messages: state.liveCount,
-      nanoseconds: elapsed)
+      nanoseconds: elapsed, clockJump: state.time.milliseconds == 0 ? .zero : jump)
+    state.forgetTraffic()
+    options.onEvent?(.recovered(report))
     return Engine(
       state: state, opened: opened, indexes: indexes, options: options, environment: environment,
       recovery: report)
   }
 
+  /// The store's directory.
   public var path: String { engine.log.directory }
+  /// What an acknowledgement means, as the store was opened.
   public var durability: Durability { engine.options.durability }
   /// What opening found.
   public var recovery: RecoveryReport { engine.recovery }
@@ -206,6 +236,7 @@ public final class Store: Sendable {
     engine.look { state in state.queue(named: name).flatMap { state.describe($0) } }
   }
 
+  /// As above, by id; nil when there is no such queue.
   public func lookup(_ id: QueueID) -> QueueDescription? { engine.look { $0.describe(id) } }
 
   /// Names of queues that begin with `prefix`, ascending, after `after`, at most `limit`.
@@ -293,6 +324,7 @@ public final class Store: Sendable {
     _ completion: @escaping Completion<QueueDescription>
   ) { engine.createQueue(name, settings, completion) }
 
+  /// Changes those settings that are not nil; the others stay.
   public func changeQueue(
     _ queue: QueueID, _ settings: QueueSettingsChange,
     _ completion: @escaping Completion<QueueDescription>
@@ -332,27 +364,22 @@ public final class Store: Sendable {
 
   /// Deletes messages. One that is gone already is a success. In a FIFO queue the lease must still
   /// be held, or the delete fails with `.leaseLost`.
-  ///
-  /// - Parameter isFenced: that holds in a standard queue, too, and for messages that are gone.
+  /// With `isFenced` that holds in a standard queue, too, and for messages that are gone.
   public func delete(
     _ handles: [LeaseHandle], from queue: QueueID, isFenced: Bool = false,
     _ completion: @escaping Completion<[Result<Void, PenstockError>]>
   ) { engine.delete(handles, from: queue, isFenced: isFenced, completion) }
 
   /// Moves leased messages to the dead-letter queue of theirs, for what its handler knows to fail.
-  /// Fails with `.leaseLost`, or with `.deadLetterQueueNotFound`.
-  ///
-  /// - Parameter handles: all of one queue.
+  /// Fails with `.leaseLost`, or with `.deadLetterQueueNotFound`. The handles are all of one queue.
   public func reject(
     _ handles: [LeaseHandle], _ completion: @escaping Completion<[Result<Void, PenstockError>]>
   ) { engine.reject(handles, completion) }
 
   /// Moves the ends of leases. Also hides a message again whose lease has ended.
   ///
-  /// - Parameters:
-  ///   - totalLimit: a lease may not end later than this after its message was received; nil for no
-  ///     limit.
-  ///   - isFenced: a lease that is not held any more fails with `.leaseLost`.
+  /// A lease may not end later than `totalLimit` after its message was received; nil is no limit.
+  /// With `isFenced` a lease that is not held any more fails with `.leaseLost`.
   public func changeVisibility(
     _ changes: [VisibilityChange], of queue: QueueID, totalLimit: Duration? = nil,
     isFenced: Bool = false, _ completion: @escaping Completion<[Result<Void, PenstockError>]>
@@ -372,6 +399,7 @@ public final class Store: Sendable {
   /// Whether operations are refused because of `close` or a failure.
   public var isClosed: Bool { engine.shared.withLock { $0.refusal != nil } }
 
+  /// As `close` with a completion: waits for the end.
   public func close() async throws(PenstockError) {
     try await awaited { self.close($0) }
   }

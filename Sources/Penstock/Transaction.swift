@@ -17,6 +17,7 @@ public struct Transaction: Sendable {
   /// Stores of the queues and leases that were given to it.
   var stores: Set<ObjectIdentifier> = []
 
+  /// A transaction that does nothing yet.
   public init() {}
 
   /// Sends a message. Its receipt is among the transaction's, in the order of the sends.
@@ -157,6 +158,7 @@ extension Engine {
             receipts.append(SendReceipt(id: draft.id, lsn: last.value))
             shared.wake(queue)
           case (.duplicate(let id, let message), _):
+            shared.state.countDuplicate(sends[before].queue)
             receipts.append(SendReceipt(id: id, lsn: message, isDuplicate: true))
           case (.record(let entry), _):
             last = engine.append(entry, synced: engine.isSynced, &shared)

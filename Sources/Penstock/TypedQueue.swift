@@ -12,6 +12,7 @@ public protocol PayloadCodec<Value>: Sendable {
 
 /// Bodies as they are.
 public struct BytesCodec: PayloadCodec {
+  /// The codec.
   public init() {}
   public func encode(_ value: [UInt8]) -> [UInt8] { value }
   public func decode(_ bytes: [UInt8]) -> [UInt8] { bytes }
@@ -19,6 +20,7 @@ public struct BytesCodec: PayloadCodec {
 
 /// Text as UTF-8. Bytes that are none are refused, not replaced.
 public struct TextCodec: PayloadCodec {
+  /// The codec.
   public init() {}
   public func encode(_ value: String) -> [UInt8] { Array(value.utf8) }
 
@@ -41,7 +43,9 @@ public enum UndecodablePolicy: Sendable, Hashable {
 
 /// A queue whose messages are values of one type.
 public struct TypedQueue<Codec: PayloadCodec>: Sendable {
+  /// The queue that it is a view of.
   public let queue: Queue
+  /// What makes bodies of values.
   public let codec: Codec
 
   /// Sends one value; see `Queue.send`.
@@ -68,10 +72,9 @@ public struct TypedQueue<Codec: PayloadCodec>: Sendable {
     return leases.map { TypedLease(lease: $0, payload: payload(of: $0)) }
   }
 
-  /// Handles values as they come; see `Queue.consume`.
+  /// Handles values as they come; see `Queue.consume`. `undecodable` says what becomes of a message
+  /// that is no value; the handler is not called for it.
   ///
-  /// - Parameter undecodable: what becomes of a message that is no value; the handler is not called
-  ///   for it.
   /// - Throws: as `Queue.consume`, and `.undecodablePayload` if asked for.
   public func consume(
     maxConcurrent: Int = 16, visibilityTimeout: Duration? = nil,
@@ -99,10 +102,12 @@ public struct TypedQueue<Codec: PayloadCodec>: Sendable {
 
 /// A received value with its lease.
 public struct TypedLease<Value: Sendable>: Sendable {
+  /// The lease of the message.
   public let lease: Lease
   /// The value, or why there is none.
   public let payload: Result<Value, PenstockError>
 
+  /// The value; throws `.undecodablePayload` when the body is none.
   public var value: Value { get throws(PenstockError) { try payload.get() } }
 }
 

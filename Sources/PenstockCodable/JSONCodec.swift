@@ -5,6 +5,7 @@ public import Penstock
 /// `Codable` values as JSON, keys sorted: equal values are equal bytes, as deduplication by content
 /// needs them, where their members encode in one order.
 public struct JSONCodec<Value: Codable & Sendable>: PayloadCodec {
+  /// The codec of a type.
   public init(_ type: Value.Type = Value.self) {}
 
   public func encode(_ value: Value) throws -> [UInt8] {

@@ -3,14 +3,18 @@
 /// Identity of one incarnation of a queue. Never reused: a queue that is deleted and created again
 /// under its old name has another id, so handles of the old one are dead.
 public struct QueueID: Hashable, Comparable, Sendable {
+  /// From 1 on; numbers of one store.
   public var value: UInt32
+  /// The queue of this number.
   public init(_ value: UInt32) { self.value = value }
   public static func < (a: QueueID, b: QueueID) -> Bool { a.value < b.value }
 }
 
 /// Milliseconds since 1970-01-01 UTC.
 public struct Timestamp: Hashable, Comparable, Sendable {
+  /// Since 1970-01-01 UTC; before it they are negative.
   public var milliseconds: Int64
+  /// The time so long after 1970.
   public init(milliseconds: Int64) { self.milliseconds = milliseconds }
   public static func < (a: Timestamp, b: Timestamp) -> Bool { a.milliseconds < b.milliseconds }
 
@@ -23,7 +27,9 @@ public struct Timestamp: Hashable, Comparable, Sendable {
 
 /// Identity of a message: a random UUID (version 4), kept for as long as the message lives.
 public struct MessageID: Hashable, Sendable, CustomStringConvertible {
+  /// The first eight bytes, most significant first.
   public var high: UInt64
+  /// The last eight bytes.
   public var low: UInt64
 
   /// Takes 128 random bits and sets the version and variant of RFC 9562 in them.
@@ -56,15 +62,19 @@ public struct MessageID: Hashable, Sendable, CustomStringConvertible {
 /// A typed name-value pair that travels with a message. The engine stores it and looks at none of
 /// it.
 public struct MessageAttribute: Hashable, Sendable {
+  /// Text or bytes.
   public enum Value: Hashable, Sendable {
     case string(String)
     case binary([UInt8])
   }
+  /// Unique in a message.
   public var name: String
   /// For example `String`, `Number.int` or `Binary.png`.
   public var type: String
+  /// What a receiver gets.
   public var value: Value
 
+  /// An attribute; nothing is checked here.
   public init(name: String, type: String, value: Value) {
     self.name = name
     self.type = type
@@ -74,8 +84,11 @@ public struct MessageAttribute: Hashable, Sendable {
 
 /// 128 bits that stand for a text: a keyed hash, so that nobody can find two texts with the same.
 public struct TextHash: Hashable, Sendable {
+  /// The first half.
   public var high: UInt64
+  /// The second half.
   public var low: UInt64
+  /// A hash of these halves.
   public init(high: UInt64, low: UInt64) {
     self.high = high
     self.low = low
@@ -84,6 +97,7 @@ public struct TextHash: Hashable, Sendable {
 
 /// What a sender hands over: a body and what belongs to it.
 public struct MessageContent: Hashable, Sendable {
+  /// What it says: any bytes, also none.
   public var body: [UInt8]
   /// In the order given by the sender.
   public var attributes: [MessageAttribute] = []
@@ -91,10 +105,12 @@ public struct MessageContent: Hashable, Sendable {
   public var groupID: String?
   /// What repetitions of the send have in common, for a FIFO queue.
   public var deduplicationID: String?
+  /// Travels with the message, for tracing.
   public var traceHeader: String?
   /// Who sent it, as the host knows its clients.
   public var senderID: String?
 
+  /// Content of a message; nothing is checked here.
   public init(
     body: [UInt8], attributes: [MessageAttribute] = [], groupID: String? = nil,
     deduplicationID: String? = nil, traceHeader: String? = nil, senderID: String? = nil
@@ -116,18 +132,25 @@ public struct QueueCounts: Hashable, Sendable {
   public var leased = 0
   /// Never received and hidden until their delay ends.
   public var delayed = 0
+  /// All messages of the queue.
   public var total: Int { visible + leased + delayed }
+  /// No messages.
   public init() {}
 }
 
 /// What a queue is at one moment.
 public struct QueueDescription: Hashable, Sendable {
+  /// Names the queue for as long as it is there.
   public var id: QueueID
+  /// Unique among the queues that are there.
   public var name: String
+  /// How it treats its messages.
   public var settings: QueueSettings
+  /// When it was created.
   public var createdAt: Timestamp
   /// When the settings last changed; `createdAt` if never.
   public var changedAt: Timestamp
+  /// Messages in it.
   public var counts: QueueCounts
   /// Damaged messages that were taken out of the queue.
   public var setAside: UInt64
@@ -135,6 +158,7 @@ public struct QueueDescription: Hashable, Sendable {
 
 /// Names one lease of one message; what a receipt handle carries.
 public struct LeaseHandle: Hashable, Sendable {
+  /// The queue that the message was received from.
   public var queue: QueueID
   /// Place of the message in the table of active messages.
   public var slot: UInt32
@@ -143,6 +167,7 @@ public struct LeaseHandle: Hashable, Sendable {
   /// LSN of the lease record. A later lease of the same message has a greater one.
   public var token: UInt64
 
+  /// A handle; whether it names a lease is asked when it is used.
   public init(queue: QueueID, slot: UInt32, message: UInt64, token: UInt64) {
     self.queue = queue
     self.slot = slot

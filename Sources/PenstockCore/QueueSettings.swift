@@ -25,6 +25,7 @@ public struct QueueSettings: Hashable, Sendable {
   /// FIFO: what the SQS API says of the scope of deduplication, and of its limits, which follow
   /// settings there without changing anything.
   public var showsGroupScope = false
+  /// As `showsGroupScope`, of the limits.
   public var showsGroupLimit = false
   /// Name of the queue that takes messages which were received too often; empty for none. While
   /// there is no such queue, messages stay and are delivered.
@@ -48,6 +49,7 @@ public struct QueueSettings: Hashable, Sendable {
   /// What the SQS API says beside `deadLetterSources` of nil, which it can say in two ways.
   public var showsAllowAll = false
 
+  /// The defaults, but for what is named. `with` sets the others.
   public init(
     visibilityTimeout: Duration = .seconds(30), delay: Duration = .zero,
     maximumMessageBytes: Int = 1_048_576, retention: Duration = .seconds(345_600),
@@ -129,6 +131,7 @@ public enum QueueSetting: UInt32, Hashable, Sendable, CaseIterable {
 public struct QueueSettingsChange: Hashable, Sendable {
   private var values: [QueueSetting: QueueSettings.Value] = [:]
 
+  /// The settings that the closure sets.
   public init(_ set: (inout Self) -> Void = { _ in }) { set(&self) }
 
   /// Every setting of `settings`.
@@ -152,6 +155,7 @@ public struct QueueSettingsChange: Hashable, Sendable {
     }
   }
 
+  /// The settings with this change made.
   public func applied(to settings: QueueSettings) -> QueueSettings {
     var result = settings
     for (setting, value) in values { result[setting] = value }

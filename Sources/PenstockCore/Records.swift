@@ -37,6 +37,7 @@ public enum Record: Hashable, Sendable {
 
   /// A message without what the state machine never looks at.
   public struct Sent: Hashable, Sendable {
+    /// The message's id.
     public var id: MessageID
     /// When it becomes visible; nil at once.
     public var visibleAt: Timestamp?
@@ -50,6 +51,7 @@ public enum Record: Hashable, Sendable {
     public var priority: UInt8
     /// Whether the delay is the message's own, not its queue's; only with one.
     public var hasOwnDelay: Bool
+    /// A message that is sent.
     public init(
       id: MessageID, visibleAt: Timestamp?, isParked: Bool = false, group: TextHash? = nil,
       deduplication: TextHash? = nil, priority: UInt8 = 0, hasOwnDelay: Bool = false
@@ -64,20 +66,30 @@ public enum Record: Hashable, Sendable {
     }
   }
 
+  /// A message of a receive that may be repeated.
   public struct LeasedMessage: Hashable, Sendable {
+    /// LSN of the send.
     public var message: UInt64
+    /// The message's slot.
     public var slot: UInt32
+    /// A message that was leased.
     public init(message: UInt64, slot: UInt32) {
       self.message = message
       self.slot = slot
     }
   }
 
+  /// A message that goes to another queue.
   public struct Transferred: Hashable, Sendable {
+    /// LSN of the send, or of the move before.
     public var message: UInt64
+    /// The message's slot.
     public var slot: UInt32
+    /// The queue that it goes to.
     public var target: QueueID
+    /// Why it goes.
     public var reason: TransferReason
+    /// A message that is moved.
     public init(message: UInt64, slot: UInt32, target: QueueID, reason: TransferReason) {
       self.message = message
       self.slot = slot
@@ -86,15 +98,19 @@ public enum Record: Hashable, Sendable {
     }
   }
 
+  /// A message that was written again, with the same content.
   public struct Moved: Hashable, Sendable {
+    /// The message's id.
     public var id: MessageID
     /// LSN of the send: the message's identity stays.
     public var message: UInt64
+    /// The message's slot; nil when it is parked.
     public var slot: UInt32?
     /// Whether the copied record was a copy itself.
     public var isAgain: Bool
     /// Whether there is more than the body behind it.
     public var hasExtras: Bool
+    /// A message that is written again.
     public init(
       id: MessageID, message: UInt64, slot: UInt32?, isAgain: Bool = false, hasExtras: Bool = false
     ) {
@@ -117,6 +133,7 @@ public struct WaitingMessage: Hashable, Sendable {
   public var size: UInt32
   /// When it was sent, in whole seconds since 1970, rounded up.
   public var sentSecond: UInt32
+  /// A message that waits in a segment.
   public init(message: UInt64, offset: UInt32, size: UInt32, sentSecond: UInt32) {
     self.message = message
     self.offset = offset
@@ -128,10 +145,14 @@ public struct WaitingMessage: Hashable, Sendable {
 
 /// A record with the queue it is about and its time.
 public struct Entry: Hashable, Sendable {
+  /// The queue; of no meaning in a record that is about none.
   public var queue: QueueID
+  /// When it was logged.
   public var time: Timestamp
+  /// What happened.
   public var record: Record
 
+  /// A record of what happened.
   public init(queue: QueueID, time: Timestamp, record: Record) {
     self.queue = queue
     self.time = time
@@ -142,6 +163,7 @@ public struct Entry: Hashable, Sendable {
 /// Bytes in the log that are no record of this format.
 public struct RecordError: Error, Hashable, Sendable, CustomStringConvertible {
   public var description: String
+  /// Words for people, with the LSN where it is known.
   public init(description: String) { self.description = description }
 }
 

@@ -64,6 +64,7 @@ extension State {
     }
   }
 
+  /// What a receive of this id would repeat.
   public func attempt(_ id: QueueID, _ hash: TextHash) -> KnownAttempt {
     guard let q = places[id.value], let known = table[q].groups.attempts[hash],
       known.expiresAt > time.milliseconds
@@ -86,6 +87,7 @@ extension State {
         message: leased.message, slot: leased.slot, deadline: time.adding(max(0, timeout))))
   }
 
+  /// The record that lets a receive be repeated, behind those of its leases.
   public func decideAttempt(_ id: QueueID, _ hash: TextHash, _ found: [Resident]) -> Entry {
     let messages = found.map { Record.LeasedMessage(message: $0.message, slot: $0.slot) }
     return Entry(queue: id, time: time, record: .attempted(hash, messages))

@@ -38,8 +38,10 @@ public enum Refusal: Error, Hashable, Sendable {
 }
 
 extension State {
+  /// The queue of this name; nil when there is none.
   public func queue(named name: String) -> QueueID? { names[name] }
 
+  /// What the queue is now; nil when there is none.
   public func describe(_ id: QueueID) -> QueueDescription? {
     guard let q = places[id.value] else { return nil }
     return QueueDescription(
@@ -47,16 +49,20 @@ extension State {
       changedAt: table[q].changedAt, counts: table[q].counts, setAside: table[q].setAside)
   }
 
+  /// The queue's settings; nil when there is none.
   public func settings(_ id: QueueID) -> QueueSettings? {
     places[id.value].map { table[$0].settings }
   }
 
+  /// Whether there is such a queue, and it is FIFO.
   public func isFIFO(_ id: QueueID) -> Bool {
     places[id.value].map { table[$0].settings.isFIFO } ?? false
   }
 
+  /// Whether there is such a queue.
   public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
 
+  /// Messages of the queue by state; nil when there is none.
   public func counts(_ id: QueueID) -> QueueCounts? { places[id.value].map { table[$0].counts } }
 
   /// The queue's receive wait and visibility timeout, in milliseconds.
@@ -100,6 +106,7 @@ extension State {
     return nil
   }
 
+  /// The record that changes settings of a queue.
   public func decideChange(
     _ id: QueueID, _ change: QueueSettingsChange
   ) throws(Refusal) -> Entry {
@@ -112,11 +119,13 @@ extension State {
     return Entry(queue: id, time: time, record: .queueChanged(settings: settings))
   }
 
+  /// The record that deletes a queue.
   public func decideRemove(_ id: QueueID) throws(Refusal) -> Entry {
     guard places[id.value] != nil else { throw .queueNotFound }
     return Entry(queue: id, time: time, record: .queueDeleted)
   }
 
+  /// The record that purges a queue.
   public func decidePurge(_ id: QueueID) throws(Refusal) -> Entry {
     guard places[id.value] != nil else { throw .queueNotFound }
     return Entry(queue: id, time: time, record: .purged)
@@ -229,6 +238,7 @@ extension State {
     return max(0, table[q].settings.maximumLeased - table[q].counts.leased)
   }
 
+  /// The record that leases a candidate; `timeout` in milliseconds, not below zero.
   public func decideLease(
     _ id: QueueID, _ candidate: Resident, timeout: Int64
   ) -> Entry {

@@ -17,15 +17,20 @@ public struct WalkCursor: Hashable, Sendable {
   /// Slots that were looked at, then LSNs.
   var slot: Int = 0
   package var message: UInt64 = 0
+  /// The beginning.
   public init() {}
 }
 
 extension State {
   /// A message in memory as a look finds it.
   public struct Sight: Sendable {
+    /// Where its bytes are.
     public var resident: Resident
+    /// What it does.
     public var state: MessageState
+    /// How often it was received.
     public var receiveCount: Int
+    /// Where it was before; nil if it was sent here.
     public var origin: MessageOrigin?
 
     /// Set when it waits in the log alone.

@@ -20,26 +20,35 @@ extension State {
 
   /// Messages that live, and the bytes of their records.
   public struct Residents: Hashable, Sendable {
+    /// How many messages.
     public var count = 0
+    /// Of their records.
     public var bytes = 0
   }
 
   /// A message that was parked by a record.
   public struct Parked: Hashable, Sendable {
+    /// The queue that it waits in.
     public var queue: QueueID
     /// `LogPosition.packed`'s segment.
     public var segment: UInt32
+    /// Whether compaction wrote it again.
     public var isCopy: Bool
+    /// What it is found by.
     public var message: WaitingMessage
   }
 
   /// What to read so that a queue has messages in memory.
   public struct Draw: Hashable, Sendable {
+    /// The queue that needs messages.
     public var queue: QueueID
+    /// Where they wait.
     public var segment: UInt32
     /// LSNs of the sends.
     public var first: UInt64
+    /// LSN of the last of them.
     public var last: UInt64
+    /// At most this many.
     public var limit: Int
   }
 
@@ -265,13 +274,17 @@ extension State {
 
   /// The place of a message in memory whose bytes are in a segment.
   public struct Resident: Hashable, Sendable {
+    /// Where the state has it.
     public var slot: UInt32
+    /// LSN of its send, or of its move to the queue.
     public var message: UInt64
+    /// Of its record: `LogPosition.packed`.
     public var position: UInt64
     /// Of the record, in bytes; no less than it has.
     public var size: Int
     /// The queue that the message's bytes name.
     public var bytesQueue: QueueID
+    /// A place; whether it still holds is asked later.
     public init(
       slot: UInt32, message: UInt64, position: UInt64, size: Int, bytesQueue: QueueID
     ) {
@@ -308,6 +321,7 @@ extension State {
     return resident(handle.slot)
   }
 
+  /// Slots that were ever used.
   public var slotCount: Int { slab.capacity }
 
   /// Whether a message in memory still has its bytes in this place, and its queue.

@@ -6,6 +6,7 @@
 
 /// A task that moves a queue's messages.
 public struct MoveTask: Hashable, Sendable {
+  /// How far a task is. The number stands in the log.
   public enum Status: UInt8, Hashable, Sendable {
     case running = 1
     /// It was told to stop, and has not noticed yet.
@@ -19,10 +20,13 @@ public struct MoveTask: Hashable, Sendable {
     /// A message does not fit one request's records with what its move adds.
     case failedTooLarge = 7
 
+    /// Whether it has not ended.
     public var isActive: Bool { self == .running || self == .cancelling }
   }
 
+  /// Names the task.
   public var id: MessageID
+  /// The queue that messages are taken from.
   public var source: QueueID
   /// Name of the queue; nil when each message goes back to where it was moved from.
   public var destination: String?
@@ -30,12 +34,16 @@ public struct MoveTask: Hashable, Sendable {
   public var rate: Int?
   /// Messages that were visible when it started.
   public var toMove: Int
+  /// Messages that were moved.
   public var moved = 0
+  /// When it started.
   public var startedAt: Timestamp
+  /// How far it is.
   public var status = Status.running
 }
 
 extension Record {
+  /// What happened to a move task. The number stands in the log.
   public enum TaskEvent: UInt32, Hashable, Sendable {
     case started = 1
     case moved = 2
@@ -44,7 +52,9 @@ extension Record {
 
   /// Something about a move task of the record's queue.
   public struct Task: Hashable, Sendable {
+    /// The task's id.
     public var id: MessageID
+    /// What happened.
     public var event: TaskEvent
     /// Of a start: messages per second, 0 for no limit. Of a change: the new status.
     public var number: UInt32
@@ -53,6 +63,7 @@ extension Record {
     /// Of a start: the destination, or nothing.
     public var destination: String
 
+    /// A record about a task.
     public init(
       id: MessageID, event: TaskEvent, number: UInt32 = 0, count: UInt64 = 0,
       destination: String = ""
@@ -110,6 +121,7 @@ extension State {
 
   // MARK: Decide
 
+  /// The record that starts a task; `rate` in messages per second, nil for any.
   public func decideStartMove(
     _ id: QueueID, to destination: QueueID?, rate: Int?, taskID: MessageID
   ) throws(Refusal) -> Entry {
@@ -140,11 +152,13 @@ extension State {
     return decideChange(task, .cancelling)
   }
 
+  /// The record that ends a task, or tells it to end.
   public func decideChange(_ task: MoveTask, _ status: MoveTask.Status) -> Entry {
     self.task(
       task.source, .init(id: task.id, event: .changed, number: UInt32(status.rawValue)))
   }
 
+  /// The record that counts messages as moved.
   public func decideMoved(_ task: MoveTask, _ count: Int) -> Entry {
     self.task(task.source, .init(id: task.id, event: .moved, count: UInt64(count)))
   }
@@ -159,6 +173,7 @@ extension State {
     case failure(MoveTask.Status)
   }
 
+  /// Where a task moves a message.
   public func destination(of resident: Resident, _ task: MoveTask) -> Destination {
     guard let name = task.destination ?? origin(resident.slot)?.queue else {
       return .failure(.failedWithoutSource)

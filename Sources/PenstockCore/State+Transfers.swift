@@ -17,7 +17,9 @@ public enum TransferReason: UInt8, Hashable, Sendable {
 public struct MessageOrigin: Hashable, Sendable {
   /// Name of the queue, which may be gone by now.
   public var queue: String
+  /// Why it was moved.
   public var reason: TransferReason
+  /// When it was moved.
   public var movedAt: Timestamp
 }
 
@@ -181,6 +183,7 @@ extension State {
     return Int(count) >= table[q].settings.maximumReceives
   }
 
+  /// The record that moves a message to another queue.
   public func decideTransfer(
     _ id: QueueID, _ candidate: Resident, to target: QueueID, _ reason: TransferReason
   ) -> Entry {

@@ -63,6 +63,8 @@ public struct State: Sendable {
     var groups = Groups()
     var visibilityMilliseconds: Int64
     var retentionMilliseconds: Int64
+    /// No part of the state: what this run did.
+    var traffic = QueueTraffic()
 
     init(id: QueueID, name: String, settings: QueueSettings, at: Timestamp) {
       self.id = id
@@ -124,6 +126,7 @@ public struct State: Sendable {
   /// Lists of groups and of remembered sends of purged and deleted queues; freed after `dying`.
   var dyingGroups: [UInt32] = []
   var dyingSends: [UInt32] = []
+  /// Messages that were purged and still take memory.
   public internal(set) var dyingCount = 0
   /// Messages of all runs of all queues.
   public internal(set) var parkedCount = 0
@@ -141,6 +144,7 @@ public struct State: Sendable {
   /// of the state: what was decided by it is in the records.
   public var window = 1024
 
+  /// No queues, at the beginning of time.
   public init() {}
 
   /// Messages of the dying that each record frees.
@@ -150,14 +154,16 @@ public struct State: Sendable {
 
   /// Changes the state by one record.
   ///
-  /// - Parameter size: of the record in the log, with its header and padding, in bytes.
+  /// - Parameters:
+  ///   - size: of the record in the log, with its header and padding, in bytes.
+  ///   - content: bytes of the body and attributes of what is sent, to be counted.
   /// - Returns: what a message that was parked must be found by.
   /// - Throws: when the record does not fit the state. Live this cannot happen; from disk it means
   ///   that acknowledged records are missing or were not written by this code.
   /// - Complexity: O(log active).
   @discardableResult
   public mutating func apply(
-    _ entry: Entry, lsn: UInt64, position: UInt64, size: Int = 0
+    _ entry: Entry, lsn: UInt64, position: UInt64, size: Int = 0, content: Int = 0
   ) throws(RecordError) -> Parked? {
     switch entry.record {
     // A copy tells the time of its message.
@@ -185,6 +191,8 @@ public struct State: Sendable {
       if isFIFO ? sent.group == nil : sent.deduplication != nil || sent.hasOwnDelay {
         throw RecordError(description: "LSN \(lsn) is of another kind of queue than its own")
       }
+      table[q].traffic.sent += 1
+      table[q].traffic.sentBytes += content
       if sent.isParked { return try park(q, entry, lsn, position, size) }
       // `decideSend` parks whatever comes behind parked messages.
       guard
@@ -197,20 +205,34 @@ public struct State: Sendable {
     case .moved(let moved): return try move(q, entry, moved, lsn, position, size)
     case .drawn(let segment, let messages): try draw(q, segment, messages, lsn)
     case .excised(let message, let segment, let size):
+      table[q].traffic.deleted += 1
       try excise(q, message, segment, size, lsn)
     case .setAside(let message, let slot, let size): try setAside(q, message, slot, size, lsn)
     case .leased(let message, let slot, let deadline):
+      table[q].traffic.received += 1
       try lease(q, slot, message, deadline, entry.time, lsn)
     case .leaseChanged(let message, let slot, let deadline):
       try changeLease(q, slot, message, deadline, lsn)
-    case .transferred(let transferred): try transfer(q, transferred, lsn)
+    case .transferred(let transferred):
+      table[q].traffic.deadLettered += 1
+      try transfer(q, transferred, lsn)
     case .task(let task): try apply(task, q, lsn)
     case .attempted(let hash, let messages): try attempt(q, hash, messages, lsn)
     case .deleted(let message, let slot):
       try check(q, slot, message, lsn)
+      if slab[slot].state.hasActivity, activities[Int(slab[slot].link)].isOverdue {
+        table[q].traffic.expired += 1
+      } else {
+        table[q].traffic.deleted += 1
+      }
       removeMessage(slot)
-    case .purged: purge(q, before: lsn)
-    case .expired(let through): expire(q, through)
+    case .purged:
+      table[q].traffic.purged += table[q].counts.total
+      purge(q, before: lsn)
+    case .expired(let through):
+      let before = table[q].counts.total
+      expire(q, through)
+      table[q].traffic.expired += before - table[q].counts.total
     }
     return nil
   }
@@ -476,6 +498,7 @@ public struct State: Sendable {
     return low
   }
 
+  /// Queues that are there.
   public var queueCount: Int { places.count }
 
   /// Messages of all queues.

@@ -3,9 +3,13 @@ internal import PenstockSystem
 
 /// A whole message as the log holds it.
 public struct StoredMessage: Hashable, Sendable {
+  /// The message's id.
   public var id: MessageID
+  /// The queue that it was sent or last copied to.
   public var queue: QueueID
+  /// When it was sent.
   public var sentAt: Timestamp
+  /// What was sent.
   public var content: MessageContent
 
   /// Reads the payload of a sent record, or of a copy.

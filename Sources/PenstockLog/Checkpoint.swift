@@ -8,12 +8,14 @@ package import PenstockSystem
 /// chunks: length 0/4, checksum of the bytes 4/4, bytes. A chunk of length 0 ends them; its bytes
 /// are the sum of all lengths, in eight.
 public struct CheckpointHeader: Hashable, Sendable {
+  /// The store that it is of.
   public var store: StoreID
   /// Every record up to this one is in the state.
   public var lsn: LSN
   /// The segment that replay begins with, and its first LSN: the one that holds record `lsn`, or
   /// one behind it. What it holds up to `lsn` is in the state.
   public var ordinal: UInt32
+  /// Its first LSN.
   public var firstLSN: LSN
   /// Chain value of the seal of the segment before that one.
   public var previous: UInt32
@@ -35,6 +37,7 @@ public struct CheckpointHeader: Hashable, Sendable {
     buffer.put(buffer.withBytes { CRC32C.of($0) })
   }
 
+  /// A header for a checkpoint that is to be written.
   public init(store: StoreID, lsn: LSN, ordinal: UInt32, firstLSN: LSN, previous: UInt32) {
     self.store = store
     self.lsn = lsn

@@ -7,29 +7,37 @@ package import PenstockSystem
 /// Position of a record in the log. Grows by one per record and is never reused; starts at 1. After
 /// a run that ended without a seal it goes on behind a gap.
 public struct LSN: Hashable, Comparable, Sendable, CustomStringConvertible {
+  /// From 1 on.
   public var value: UInt64
+  /// The LSN of this number.
   public init(_ value: UInt64) { self.value = value }
   public static func < (a: LSN, b: LSN) -> Bool { a.value < b.value }
+  /// The LSN so many records later.
   public func advanced(by count: Int) -> LSN { LSN(value &+ UInt64(count)) }
   public var description: String { String(value) }
 }
 
 /// Where a record's header begins: a segment by its ordinal, and a byte offset in its file.
 public struct LogPosition: Hashable, Sendable {
+  /// The segment's ordinal.
   public var segment: UInt32
+  /// In bytes from the beginning of its file.
   public var offset: UInt32
+  /// A place in a segment.
   public init(segment: UInt32, offset: UInt32) {
     self.segment = segment
     self.offset = offset
   }
   /// Both halves in one word, segment first.
   public var packed: UInt64 { UInt64(segment) << 32 | UInt64(offset) }
+  /// The reverse of `packed`.
   public init(packed: UInt64) {
     segment = UInt32(truncatingIfNeeded: packed >> 32)
     offset = UInt32(truncatingIfNeeded: packed)
   }
 }
 
+/// Sizes and versions of the format, in bytes. `Docs/format.md` has it whole.
 public enum LogFormat {
   /// What is written. Older versions are read, too: see `Docs/format.md` for what differs.
   public static let version: UInt8 = 5
@@ -39,15 +47,19 @@ public enum LogFormat {
   public static let sectorSize = 4096
   /// Frames begin at multiples of this.
   public static let frameAlignment = 64
+  /// Of the header before a frame's records.
   public static let frameHeaderSize = 64
   /// The segment header takes one sector.
   public static let segmentHeaderSize = 4096
+  /// Of the length and checksum before a record.
   public static let recordHeaderSize = 8
   /// Records begin at multiples of this within a frame body.
   public static let recordAlignment = 8
   /// Kept free at the end of each segment for its seal, and for a heartbeat before that.
   public static let sealReserve = 2 * sectorSize
+  /// The smallest segment that a store can have.
   public static let minimumSegmentSize = 64 * 1024
+  /// The largest segment that a store can have.
   public static let maximumSegmentSize = 1 << 30
   /// LSNs that a recovery leaves out, so that none is given out twice: a run that ended without a
   /// seal may have given out some that no disk knows of, and leases carry them. Far more than fit
@@ -80,6 +92,7 @@ public enum LogFormat {
 /// count 24/4, bodyLength 28/4, extent 32/4, previous 36/4, durableLSN 40/8, offset 48/4, zero
 /// 52/4, bodyChecksum 56/4, headerChecksum 60/4.
 public struct FrameHeader: Hashable, Sendable {
+  /// What a frame is for.
   public enum Kind: UInt8, Sendable {
     /// Carries records.
     case records = 1
@@ -89,11 +102,13 @@ public struct FrameHeader: Hashable, Sendable {
     case seal = 3
   }
 
+  /// What the frame is for.
   public var kind: Kind
   /// The random number of the segment that the frame was written for.
   public var salt: UInt64
   /// LSN of the first record; for a frame without records the next LSN to be given out.
   public var firstLSN: LSN
+  /// Records in the frame.
   public var count: UInt32
   /// Bytes of records after the header.
   public var bodyLength: UInt32
@@ -105,6 +120,7 @@ public struct FrameHeader: Hashable, Sendable {
   public var durableLSN: LSN
   /// Where the frame begins in its file.
   public var offset: UInt32
+  /// CRC-32C of the bytes behind the header.
   public var bodyChecksum: UInt32
   /// CRC-32C of the 60 bytes before it; the frame's chain value.
   public var headerChecksum: UInt32 = 0
@@ -183,9 +199,13 @@ public struct FrameHeader: Hashable, Sendable {
 /// salt 32/8, firstLSN 40/8, ordinal 48/4, previous 52/4, capacity 56/4, zero up to 4092,
 /// checksum 4092/4.
 public struct SegmentHeader: Hashable, Sendable {
+  /// Of the format that it is written in.
   public var version = UInt32(LogFormat.version)
+  /// The store that it belongs to.
   public var store: StoreID
+  /// A random number that every frame of the segment carries.
   public var salt: UInt64
+  /// LSN of its first record.
   public var firstLSN: LSN
   /// Counts segments from 0 without a gap.
   public var ordinal: UInt32
@@ -193,10 +213,12 @@ public struct SegmentHeader: Hashable, Sendable {
   public var previous: UInt32
   /// The size up to which the segment may be written, in bytes.
   public var capacity: UInt32
+  /// CRC-32C of the bytes before it.
   public var checksum: UInt32 = 0
 
   static let checksumOffset = LogFormat.segmentHeaderSize - 4
 
+  /// A header for a new segment.
   public init(
     store: StoreID, salt: UInt64, firstLSN: LSN, ordinal: UInt32, previous: UInt32,
     capacity: UInt32
@@ -265,8 +287,11 @@ public struct SegmentHeader: Hashable, Sendable {
 
 /// Random identity of a store, in every segment, so that a foreign one is noticed.
 public struct StoreID: Hashable, Sendable, CustomStringConvertible {
+  /// The first eight bytes.
   public var high: UInt64
+  /// The last eight bytes.
   public var low: UInt64
+  /// An identity that was read or drawn.
   public init(high: UInt64, low: UInt64) {
     self.high = high
     self.low = low
@@ -284,10 +309,13 @@ public struct StoreID: Hashable, Sendable, CustomStringConvertible {
 /// **Layout** (offset, size): magic 0/8, version 8/4, zero 12/4, storeHigh 16/8, storeLow 24/8,
 /// keyHigh 32/8, keyLow 40/8, createdAt 48/8, zero 56/4, checksum 60/4.
 public struct StoreFile: Hashable, Sendable {
+  /// Of the format that the store was made with.
   public var version = UInt32(LogFormat.version)
+  /// The store's identity.
   public var store: StoreID
   /// Authenticates receipt handles; random, kept for the life of the store.
   public var keyHigh: UInt64
+  /// The key's other half.
   public var keyLow: UInt64
   /// Milliseconds since 1970.
   public var createdAt: Int64
@@ -349,6 +377,7 @@ public struct StoreFile: Hashable, Sendable {
 /// **Layout** (offset, size): magic 0/8, version 8/4, ordinal 12/4, storeHigh 16/8, storeLow 24/8,
 /// zero 32/4, checksum 36/4.
 public struct HeadSlot: Hashable, Sendable {
+  /// The store that it belongs to.
   public var store: StoreID
   /// The ordinal of the newest segment whose name was durable.
   public var ordinal: UInt32
@@ -395,29 +424,41 @@ public struct HeadSlot: Hashable, Sendable {
 
 /// Names of files in a store's directory.
 public enum StoreFileName {
+  /// Held by the process that has the store open.
   public static let lock = "LOCK"
+  /// Says what store it is.
   public static let store = "STORE"
+  /// The same while a store is being made.
   public static let newStore = "STORE.new"
+  /// Says how many segments were begun.
   public static let head = "HEAD"
+  /// Behind the first LSN of a segment.
   public static let segmentSuffix = ".seg"
   /// A segment's worth of zeros, complete and synced.
   public static let preparedSuffix = ".next"
   /// The same, not complete.
   public static let partialSuffix = ".partial"
+  /// Before the offset from which bytes were cut off a segment.
   public static let evidenceMark = ".torn-"
+  /// Before the offset of a message that was set aside.
   public static let damagedMark = ".damaged-"
+  /// Behind the LSN of a checkpoint.
   public static let checkpointSuffix = ".checkpoint"
+  /// Behind the first LSN of the segment that it is of.
   public static let indexSuffix = ".index"
   /// Before the number of a copy that a repair keeps.
   public static let setAsideMark = ".set-aside-"
   /// Behind the name of a checkpoint that cannot be used.
   public static let damagedSuffix = ".damaged"
 
+  /// Of the segment that begins with this LSN.
   public static func segment(_ first: LSN) -> String { StoreID.hex(first.value) + segmentSuffix }
 
+  /// Of the checkpoint that reaches this LSN.
   public static func checkpoint(_ lsn: LSN) -> String {
     StoreID.hex(lsn.value) + checkpointSuffix
   }
+  /// Of the index of the segment that begins with this LSN.
   public static func index(_ first: LSN) -> String { StoreID.hex(first.value) + indexSuffix }
 
   package enum Kind {

@@ -17,12 +17,15 @@ public enum LogError: Error, Sendable, CustomStringConvertible {
 
   /// Where damage was found.
   public struct Damage: Hashable, Sendable {
+    /// Its name in the store's directory.
     public var file: String
     /// In bytes from the start of the file.
     public var offset: UInt64
     /// The first LSN that should be there; nil where none can be named.
     public var lsn: LSN?
+    /// What is wrong there, in words.
     public var reason: String
+    /// Damage at a place.
     public init(file: String, offset: UInt64, lsn: LSN?, reason: String) {
       self.file = file
       self.offset = offset

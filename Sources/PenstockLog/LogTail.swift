@@ -16,6 +16,7 @@ public import PenstockSystem
 /// - I2: the extents of all batches of a segment follow each other without a gap.
 /// - I3: a batch that will be synced ends on a sector boundary.
 public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a time
+  /// Whether records can be appended.
   public enum Room: Sendable {
     case ready
     /// No space right now, but a segment is being prepared or commits are being written.
@@ -37,6 +38,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     case upkeep
   }
 
+  /// LSN of the next record.
   public private(set) var nextLSN: LSN
   /// The highest LSN handed to the operating system; survives the process.
   public private(set) var writtenLSN: LSN
@@ -322,7 +324,9 @@ public final class Batch: @unchecked Sendable {  // handed from one owner to the
   package let segment: UInt32
   package let offset: Int
   package let firstLSN: LSN
+  /// Records in it.
   public fileprivate(set) var count = 0
+  /// Whether somebody waits for its sync.
   public fileprivate(set) var isSynced = false
   /// Bytes of records; set when the batch is closed.
   package fileprivate(set) var recordBytes = 0
@@ -334,6 +338,7 @@ public final class Batch: @unchecked Sendable {  // handed from one owner to the
     self.firstLSN = firstLSN
   }
 
+  /// LSN of its newest record.
   public var lastLSN: LSN { LSN(firstLSN.value + UInt64(count) - 1) }
 
   /// Bytes to the next frame: up to a sector's end if this one is synced, so that nothing written

@@ -17,16 +17,19 @@ public struct LogRecovery: Sendable {
     case unsyncedWindow
   }
 
+  /// How the log ended.
   public var end = End.created
   /// The checkpoint that replay went on from; nil when it began with the first record.
   public var checkpoint: LSN?
   /// Checkpoints that were damaged and were set aside, by their new names.
   public var damagedCheckpoints: [String] = []
+  /// Segments that are there.
   public var segments = 0
   /// Records behind the checkpoint.
   public var records: UInt64 = 0
   /// Segments behind the checkpoint, and their bytes.
   public var replayedSegments = 0
+  /// Bytes of those segments.
   public var replayedBytes: UInt64 = 0
   /// Bytes of all segments.
   public var bytes: UInt64 = 0
@@ -56,10 +59,12 @@ struct RecoveredEnd {
   var headSlot = 0
 }
 
+/// How a log is opened.
 public struct LogOptions: Sendable {
   /// Size of a segment file in bytes; a multiple of 4096 from 64 KiB to 1 GiB.
   public var segmentSize = 32 << 20
   package var plantedBug: PlantedBug?
+  /// The defaults.
   public init() {}
 
   func validated() throws(LogError) {
@@ -77,15 +82,21 @@ public struct LogOptions: Sendable {
 extension SegmentedLog {
   /// One record as recovery finds it.
   public struct Replayed {
+    /// The record's LSN.
     public var lsn: LSN
+    /// Where it stands.
     public var position: LogPosition
     /// It is in the state of the checkpoint already.
     public var isInCheckpoint = false
   }
 
+  /// A log that was opened, its end, and what was found.
   public struct Opened {
+    /// The files.
     public var log: SegmentedLog
+    /// Where records are appended.
     public var tail: LogTail
+    /// What was found.
     public var recovery: LogRecovery
   }
 

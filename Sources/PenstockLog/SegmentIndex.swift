@@ -15,10 +15,15 @@ package import PenstockSystem
 public struct SegmentIndex: Sendable {
   /// As `WaitingMessage` of the core, which this layer does not know.
   public struct Entry: Hashable, Sendable {
+    /// LSN of the send.
     public var message: UInt64
+    /// Of the record in its segment, in bytes.
     public var offset: UInt32
+    /// Of the record, in bytes.
     public var size: UInt32
+    /// When it was sent, in seconds since 1970.
     public var sentSecond: UInt32
+    /// A message that waits in the segment.
     public init(message: UInt64, offset: UInt32, size: UInt32, sentSecond: UInt32) {
       self.message = message
       self.offset = offset
@@ -37,8 +42,10 @@ public struct SegmentIndex: Sendable {
   /// The newest strips of a queue: of sends, of copies.
   private var newest: [UInt32: (sends: Int?, copies: Int?)] = [:]
 
+  /// An index without messages.
   public init() {}
 
+  /// Whether no message waits in the segment.
   public var isEmpty: Bool { strips.isEmpty }
 
   /// Adds what was parked, in the order of the segment.

@@ -8,6 +8,7 @@ internal import Synchronization
 
 /// A segment that is there.
 public struct SegmentInfo: Hashable, Sendable {
+  /// Its name.
   public var firstLSN: LSN
   /// Chain value of the segment before it.
   public var previous: UInt32
@@ -17,13 +18,16 @@ public struct SegmentInfo: Hashable, Sendable {
 
 /// A checkpoint that was written or verified by this run.
 public struct KeptCheckpoint: Hashable, Sendable {
+  /// Every record up to this one is in it.
   public var lsn: LSN
   /// The segment that replay begins with.
   public var ordinal: UInt32
+  /// Of its file.
   public var bytes: UInt64
 }
 
 extension SegmentedLog {
+  /// Those that are there, by ordinal.
   public var segments: [UInt32: SegmentInfo] { catalog.withLock { $0.segments } }
   /// Oldest first.
   public var checkpoints: [KeptCheckpoint] { catalog.withLock { $0.checkpoints } }

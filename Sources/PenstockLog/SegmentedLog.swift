@@ -10,7 +10,9 @@ internal import Synchronization
 /// caller must not write again: what is on disk is then unknown, and only opening the store anew
 /// tells (L2).
 public final class SegmentedLog: Sendable {
+  /// Where its files are.
   public let directory: String
+  /// What store it is.
   public let storeFile: StoreFile
   let fileSystem: any FileSystem
   let segmentSize: Int
@@ -89,6 +91,7 @@ public final class SegmentedLog: Sendable {
     catalog = Mutex(Catalog(recovered, numbers: random.next()))
   }
 
+  /// Segments that lie ready.
   public var preparedCount: Int { catalog.withLock { $0.prepared.count } }
 
   // MARK: Writing

@@ -12,6 +12,7 @@ public struct SQSConfiguration: Sendable {
   /// Host and port for queue URLs when a request brings no usable Host header.
   public var fallbackAuthority = "localhost"
 
+  /// The defaults.
   public init() {}
 
   /// The name of a queue within all of AWS.

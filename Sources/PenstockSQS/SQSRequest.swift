@@ -12,9 +12,12 @@ public struct SQSRequest: Sendable {
   public var method: String
   /// Path and query as they came.
   public var target: String
+  /// Its headers.
   public var headers: any SQSHeaders
+  /// Its bytes.
   public var body: [UInt8]
 
+  /// A request as it came.
   public init(method: String, target: String, headers: any SQSHeaders, body: [UInt8]) {
     self.method = method
     self.target = target
@@ -25,8 +28,11 @@ public struct SQSRequest: Sendable {
 
 /// One HTTP response but for `Content-Length`, `Date` and what concerns the connection.
 public struct SQSResponse: Sendable {
+  /// The HTTP status.
   public var status: Int
+  /// In the order in which to send them.
   public var headers: [(name: String, value: String)]
+  /// Its bytes.
   public var body: [UInt8]
 
   static let jsonType = "application/x-amz-json-1.0"
@@ -39,6 +45,7 @@ public struct SQSReply: Sendable {
 
   init(_ make: @escaping @Sendable () -> SQSResponse) { self.make = make }
 
+  /// Makes the response. Costs its digests and escaping each time.
   public func response() -> SQSResponse { make() }
 }
 

@@ -11,6 +11,7 @@ public final class SQSService: Sendable {
   let configuration: SQSConfiguration
   private let requestIDs = RequestIDs()
 
+  /// Serves an open store, which the caller closes afterwards.
   public init(store: Store, configuration: SQSConfiguration = SQSConfiguration()) {
     self.store = store
     self.configuration = configuration

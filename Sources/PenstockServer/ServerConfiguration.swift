@@ -31,6 +31,7 @@ extension PenstockServer {
     /// How long a stop waits for requests that are still arriving or being answered.
     public var drainTimeout: Duration = .seconds(10)
 
+    /// The defaults.
     public init() {}
 
     var service: SQSConfiguration {

@@ -8,11 +8,15 @@
 /// - I1: `count <= capacity`, and the first `count` bytes were written by a `put` or `set`.
 @safe public final class CommitBuffer {
   private var base: UnsafeMutableRawPointer
+  /// Bytes that it holds before it grows.
   public private(set) var capacity: Int
+  /// Bytes that were put.
   public private(set) var count = 0
 
+  /// What the address of its bytes is a multiple of.
   public static let alignment = 4096
 
+  /// An empty buffer for so many bytes, one sector at least.
   public init(capacity: Int) {
     self.capacity = max(capacity, Self.alignment)
     // unsafe: freed in `deinit` or by `reserve`, which replaces it.
@@ -45,12 +49,18 @@
     count += MemoryLayout<T>.size
   }
 
+  /// Appends a number; of several bytes the least first.
   public func put(_ value: UInt8) { store(value) }
+  /// As above.
   public func put(_ value: UInt16) { store(value) }
+  /// As above.
   public func put(_ value: UInt32) { store(value) }
+  /// As above.
   public func put(_ value: UInt64) { store(value) }
+  /// As above, in two's complement.
   public func put(_ value: Int64) { store(value) }
 
+  /// Appends bytes.
   public func put(_ bytes: RawSpan) {
     let length = bytes.byteCount
     guard length > 0 else { return }
@@ -64,8 +74,10 @@
     count += length
   }
 
+  /// Appends bytes.
   public func put(_ bytes: [UInt8]) { bytes.withRaw { put($0) } }
 
+  /// Appends so many zeros; none if that is negative.
   public func putZeros(_ length: Int) {
     guard length > 0 else { return }
     reserve(length)
@@ -80,6 +92,7 @@
     unsafe base.storeBytes(of: value.littleEndian, toByteOffset: offset, as: UInt32.self)
   }
 
+  /// Writes over eight bytes that were put before, the least first.
   public func set(_ value: UInt64, at offset: Int) {
     precondition(offset >= 0 && offset + 8 <= count)
     unsafe base.storeBytes(of: value.littleEndian, toByteOffset: offset, as: UInt64.self)
@@ -100,12 +113,15 @@
 
 /// Bytes that end before a value that should be in them.
 public struct BytesTooShort: Error, Sendable {
+  /// An error without details: who reads knows where.
   public init() {}
 }
 
 /// Little-endian values read one after the other, each checked against the end.
 public struct ByteCursor: Sendable {
+  /// Of the next value, in bytes.
   public var offset: Int
+  /// A cursor that begins there.
   public init(_ offset: Int = 0) { self.offset = offset }
 
   @inline(__always)
@@ -121,22 +137,28 @@ public struct ByteCursor: Sendable {
     return T(littleEndian: value)
   }
 
+  /// The next value of one byte.
   public mutating func u8(_ span: borrowing RawSpan) throws(BytesTooShort) -> UInt8 {
     try load(UInt8.self, span)
   }
+  /// The next value of two bytes.
   public mutating func u16(_ span: borrowing RawSpan) throws(BytesTooShort) -> UInt16 {
     try load(UInt16.self, span)
   }
+  /// The next value of four bytes.
   public mutating func u32(_ span: borrowing RawSpan) throws(BytesTooShort) -> UInt32 {
     try load(UInt32.self, span)
   }
+  /// The next value of eight bytes.
   public mutating func u64(_ span: borrowing RawSpan) throws(BytesTooShort) -> UInt64 {
     try load(UInt64.self, span)
   }
+  /// The next value of eight bytes, in two's complement.
   public mutating func i64(_ span: borrowing RawSpan) throws(BytesTooShort) -> Int64 {
     try load(Int64.self, span)
   }
 
+  /// The next `length` bytes.
   public mutating func bytes(
     _ length: Int, _ span: borrowing RawSpan
   ) throws(BytesTooShort) -> [UInt8] {

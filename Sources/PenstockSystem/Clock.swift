@@ -29,6 +29,7 @@ extension SystemClock {
 
 /// The machine's own clocks.
 public struct RealClock: SystemClock {
+  /// The clocks of this machine.
   public init() {}
 
   public func wallMilliseconds() -> Int64 {

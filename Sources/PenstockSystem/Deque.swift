@@ -5,15 +5,22 @@ public struct Deque<Element> {
   private var elements: [Element?] = []
   private var head = 0
 
+  /// An empty one.
   public init() {}
 
+  /// Elements in it.
   public var count: Int { elements.count - head }
+  /// Whether there are none.
   public var isEmpty: Bool { head == elements.count }
+  /// The element that was appended first; nil when it is empty.
   public var first: Element? { isEmpty ? nil : elements[head] }
+  /// The element that was appended last; nil when it is empty.
   public var last: Element? { isEmpty ? nil : elements[elements.count - 1] }
 
+  /// Adds an element at the end.
   public mutating func append(_ element: Element) { elements.append(element) }
 
+  /// Takes out the first element; nil when it is empty.
   public mutating func popFirst() -> Element? {
     guard head < elements.count else { return nil }
     let element = elements[head].take()
@@ -28,6 +35,7 @@ public struct Deque<Element> {
     return element
   }
 
+  /// Takes out the last element; nil when it is empty.
   public mutating func popLast() -> Element? {
     guard head < elements.count else { return nil }
     let element = elements.removeLast()

@@ -74,6 +74,7 @@ public protocol FileLock: AnyObject, Sendable {
   func release()
 }
 
+/// How a file is opened.
 public enum OpenMode: Sendable, Hashable {
   case readOnly
   case readWrite
@@ -81,9 +82,13 @@ public enum OpenMode: Sendable, Hashable {
   case create
 }
 
+/// What a name stands for.
 public struct FileStatus: Sendable, Hashable {
+  /// In bytes.
   public var size: UInt64
+  /// Whether it is a directory.
   public var isDirectory: Bool
+  /// What an implementation answers with.
   public init(size: UInt64, isDirectory: Bool) {
     self.size = size
     self.isDirectory = isDirectory

@@ -14,6 +14,7 @@ public final class SystemRandom: RandomSource {
   private let numbers = Mutex<[UInt64]>([])
   private static let batch = 256
 
+  /// The machine's randomness.
   public init() {}
 
   public func next() -> UInt64 {

@@ -24,7 +24,8 @@ internal import Synchronization
 ///   other.
 /// - I2: a waiter holds the mutex from its look at `rung` until it sleeps, so a ringer that saw it
 ///   and takes the mutex cannot signal in between.
-// Unchecked and safe: the pointers never change nor leave, and point to the system's own lock.
+///
+/// Unchecked and safe: the pointers never change nor leave, and point to the system's own lock.
 @safe public final class Doorbell: @unchecked Sendable {
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let condition: UnsafeMutablePointer<pthread_cond_t>

@@ -39,7 +39,8 @@ public enum SimulationError: Error, Hashable, CustomStringConvertible {
 ///
 /// Time stands still while anything can run; then it moves to the next thing that is due. Sleep on
 /// `clock`. The body must not leave the executor: see `SeededExecutor`.
-// Unchecked: one thread runs the simulation and all that is in it.
+///
+/// Unchecked: one thread runs the simulation and all that is in it.
 public final class Simulation: @unchecked Sendable {
   /// A store with its driver, in a process of its own.
   private final class Machine {

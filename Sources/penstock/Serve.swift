@@ -70,6 +70,13 @@ struct Serve: AsyncParsableCommand {
     })
   var durability = Durability.synced
 
+  @Option(
+    help: """
+      How many days the machine's clock may be ahead of the newest record when messages would \
+      expire by that. 0 takes any clock.
+      """)
+  var maximumClockJumpDays = 180
+
   @Flag(help: "Let anyone who can reach a --host that is not loopback use the queues.")
   var allowAnonymous = false
 
@@ -89,6 +96,9 @@ struct Serve: AsyncParsableCommand {
     }
     guard maximumInFlight >= 0 else {
       throw ValidationError("--maximum-in-flight must not be negative.")
+    }
+    guard (0...100_000).contains(maximumClockJumpDays) else {
+      throw ValidationError("--maximum-clock-jump-days must be between 0 and 100000.")
     }
     guard !dataDir.isEmpty else { throw ValidationError("--data-dir must name a directory.") }
     guard !host.isEmpty else { throw ValidationError("--host must name an address.") }
@@ -120,10 +130,13 @@ struct Serve: AsyncParsableCommand {
       options.durability = durability
       options.scrubBytesPerSecond = scrubBytesPerSecond
       options.compactionBytesPerSecond = compactionBytesPerSecond
+      options.maximumClockJump =
+        maximumClockJumpDays == 0 ? nil : .seconds(maximumClockJumpDays * 86_400)
       options.log = { [logger] text in logger.error("\(text)") }
       store = try await Store.open(at: dataDir, options: options)
     } catch {
-      throw Failure("cannot open the store in \(dataDir): \(error.message)")
+      let option = error.code == .clockJumped ? " (--maximum-clock-jump-days)" : ""
+      throw Failure("cannot open the store in \(dataDir): \(error.message)\(option)")
     }
     let server: PenstockServer
     do {

@@ -20,8 +20,8 @@ def metrics(server):
     assert answer.status == 200
     lines = answer.read().decode().splitlines()
     connection.close()
-    return {name: int(value) for name, value in
-            (line.split(" ") for line in lines if not line.startswith("#"))}
+    return {name: float(value) for name, value in
+            (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

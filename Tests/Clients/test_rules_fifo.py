@@ -373,6 +373,18 @@ def test_5_9_a_group_id_in_a_standard_queue(sqs, queue):
         assert message["Attributes"]["MessageGroupId"] == "g!"
 
 
+def test_5_9_a_noisy_tenant_lets_others_go_first(sqs, queue):
+    for start in range(0, 60, 10):
+        sqs.send_message_batch(QueueUrl=queue, Entries=[
+            {"Id": str(n), "MessageBody": str(n), "MessageGroupId": "noisy"}
+            for n in range(start, start + 10)])
+    taken = sum((receive(sqs, queue, MaxNumberOfMessages=10) for _ in range(4)), [])
+    assert bodies(taken) == [str(n) for n in range(40)]
+    sqs.send_message(QueueUrl=queue, MessageBody="quiet", MessageGroupId="quiet")
+    sqs.send_message(QueueUrl=queue, MessageBody="alone")
+    assert bodies(receive(sqs, queue, MaxNumberOfMessages=3)) == ["quiet", "alone", "40"]
+
+
 @pytest.mark.parametrize("text", ["", " ", "a b", "ü", "a" * 129], ids=repr)
 def test_5_9_the_alphabet_of_groups_in_a_standard_queue(sqs, queue, text):
     rule = ID_RULE.format(text, name="MessageGroupId")

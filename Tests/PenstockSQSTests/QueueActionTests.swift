@@ -338,6 +338,47 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
     }
   }
 
+  @Test func metricsTellOfEveryQueue() async throws {
+    try await ServiceFixture.run { fixture in
+      // A name that no request can make, but a program in the same process.
+      let odd = try await fixture.store.queue("a\"b\\c\nd")
+      let queue = try await fixture.store.queue("orders")
+      for text in ["one", "three"] { try await queue.send(text) }
+      let lease = try #require(try await queue.receive().first)
+      try await lease.delete()
+      #expect(try await odd.receive().isEmpty)
+      let answer = await answer(fixture, "GET", "/penstock/metrics", [:])
+      let lines = answer.text.split(separator: "\n")
+      for (name, value) in [
+        ("number_of_messages_sent", 2), ("sent_message_size", 8),
+        ("number_of_messages_received", 1), ("number_of_messages_deleted", 1),
+        ("number_of_empty_receives", 0), ("approximate_number_of_messages_visible", 1),
+        ("approximate_number_of_messages_not_visible", 0),
+        ("approximate_number_of_messages_delayed", 0),
+      ] {
+        #expect(lines.contains("penstock_\(name){queue=\"orders\"} \(value)"), "\(name)")
+      }
+      #expect(lines.contains { $0.hasPrefix("penstock_approximate_age_of_oldest_message{queue=") })
+      #expect(lines.contains(#"penstock_number_of_empty_receives{queue="a\"b\\c\nd"} 1"#))
+      #expect(lines.contains("penstock_queues 2"))
+      // Each metric is explained once, and its values follow.
+      let types = lines.filter { $0.hasPrefix("# TYPE ") }
+      #expect(Set(types).count == types.count)
+      #expect(lines.contains { $0.hasPrefix("penstock_sync_seconds{quantile=\"0.99\"} ") })
+    }
+  }
+
+  @Test func metricsListSoManyQueuesAndNoMore() async throws {
+    try await ServiceFixture.run { fixture in
+      for index in 0..<1003 { _ = try await fixture.store.queue("q\(index)") }
+      let answer = await answer(fixture, "GET", "/penstock/metrics", [:])
+      let lines = answer.text.split(separator: "\n")
+      #expect(lines.contains("penstock_queues 1003"))
+      let listed = lines.filter { $0.hasPrefix("penstock_number_of_messages_sent{") }
+      #expect(listed.count == 1000)
+    }
+  }
+
   @Test func unknownActionOfAFormIsEscaped() async throws {
     try await ServiceFixture.run { fixture in
       let answer = await answer(fixture, "GET", "/?Action=%3Cx%3E%26", [:])

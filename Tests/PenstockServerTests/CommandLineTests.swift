@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import Foundation
+import Penstock
+import PenstockTesting
 import Testing
 
 #if canImport(Glibc)
@@ -75,12 +77,29 @@ import Testing
 
   @Test(arguments: [
     ["serve", "--port", "65536"], ["serve", "--port", "x"], ["serve", "--port", "-1"],
-    ["serve", "--data-dir", ""], ["serve", "--frobnicate"], ["frobnicate"],
+    ["serve", "--data-dir", ""], ["serve", "--maximum-clock-jump-days=-1"],
+    ["serve", "--frobnicate"], ["frobnicate"],
   ])
   func wrongArgumentsAreRefused(_ arguments: [String]) async throws {
     let outcome = try await Self.run(arguments)
     #expect(outcome.status != 0)
     #expect(outcome.errors.hasPrefix("Error: "))
+  }
+
+  @Test func aStartThatAClockFarAheadWouldMakeCostlyIsRefused() async throws {
+    let path = Self.temporaryPath()
+    defer { try? FileManager.default.removeItem(atPath: path) }
+    var environment = StoreEnvironment()
+    let wall = (Int64(Date().timeIntervalSince1970) - 400 * 86_400) * 1000 - 500
+    environment.clock = SimulatedClock(wallMilliseconds: wall)
+    let store = try await Store.open(at: path, environment: environment)
+    try await store.queue("q").send("x")
+    try await store.close()
+    let outcome = try await Self.run(["serve", "--data-dir", path, "--port", "0"])
+    #expect(outcome.status != 0)
+    #expect(outcome.errors.contains("400 days ahead"))
+    #expect(outcome.errors.contains("--maximum-clock-jump-days"))
+    #expect(outcome.errors.split(separator: "\n").count == 1)
   }
 
   @Test func unusableDirectoryIsOneLine() async throws {

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// What was done with a queue since the store was opened; counts start at 0 then, and with a queue
+/// that is created.
+public struct QueueTraffic: Hashable, Sendable {
+  /// Messages that were sent, those included that a move task brought.
+  public var sent = 0
+  /// Bytes of their bodies and attributes.
+  public var sentBytes = 0
+  /// Sends that repeated another one, so that nothing was sent.
+  public var duplicates = 0
+  /// Deliveries: a message that came twice counts twice. Each was leased; one whose bytes turned
+  /// out to be damaged counts, too.
+  public var received = 0
+  /// Receives that ended without a message, after their wait if they had one; cancelled ones do not
+  /// count.
+  public var emptyReceives = 0
+  /// Messages that were deleted, those included that a move task took.
+  public var deleted = 0
+  /// Messages whose retention ended.
+  public var expired = 0
+  /// Messages that were purged.
+  public var purged = 0
+  /// Messages that went to the queue's dead letters. They do not count as sent there.
+  public var deadLettered = 0
+  /// Nothing was done yet.
+  public init() {}
+}
+
+/// How a queue does at one moment: for metrics. Some of it may not be durable yet.
+public struct QueueMetrics: Hashable, Sendable {
+  /// Since the store was opened.
+  public var traffic: QueueTraffic
+  /// Messages there are.
+  public var counts: QueueCounts
+  /// Bytes that their records take in the log.
+  public var bytes: Int
+  /// Damaged messages that were taken out since the queue was created.
+  public var setAside: UInt64
+  /// Since when the oldest message is in the queue, in whole seconds, rounded up; nil when there is
+  /// none. A dead letter is there since its move. In a queue with delays, priorities or dead
+  /// letters it may be that of a younger one: of what was ever hidden 64 are looked at.
+  public var oldestSince: Timestamp?
+  /// The time since then.
+  public var oldestAge: Duration?
+}
+
+extension State {
+  /// The queue's metrics; nil when there is no such queue.
+  ///
+  /// - Complexity: O(1).
+  public func metrics(_ id: QueueID) -> QueueMetrics? {
+    guard let q = places[id.value] else { return nil }
+    let since = oldestSecond(q).map { Timestamp(milliseconds: Int64($0) * 1000) }
+    return QueueMetrics(
+      traffic: table[q].traffic, counts: table[q].counts, bytes: table[q].bytes,
+      setAside: table[q].setAside, oldestSince: since,
+      oldestAge: since.map { .milliseconds(max(0, time.milliseconds - $0.milliseconds)) })
+  }
+
+  /// Counts a send that repeated another one.
+  public mutating func countDuplicate(_ id: QueueID) {
+    if let q = places[id.value] { table[q].traffic.duplicates += 1 }
+  }
+
+  /// Counts a receive that ended without a message.
+  public mutating func countEmptyReceive(_ id: QueueID) {
+    if let q = places[id.value] { table[q].traffic.emptyReceives += 1 }
+  }
+
+  /// Counts from here on: what was replayed was done by an earlier run.
+  public mutating func forgetTraffic() {
+    for q in table.indices { table[q].traffic = QueueTraffic() }
+  }
+
+  /// Messages of queues none of whose messages would be kept if so much time passed.
+  public func outlived(_ duration: Duration) -> Int {
+    places.values.reduce(0) {
+      $0 + (table[$1].settings.retention <= duration ? table[$1].counts.total : 0)
+    }
+  }
+
+  private func oldestSecond(_ q: Int) -> UInt32? {
+    var oldest = table[q].runs.first?.oldestSecond
+    func see(_ index: UInt32) {
+      guard index != Slab.none else { return }
+      let moved = slab[index].state.hasActivity ? transfer(of: slab[index].link)?.movedAt : nil
+      let second =
+        moved.map { Timestamp(milliseconds: $0).secondRoundedUp } ?? slab[index].sentSecond
+      oldest = min(oldest ?? second, second)
+    }
+    // Of a FIFO queue its oldest message; of tenants that have none visible, any one.
+    if let first = table[q].groups.heads.first { see(groups[Int(first.item)].messages.head) }
+    see(oldestGrouped(q) ?? Slab.none)
+    see(table[q].ready.head)
+    if let first = table[q].returned.first { see(activities[Int(first.item)].slot) }
+    // In the order in which they were first hidden or moved here: mostly that of their sends.
+    var index = table[q].active.head
+    for _ in 0..<64 where index != Slab.none {
+      see(index)
+      index = slab[index].next
+    }
+    return oldest
+  }
+}
