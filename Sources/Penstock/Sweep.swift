@@ -6,8 +6,9 @@ internal import Synchronization
 
 /// What a sweep over a queue found, and what it did.
 public struct SweepReport: Hashable, Sendable {
-  /// Messages that were asked for, and the bytes of their records.
+  /// Messages that were asked for.
   public var matched = 0
+  /// Of the records of those that were asked for.
   public var bytes = 0
   /// Of them those that were deleted or moved. The others were received, moved or deleted by
   /// somebody else meanwhile, or have nowhere to go.
@@ -16,14 +17,14 @@ public struct SweepReport: Hashable, Sendable {
 
 extension Queue {
   /// Deletes the messages of the queue, in whatever state, that `matches` picks: parked and leased
-  /// ones, too. Some hundreds at a time, durably, each whole or not at all; so what a crash leaves is
-  /// deleted by the same call again. A message that is sent or received while it runs may stay.
+  /// ones, too. Some hundreds at a time, durably, each whole or not at all; so what a crash leaves
+  /// is deleted by the same call again. A message that is sent or received while it runs may stay.
   ///
   /// - Parameters:
   ///   - isDryRun: only tells what would be deleted.
   ///   - matches: may be asked more than once about a message.
-  /// - Complexity: O(messages of the queue), all of which are read. A parked message that is deleted
-  ///   takes eight bytes of memory until the queue has come past it.
+  /// - Complexity: O(messages of the queue), all of which are read. A parked message that is
+  ///   deleted takes eight bytes of memory until the queue has come past it.
   public func purge(
     isDryRun: Bool = false, where matches: (SeenMessage) throws -> Bool
   ) async throws -> SweepReport {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import PenstockSystem
 
-// FIFO queues; of groups in standard queues more is in `State+Tenants`. Every message is in the list of its group, in the order of sends, whatever its state
-// is. One rule covers every case: a receive may take from a group the longest run of visible
-// messages from its head. So a group can deliver exactly when its head is visible, and those that
-// can stand in a row; one that was served comes back at its end.
+// FIFO queues; more of groups in standard queues is in `State+Tenants`. Every message is in the
+// list of its group, in the order of sends, whatever its state is. One rule covers every case: a
+// receive may take from a group the longest run of visible messages from its head. So a group can
+// deliver exactly when its head is visible, and those that can stand in a row; one that was served
+// comes back at its end.
 
 extension State {
   /// A message group that has messages.
@@ -32,8 +33,8 @@ extension State {
     /// All groups.
     var all = Slab.none
     var count = 0
-    /// Groups by the LSN of their oldest message, tenants by that of their oldest visible one; `max`
-    /// when there is none.
+    /// Groups by the LSN of their oldest message, tenants by that of their oldest visible one;
+    /// `max` when there is none.
     var heads = IndexedHeap()
     /// Deduplication entries, oldest first.
     var firstSend = Slab.none

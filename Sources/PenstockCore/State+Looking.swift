@@ -36,6 +36,7 @@ extension State {
     /// Set when it waits in the log alone.
     var parked: WaitingMessage?
 
+    /// A message that waits in the log alone.
     public init(parked message: WaitingMessage, position: UInt64, bytesQueue: QueueID) {
       let resident = Resident(
         slot: 0, message: message.message, position: position, size: Int(message.size),
@@ -44,6 +45,7 @@ extension State {
       parked = message
     }
 
+    /// A message in memory.
     public init(
       resident: Resident, state: MessageState = .visible, receiveCount: Int = 0,
       origin: MessageOrigin? = nil

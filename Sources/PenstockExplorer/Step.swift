@@ -10,8 +10,8 @@ internal import Penstock
 package struct Step: Hashable, Sendable, CustomStringConvertible {
   package enum Verb: String, CaseIterable, Sendable {
     /// Sends to queue #0 #1 messages of #2 bytes as one batch, delayed by #3 milliseconds. In a
-    /// FIFO queue they go to group #4, in others if it is above 0; #5 above 0 is the deduplication id of the first, and each of
-    /// the others has the next one.
+    /// FIFO queue they go to group #4, in others if it is above 0; #5 above 0 is the deduplication
+    /// id of the first, and each of the others has the next one.
     case send
     /// Receives from queue #0 up to #1 messages for #2 milliseconds.
     case receive

@@ -42,7 +42,8 @@ func decodedState(_ bytes: [UInt8]) throws(RecordError) -> State {
 private struct History {
   enum Operation: CaseIterable {
     case send, burst, delayedSend, receive, delete, changeVisibility, passTime, draw, move
-    case setAside, excise, cleared, purge, createQueue, deleteQueue, changeQueue, restart, checkpoint
+    case setAside, excise, cleared, purge, createQueue, deleteQueue, changeQueue, restart,
+      checkpoint
   }
 
   var machine = Machine()

@@ -7,6 +7,7 @@ import Testing
   @Test(arguments: [
     (["queues", "--large", "400", "--small", "200", "--leased", "200", "--rounds", "2"], 24 + 3),
     (["waiting", "--polls", "20", "--seconds", "0.1", "--sends", "20"], 4),
+    (["fair", "--flood", "50", "--quiet", "5", "--work", "1"], 6),
   ])
   func printsARowOfEach(_ arguments: [String], _ rows: Int) async throws {
     let directory = FileManager.default.temporaryDirectory
@@ -18,7 +19,7 @@ import Testing
     #expect(outcome.status == 0, "\(outcome.errors)")
     #expect(outcome.errors.isEmpty)
     let named = outcome.output.split(separator: "\n").filter { line in
-      ["FIFO, ", "standard, ", "a waiting", "a group, ", "a lease, ", "in process, ", "HTTP, "]
+      ["FIFO, ", "standard, ", "a waiting", "a group, ", "a lease, ", "in process, ", "HTTP, ", "8  ", "64  "]
         .contains { line.hasPrefix($0) }
     }
     #expect(named.count == rows, "\(outcome.output)")
