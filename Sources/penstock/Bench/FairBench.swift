@@ -69,10 +69,16 @@ struct FairBench: AsyncParsableCommand {
     case unfair = "flood, not fair"
   }
 
+  private final class Progress: Sendable {
+    let waits = Mutex<[Double]>([])
+    let left: Mutex<Int>
+    init(_ count: Int) { left = Mutex(count) }
+  }
+
   private func measure(
     _ load: Load, _ workers: Int, _ path: String
   ) async throws -> (waits: Spread, all: Double) {
-    let clock = RealClock()
+    let (clock, quiet, work) = (RealClock(), quiet, work)
     var options = StoreOptions()
     options.durability = .written
     let store = try await Store.open(at: path, options: options)
@@ -83,8 +89,7 @@ struct FairBench: AsyncParsableCommand {
       let batch = Array(repeating: entry, count: min(500, flood - start))
       for result in try await queue.send(batch: batch) { _ = try result.get() }
     }
-    let waits = Mutex<[Double]>([])
-    let left = Mutex(flood + quiet)
+    let progress = Progress(flood + quiet)
     let began = clock.monotonicNanoseconds()
     try await withThrowingTaskGroup(of: Void.self) { tasks in
       tasks.addTask {
@@ -96,15 +101,15 @@ struct FairBench: AsyncParsableCommand {
       }
       for _ in 0..<workers {
         tasks.addTask {
-          while left.withLock({ $0 > 0 }) {
+          while progress.left.withLock({ $0 > 0 }) {
             for lease in try await queue.receive(maximum: 1, wait: .milliseconds(50)) {
               if let sent = UInt64(lease.text) {
                 let waited = Double(clock.monotonicNanoseconds() - sent) / 1_000_000
-                waits.withLock { $0.append(waited) }
+                progress.waits.withLock { $0.append(waited) }
               }
               try await Task.sleep(for: .milliseconds(work))
               try await lease.delete()
-              left.withLock { $0 -= 1 }
+              progress.left.withLock { $0 -= 1 }
             }
           }
         }
@@ -113,6 +118,6 @@ struct FairBench: AsyncParsableCommand {
     }
     let all = Double(clock.monotonicNanoseconds() - began) / 1_000_000
     try await store.close()
-    return (Spread(waits.withLock { $0 }), all)
+    return (Spread(progress.waits.withLock { $0 }), all)
   }
 }
