@@ -41,8 +41,8 @@ extension Store {
 
   /// A part of a queue's messages in whatever state, delayed, leased and parked ones included, in
   /// no order that matters. To see all of them call it with the same cursor until it answers nil. A
-  /// message that is there all the time is seen once, unless it moves between memory and the log
-  /// meanwhile: then it may be seen twice or not at all.
+  /// message that is there all the time is seen; one that comes from the log into memory
+  /// meanwhile may be seen twice.
   public func walk(
     _ queue: QueueID, from cursor: WalkCursor,
     _ completion: @escaping Completion<(messages: [SeenMessage], next: WalkCursor?)>
@@ -87,28 +87,45 @@ extension Engine {
   fileprivate static let seenAtOnce = 4 << 20
 
   /// Does something that reads the log on the reader.
+  ///
+  /// - Parameter body: nil when it is to be tried again once all that was appended is written.
   func see<T: Sendable>(
     _ completion: @escaping Completion<T>,
-    _ body: @escaping @Sendable (Engine) throws(PenstockError) -> T
+    _ body: @escaping @Sendable (Engine) throws(PenstockError) -> T?
   ) {
+    let look: @Sendable (Engine) -> Void = { engine in
+      do throws(PenstockError) {
+        if let value = try body(engine) { return completion(.success(value)) }
+        engine.critical { shared, actions in
+          engine.answer(after: shared.lastLSN, synced: false, &shared, &actions) { error, actions in
+            if let error { return actions.call(completion, .failure(error)) }
+            actions.callbacks.append { engine.see(completion, body) }
+          }
+        }
+      } catch { completion(.failure(error)) }
+    }
     critical { shared, actions in
       if case .closed = shared.phase {
         return actions.call(completion, .failure(shared.refusal ?? .noQueue))
       }
-      actions.reads.append(
-        .look { engine in
-          do throws(PenstockError) {
-            completion(.success(try body(engine)))
-          } catch { completion(.failure(error)) }
-        })
+      actions.reads.append(.look(look))
     }
   }
 
-  /// Reads what was sighted; leaves out what is gone by now, is not written yet or is damaged.
-  func seen(_ sights: [State.Sight]) -> [SeenMessage] {
+  /// Reads what was sighted; leaves out what is gone by now or is damaged. Nil when something is
+  /// not written yet, or was moved in the log.
+  func seen(_ sights: [State.Sight]) -> [SeenMessage]? {
     var messages: [SeenMessage] = []
-    for sight in sights {
-      guard let stored = stored(sight.resident) else { continue }
+    for var sight in sights {
+      let stored: StoredMessage?
+      do throws(LogError) { stored = try self.stored(&sight) } catch {
+        // One that still stands there, as far as the state knows, cannot be read.
+        let (known, queue) = (sight, sight.resident.bytesQueue)
+        let isThere = sight.parked == nil || look { $0.decideRemove(known, from: queue) } != nil
+        guard case .system(let cause) = error, cause.isNotFound, !isThere else { continue }
+        return nil
+      }
+      guard let stored else { return nil }
       messages.append(
         SeenMessage(
           id: stored.id, lsn: sight.resident.message, content: stored.content,
@@ -118,30 +135,48 @@ extension Engine {
     return messages
   }
 
-  private func stored(_ resident: State.Resident) -> StoredMessage? {
-    let position = LogPosition(packed: resident.position)
-    guard shared.withLock({ $0.tail.isWritten(position) }) else { return nil }
-    do throws(LogError) {
-      return try log.read(position) { (payload) throws(LogError) in
-        do throws(RecordError) {
-          let stored = try StoredMessage(payload)
-          return stored.queue == resident.bytesQueue ? stored : nil
-        } catch { return nil }
+  /// Reads a message where it is now; nil when that is not written yet.
+  private func stored(_ sight: inout State.Sight) throws(LogError) -> StoredMessage? {
+    while true {
+      let resident = sight.resident
+      let position = LogPosition(packed: resident.position)
+      guard shared.withLock({ $0.tail.isWritten(position) }) else { return nil }
+      do throws(LogError) {
+        return try log.read(position) { (payload) throws(LogError) in
+          do throws(RecordError) {
+            let stored = try StoredMessage(payload)
+            if stored.queue == resident.bytesQueue { return stored }
+            throw RecordError(description: "another queue's message stands there")
+          } catch {
+            throw .corrupted(.init(file: "", offset: 0, lsn: nil, reason: error.description))
+          }
+        }
+      } catch {
+        // Compaction may have moved it and removed the segment.
+        let now = look { $0.resident(again: sight) }
+        guard let now, now.position != resident.position else { throw error }
+        sight.resident = now
       }
-    } catch { return nil }
+    }
   }
 
   fileprivate func walk(
     _ queue: QueueID, _ from: WalkCursor
-  ) throws(PenstockError) -> (messages: [SeenMessage], next: WalkCursor?) {
-    let (exists, step) = look { state -> (Bool, ([State.Sight], WalkCursor)?) in
-      var cursor = from
-      let sights = state.walk(queue, &cursor, bytes: Self.seenAtOnce)
-      return (state.exists(queue), sights.map { ($0, cursor) })
+  ) throws(PenstockError) -> (messages: [SeenMessage], next: WalkCursor?)? {
+    let (exists, draw) = look { state in
+      (state.exists(queue), from.isInMemory ? nil : state.walkParked(queue, from, limit: 256))
     }
     guard exists else { throw .noQueue }
-    if let (sights, cursor) = step { return (seen(sights), cursor) }
-    guard let draw = look({ $0.walkParked(queue, from, limit: 256) }) else { return ([], nil) }
+    guard let draw else {
+      var cursor = from
+      cursor.isInMemory = true
+      let (sights, next) = look { state in
+        let sights = state.walk(queue, &cursor, bytes: Self.seenAtOnce)
+        return (sights, cursor)
+      }
+      guard let sights else { return ([], nil) }
+      return seen(sights).map { ($0, next) }
+    }
     var cursor = from
     cursor.message = draw.last + 1
     do throws(LogError) {
@@ -157,7 +192,7 @@ extension Engine {
       if sights.count == draw.limit || sights.count < waiting.count, let last = sights.last {
         cursor.message = last.resident.message + 1
       }
-      return (seen(sights), cursor)
+      return seen(sights).map { ($0, cursor) }
     } catch {
       throw PenstockError(error)
     }

@@ -34,8 +34,9 @@ extension Queue {
   }
 
   /// Moves the visible messages of the queue that `matches` picks to another queue, as a move task
-  /// does: each is sent there anew and deleted here in one frame of the log. Those of a FIFO queue
-  /// keep their order.
+  /// does: each is sent there anew and deleted here in one frame of the log. Groups of a FIFO queue
+  /// keep their order: behind a message that is picked and cannot be moved, because it is leased or
+  /// delayed, none of its group is.
   ///
   /// - Parameters:
   ///   - target: of the same kind; nil for the queue from which each was moved here, so that what
@@ -49,54 +50,73 @@ extension Queue {
     }
     guard isPossible ?? true else { throw PenstockError(Refusal.moveIsImpossible) }
     let destination: QueueID?? = .some(target?.id)
-    let canMove = { (message: SeenMessage) in
-      message.state == .visible && (target != nil || message.origin != nil)
-    }
-    return try await sweep(isDryRun, { try canMove($0) && matches($0) }) { messages in
+    let canMove = { (message: SeenMessage) in target != nil || message.origin != nil }
+    return try await sweep(isDryRun, moves: true, { try canMove($0) && matches($0) }) { messages in
       try await awaited { store.engine.sweep(messages, of: id, to: destination, $0) }
     }
   }
 
   private func sweep(
-    _ isDryRun: Bool, _ matches: (SeenMessage) throws -> Bool,
+    _ isDryRun: Bool, moves: Bool = false, _ matches: (SeenMessage) throws -> Bool,
     _ act: ([SeenMessage]) async throws -> Int
   ) async throws -> SweepReport {
-    let isFIFO = try await describe().settings.isFIFO
+    let isOrdered = moves ? try await describe().settings.isFIFO : false
     var report = SweepReport()
-    // What moved between memory and the log while it was looked at is found by another look.
-    for look in 0..<3 {
-      var (cursor, left, inOrder) = (WalkCursor() as WalkCursor?, 0, [State.Sight]())
+    // What was moved in the log while it was looked at is found by another look.
+    for look in 0..<16 {
+      var (cursor, left) = (WalkCursor() as WalkCursor?, 0)
+      var inOrder: [(sight: State.Sight, group: String)] = []
       while let from = cursor {
         let part = try await awaited { store.walk(id, from: from, $0) }
-        let found = try part.messages.filter(matches)
-        if look == 0 {
-          report.matched += found.count
-          report.bytes += found.reduce(0) { $0 + $1.sight.resident.size }
-        }
-        left += found.count
-        if isFIFO {
-          inOrder += found.map(\.sight)
-        } else if !isDryRun {
-          for chunk in store.engine.chunks(found, \.sight) {
-            let done = try await act(chunk)
-            (report.done, left) = (report.done + done, left - done)
-          }
-        }
         cursor = part.next
-      }
-      if isDryRun { break }
-      inOrder.sort { $0.resident.message < $1.resident.message }
-      for chunk in store.engine.chunks(inOrder, \.self) {
-        let messages = try await awaited { done in
-          store.engine.see(done) { engine throws(PenstockError) in engine.seen(chunk) }
+        let found = try part.messages.filter(matches)
+        if isOrdered {
+          inOrder += found.map { ($0.sight, $0.content.groupID ?? "") }
+          continue
         }
-        let done = try await act(messages)
-        (report.done, left) = (report.done + done, left - done)
+        let picked = found.filter { !moves || $0.state == .visible }
+        if look == 0 { report.count(picked.map(\.sight)) }
+        for chunk in isDryRun ? [] : store.engine.chunks(picked, \.sight) {
+          let done = try await act(chunk)
+          (report.done, left) = (report.done + done, left + chunk.count - done)
+        }
       }
-      report.matched = max(report.matched, report.done)
-      if left == 0 { break }
+      if isOrdered { try await moveInOrder(inOrder, isDryRun, &report, act) }
+      if isDryRun || isOrdered || left == 0 { break }
     }
+    report.matched = max(report.matched, report.done)
     return report
+  }
+
+  /// Moves messages of a FIFO queue. In each group it ends at the first that cannot be moved, and
+  /// altogether where somebody else was faster, so that none overtakes another.
+  private func moveInOrder(
+    _ found: [(sight: State.Sight, group: String)], _ isDryRun: Bool,
+    _ report: inout SweepReport, _ act: ([SeenMessage]) async throws -> Int
+  ) async throws {
+    var held: Set<String> = []
+    let sights = found.sorted { $0.sight.resident.message < $1.sight.resident.message }
+      .filter { found in
+        if found.sight.state != .visible { held.insert(found.group) }
+        return !held.contains(found.group)
+      }.map(\.sight)
+    report.count(sights)
+    for chunk in isDryRun ? [] : store.engine.chunks(sights, \.self) {
+      let messages = try await awaited { done in
+        store.engine.see(done) { engine throws(PenstockError) in engine.seen(chunk) }
+      }
+      guard messages.count == chunk.count else { return }
+      let done = try await act(messages)
+      report.done += done
+      if done < chunk.count { return }
+    }
+  }
+}
+
+extension SweepReport {
+  fileprivate mutating func count(_ sights: [State.Sight]) {
+    matched += sights.count
+    bytes += sights.reduce(0) { $0 + $1.resident.size }
   }
 }
 
@@ -127,7 +147,8 @@ extension Engine {
       let sent = Draft(SendEntry(message.content), queue, self).largestSize
       return sum + (target == nil ? 0 : sent) + 2 * Self.smallRecordSize
     }
-    if let error = badSize(size) { return completion(.failure(error)) }
+    // One that is too large for a frame of the log stays where it is.
+    if badSize(size) != nil { return completion(.success(0)) }
     submit(drains: target == nil, completion) { engine, shared, actions in
       guard shared.state.exists(queue) else {
         engine.refuse(completion, .noQueue, &shared, &actions)
@@ -140,7 +161,11 @@ extension Engine {
       var (last, done) = (engine.told(shared), 0)
       for message in messages {
         let sight = message.sight
-        guard let remove = shared.state.decideRemove(sight, from: queue) else { continue }
+        let isFIFO = shared.state.isFIFO(queue)
+        guard let remove = shared.state.decideRemove(sight, from: queue) else {
+          if isFIFO, target != nil { break }
+          continue
+        }
         if let target {
           let origin = sight.origin.flatMap { shared.state.queue(named: $0.queue) }
           let group = message.content.groupID.map { engine.hash(Array($0.utf8), in: nil) }
@@ -148,7 +173,11 @@ extension Engine {
           guard let to = target ?? origin,
             let send = shared.state.decideMove(
               sight, from: queue, to: to, messageID: id, group: group)
-          else { continue }
+          else {
+            // Those behind it in its group must not overtake it.
+            if isFIFO { break }
+            continue
+          }
           _ = engine.append(send, message.content, synced: engine.isSynced, &shared)
           shared.wake(to)
         }

@@ -76,7 +76,7 @@ extension State {
       }
       if !table[q].settings.isFIFO, table[q].groups.count > 0 {
         head(.loads, id, buffer)
-        let loads = all(of: table[q]).reversed().map { tenants[$0]?.load ?? Load() }
+        let loads = all(of: table[q]).reversed().compactMap { tenant($0).map { tenants[$0].load } }
         for load in [table[q].groups.load] + loads {
           buffer.put(load.amount)
           buffer.put(load.minute)
@@ -160,7 +160,7 @@ extension State {
   private func encodeStrays<Failure: Error>(
     _ q: Int, _ buffer: CommitBuffer, _ flush: (CommitBuffer) throws(Failure) -> Void
   ) throws(Failure) {
-    for index in messages(table[q].active) + grouped(q) where slab[index].state.hasActivity {
+    for index in active(q) {
       let activity = activities[Int(slab[index].link)]
       guard activity.isTransferred || activity.priority > 0 || activity.hasOwnDelay else {
         continue
@@ -364,15 +364,12 @@ extension State {
     case .groups: try decodeGroups(number, &cursor, span, take)
     case .loads: try decodeLoads(number, &cursor, span)
     case .holes:
-      guard let q = places[number], table[q].holes.count == 0,
-        let runs = table[q].runs.first.flatMap({ first in
-          table[q].runs.last.map { first.first...$0.last }
-        })
+      guard let q = places[number], table[q].holes.count == 0, let run = table[q].runs.first
       else { throw BytesTooShort() }
       var last: UInt64 = 0
       for _ in 0..<(try cursor.u32(span)) {
         let hole = try cursor.u64(span)
-        guard hole > last, runs.contains(hole) else {
+        guard hole > last, hole >= run.first, Self.messages.contains(hole) else {
           throw RecordError(description: "a checkpoint's holes are out of order")
         }
         table[q].holes.insert(hole)

@@ -92,9 +92,27 @@ extension State {
     hash.add(table[q].groups.load.amount(at: minute))
     for group in all(of: table[q]) {
       hash.add(groups[Int(group)].hash.high)
-      hash.add(UInt64(tenants[group]?.leased ?? 0))
-      hash.add(tenants[group]?.load.amount(at: minute) ?? 0)
+      guard let tenant = tenant(group) else { continue }
+      hash.add(UInt64(tenants[tenant].leased))
+      hash.add(tenants[tenant].load.amount(at: minute))
     }
+  }
+
+  /// Messages of a queue that have an activity.
+  ///
+  /// - Complexity: O(of them), and in a FIFO queue of all its messages.
+  func active(_ q: Int) -> [UInt32] {
+    let isFIFO = table[q].settings.isFIFO
+    var all = messages(table[q].active)
+    for group in self.all(of: table[q]) {
+      var index = groups[Int(group)].messages.head
+      // Those of a tenant are in front.
+      while index != Slab.none, isFIFO || slab[index].state.hasActivity {
+        if slab[index].state.hasActivity { all.append(index) }
+        index = slab[index].next
+      }
+    }
+    return all
   }
 
   /// Messages of all groups of a queue, group by group.
@@ -327,7 +345,9 @@ extension State {
 
 extension State {
   private func brokenTenant(_ group: UInt32, _ all: [UInt32], _ isFIFO: Bool) -> String? {
-    guard let tenant = tenants[group] else { return isFIFO ? nil : "I10: no tenant \(group)" }
+    guard let tenant = tenant(group).map({ tenants[$0] }) else {
+      return isFIFO ? nil : "I10: no tenant \(group)"
+    }
     let waiting = all.drop { slab[$0].state.hasActivity }
     let returned = all.filter { slab[$0].state == .returned }.map { slab[$0].link }
     guard !isFIFO, waiting.first ?? Slab.none == tenant.waiting,

@@ -194,7 +194,7 @@ extension State {
     if table[q].settings.isFIFO { return groupedCandidates(q, limit: limit) }
     var found: [Resident] = []
     var taken: [UInt32] = []
-    var turns: [Turn] = []
+    var turns = Turns()
     var ready = table[q].ready.head
     let firstParked = table[q].runs.first
     while found.count < limit {
@@ -205,17 +205,18 @@ extension State {
       {
         index = activities[Int(returned.item)].slot
       }
-      var turn: Int?
+      var group = Slab.none
       if table[q].groups.count > 0 {
         let other = index == Slab.none ? firstParked?.first ?? .max : slab[index].message
-        turn = nextTurn(q, before: other, &turns)
-        if let turn { index = message(of: turns[turn]) }
+        if let turn = nextTurn(q, before: other, &turns) {
+          (group, index) = (turn.group, turn.message)
+        }
       }
       if let urgent = table[q].urgent.first {
         let next =
           index == Slab.none
           ? firstParked.map { UInt64($0.oldestSecond) << 32 } ?? .max : urgency(of: index)
-        if urgent.key < next { (index, turn) = (activities[Int(urgent.item)].slot, nil) }
+        if urgent.key < next { (index, group) = (activities[Int(urgent.item)].slot, Slab.none) }
       }
       guard index != Slab.none else { break }
       if index == ready {
@@ -224,7 +225,8 @@ extension State {
         taken.append(slab[index].link)
         hide(q, slab[index].link)
       }
-      if let turn { take(index, &turns[turn]) }
+      if group != Slab.none { take(index, of: group, q, &turns) }
+      turns.taken += 1
       found.append(resident(index))
     }
     for activity in taken { show(q, activity) }
@@ -361,15 +363,16 @@ extension State {
         queue: table[q].id, time: time,
         record: .deleted(message: first.key, slot: activities[Int(first.item)].slot))
     }
-    if let index = oldestGrouped(q) {
-      if slab[index].state.isVisible, retentionEnd(index, table[q]) <= time.milliseconds {
-        return Entry(
-          queue: table[q].id, time: time, record: .expired(through: slab[index].message))
-      }
-      if table[q].settings.isFIFO { return nil }
-    }
     var index = table[q].ready.head
     let returned = table[q].returned.first
+    let oldest = oldestGrouped(q)
+    let grouped = oldest.map { slab[$0].message } ?? .max
+    let waiting = index == Slab.none ? table[q].runs.first?.last : slab[index].message
+    if let oldest, grouped < min(waiting ?? .max, returned?.key ?? .max) {
+      let isOver = retentionEnd(oldest, table[q]) <= time.milliseconds
+      guard isOver, slab[oldest].state.isVisible else { return nil }
+      return Entry(queue: table[q].id, time: time, record: .expired(through: grouped))
+    }
     if index == Slab.none, let run = table[q].runs.first, returned?.key ?? .max > run.last {
       if table[q].retentionEnd(sentSecond: run.newestSecond) <= time.milliseconds {
         through = run.last
@@ -380,7 +383,7 @@ extension State {
     } else {
       var count = 0
       while index != Slab.none, count < limit, retentionEnd(index, table[q]) <= time.milliseconds,
-        slab[index].message < returned?.key ?? .max
+        slab[index].message < min(returned?.key ?? .max, grouped)
       {
         through = slab[index].message
         index = slab[index].next

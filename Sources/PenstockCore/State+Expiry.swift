@@ -14,14 +14,14 @@ extension State {
   /// When the oldest message that nobody holds expires; nil when there is none. Looks at the same
   /// message as `decideExpire`, or what is due by one might never be due by the other.
   func oldestExpiry(_ q: Int) -> Int64? {
-    let grouped = oldestGrouped(q).map { retentionEnd($0, table[q]) }
-    guard let other = oldestUngroupedExpiry(q) else { return grouped }
-    return min(other, grouped ?? .max)
-  }
-
-  private func oldestUngroupedExpiry(_ q: Int) -> Int64? {
     if table[q].overdue.first != nil { return 0 }
     let head = table[q].ready.head
+    if let index = oldestGrouped(q) {
+      let waiting = head == Slab.none ? table[q].runs.first?.last : slab[head].message
+      if slab[index].message < min(waiting ?? .max, table[q].returned.first?.key ?? .max) {
+        return retentionEnd(index, table[q])
+      }
+    }
     if let first = table[q].returned.first {
       let next = head == Slab.none ? table[q].runs.first?.last : slab[head].message
       if first.key <= next ?? .max {

@@ -30,14 +30,15 @@ extension State {
       try encode(groups[Int(group)].messages, buffer, flush)
     }
     // In the order in which they came to be: so they will be freed in the same order.
-    var numbers = [UInt32](repeating: 0, count: groups.count)
+    let row = row(of: queue)
+    let inRow = Set(row)
+    var numbers: [UInt32: UInt32] = [:]
     for (number, group) in all(of: queue).reversed().enumerated() {
-      numbers[Int(group)] = UInt32(number)
+      if inRow.contains(group) { numbers[group] = UInt32(number) }
       try encodeGroup(group)
     }
-    let row = row(of: queue)
     buffer.put(UInt32(row.count))
-    for group in row { buffer.put(numbers[Int(group)]) }
+    for group in row { buffer.put(numbers[group] ?? 0) }
     var send = queue.groups.firstSend
     while send != Slab.none {
       let entry = sends[Int(send)]
@@ -72,9 +73,9 @@ extension State {
         try take(index)
         try decode(slot: index, &cursor, span)
         // Of a tenant those that have an activity come first, in no order.
-        let isActive = tenants[group] != nil && slab[index].state.hasActivity
+        let isActive = !table[q].settings.isFIFO && slab[index].state.hasActivity
         guard slab[index].message >= (isActive ? table[q].purgedBefore : last),
-          !isActive || tenants[group]?.waiting == Slab.none
+          !isActive || tenant(group).map({ tenants[$0].waiting }) == Slab.none
         else {
           throw RecordError(description: "a checkpoint's group is out of order")
         }
@@ -84,7 +85,9 @@ extension State {
           slab[index].link = group
           table[q].counts.visible += 1
           table[q].bytes += slab[index].size
-          if tenants[group]?.waiting == Slab.none { tenants[group]?.waiting = index }
+          if let tenant = tenant(group), tenants[tenant].waiting == Slab.none {
+            tenants[tenant].waiting = index
+          }
         case .delayed, .leased, .returned:
           try decodeActive(index, q, group: group, &cursor, span)
         default:
@@ -137,6 +140,8 @@ extension State {
       return load
     }
     table[q].groups.load = try load()
-    for group in all(of: table[q]).reversed() { tenants[group]?.load = try load() }
+    for group in all(of: table[q]).reversed() {
+      if let tenant = tenant(group) { tenants[tenant].load = try load() }
+    }
   }
 }

@@ -14,10 +14,12 @@ extension State {
     /// In the order of sends.
     var messages = SlotList()
     var queue: UInt32 = 0
-    /// Neighbours in the queue's row of groups that can deliver.
+    /// Neighbours in the queue's row of groups that can deliver; `next` of a tenant is its place
+    /// in `tenants`.
     var next = Slab.none
     var previous = Slab.none
     var isAvailable = false
+    var isTenant = false
     /// Neighbours in the list of all groups of the queue.
     var nextOfQueue = Slab.none
     var previousOfQueue = Slab.none
@@ -75,7 +77,7 @@ extension State {
     _ q: Int, _ hash: TextHash, _ index: UInt32, waits: Bool = true
   ) -> UInt32 {
     let group = group(q, hash) ?? makeGroup(q, hash)
-    add(index, to: group, waits: waits || table[q].settings.isFIFO)
+    add(index, to: group, waits: waits)
     return group
   }
 
@@ -92,7 +94,7 @@ extension State {
     }
     groups[Int(group)].hash = hash
     groups[Int(group)].queue = table[q].id.value
-    if !table[q].settings.isFIFO { tenants[group] = Tenant() }
+    if !table[q].settings.isFIFO { makeTenant(group) }
     let all = table[q].groups.all
     groups[Int(group)].nextOfQueue = all
     if all != Slab.none { groups[Int(all)].previousOfQueue = group }
@@ -191,7 +193,7 @@ extension State {
   }
 
   mutating func free(group: UInt32) {
-    tenants[group] = nil
+    freeTenant(of: group)
     groupIndex.remove(group, hash: groups[Int(group)].hash.low)
     headPlaces[Int(group)] = IndexedHeap.absent
     groups[Int(group)] = Group()
@@ -229,11 +231,11 @@ extension State {
   func oldestGrouped(_ q: Int) -> UInt32? {
     guard let first = table[q].groups.heads.first, first.key < .max else { return nil }
     if table[q].settings.isFIFO { return groups[Int(first.item)].messages.head }
-    guard let tenant = tenants[first.item] else { return nil }
-    if let returned = tenant.returned.first, returned.key == first.key {
+    guard let tenant = tenant(first.item) else { return nil }
+    if let returned = tenants[tenant].returned.first, returned.key == first.key {
       return activities[Int(returned.item)].slot
     }
-    return tenant.waiting
+    return tenants[tenant].waiting
   }
 
   mutating func expireGrouped(_ q: Int, _ through: UInt64) {

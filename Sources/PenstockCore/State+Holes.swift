@@ -53,8 +53,9 @@ extension State {
     } else {
       table[q].runs[index].count -= 1
       table[q].runs[index].bytes -= UInt64(size)
-      table[q].holes.insert(message)
     }
+    // Also where no run is left: another in the same segment may grow over it.
+    table[q].holes.insert(message)
     table[q].parked -= 1
     parkedCount -= 1
     table[q].counts.visible -= 1

@@ -14,9 +14,11 @@ public enum MessageState: Hashable, Sendable {
 
 /// Where a walk over the messages of a queue goes on.
 public struct WalkCursor: Hashable, Sendable {
-  /// Slots that were looked at, then LSNs.
-  var slot: Int = 0
+  /// LSNs that were looked at in the log, then slots in memory: messages only come from there to
+  /// here, so none is passed over.
   package var message: UInt64 = 0
+  package var isInMemory = false
+  var slot: Int = 0
   /// The beginning.
   public init() {}
 }
@@ -34,7 +36,7 @@ extension State {
     public var origin: MessageOrigin?
 
     /// Set when it waits in the log alone.
-    var parked: WaitingMessage?
+    package private(set) var parked: WaitingMessage?
 
     /// A message that waits in the log alone.
     public init(parked message: WaitingMessage, position: UInt64, bytesQueue: QueueID) {

@@ -321,6 +321,15 @@ extension State {
     return resident(handle.slot)
   }
 
+  /// Where the bytes of a message in memory are now that was sighted; nil when it is gone.
+  public func resident(again sight: Sight) -> Resident? {
+    let (slot, message) = (sight.resident.slot, sight.resident.message)
+    guard sight.parked == nil, slab.contains(slot), slab[slot].state != .free,
+      slab[slot].message == message
+    else { return nil }
+    return resident(slot)
+  }
+
   /// Slots that were ever used.
   public var slotCount: Int { slab.capacity }
 

@@ -120,7 +120,8 @@ extension State {
     )
     if known.group != Slab.none {
       // In a FIFO queue the place in the group says it all.
-      tenants[known.group]?.returned.insert(activity, key: message, &orderPlaces)
+      guard let tenant = tenant(known.group) else { return }
+      tenants[tenant].returned.insert(activity, key: message, &orderPlaces)
     } else if known.isOverdue {
       table[q].overdue.insert(activity, key: message, &orderPlaces)
     } else if known.priority > 0 {
@@ -134,7 +135,9 @@ extension State {
   mutating func hide(_ q: Int, _ activity: UInt32) {
     let group = activities[Int(activity)].group
     if group != Slab.none {
-      tenants[group]?.returned.remove(activity, &orderPlaces)
+      if let tenant = tenant(group) {
+        tenants[tenant].returned.remove(activity, &orderPlaces)
+      }
       return
     }
     table[q].returned.remove(activity, &orderPlaces)

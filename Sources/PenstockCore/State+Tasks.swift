@@ -223,7 +223,7 @@ extension State {
 
   /// Whether others of its group come before a message of a FIFO queue.
   public func isOvertaken(_ resident: Resident) -> Bool {
-    guard let group = group(of: resident.slot), tenants[group] == nil else { return false }
+    guard let group = group(of: resident.slot), !groups[Int(group)].isTenant else { return false }
     return groups[Int(group)].messages.head != resident.slot
   }
 }

@@ -45,115 +45,163 @@ extension State {
 
   // MARK: Apply
 
-  /// The LSN of the tenant's oldest visible message; `max` when none is visible.
-  func oldestVisible(of group: UInt32) -> UInt64 {
-    guard let tenant = tenants[group] else { return .max }
-    let waiting = tenant.waiting == Slab.none ? .max : slab[tenant.waiting].message
-    return min(waiting, tenant.returned.first?.key ?? .max)
+  /// The tenant that a group is; nil for a group of a FIFO queue, or none.
+  func tenant(_ group: UInt32) -> Int? {
+    guard group != Slab.none, groups[Int(group)].isTenant else { return nil }
+    return Int(groups[Int(group)].next)
   }
 
-  /// Puts a new message into the list of its tenant.
-  mutating func add(_ index: UInt32, to group: UInt32, waits: Bool) {
-    if !waits {
-      groups[Int(group)].messages.prepend(index, &slab)
+  /// Makes a group one of a standard queue.
+  mutating func makeTenant(_ group: UInt32) {
+    groups[Int(group)].isTenant = true
+    if freeTenant == Slab.none {
+      groups[Int(group)].next = UInt32(tenants.count)
+      tenants.append(Tenant())
     } else {
-      groups[Int(group)].messages.append(index, &slab)
-      if tenants[group]?.waiting == Slab.none { tenants[group]?.waiting = index }
+      groups[Int(group)].next = freeTenant
+      freeTenant = tenants[Int(freeTenant)].waiting
+      tenants[Int(groups[Int(group)].next)] = Tenant()
     }
+  }
+
+  mutating func freeTenant(of group: UInt32) {
+    guard let tenant = tenant(group) else { return }
+    tenants[tenant] = Tenant(waiting: freeTenant)
+    freeTenant = UInt32(tenant)
+  }
+
+  /// The LSN of the tenant's oldest visible message; `max` when none is visible.
+  func oldestVisible(of group: UInt32) -> UInt64 {
+    guard let tenant = tenant(group) else { return .max }
+    let waiting = tenants[tenant].waiting
+    return min(
+      waiting == Slab.none ? .max : slab[waiting].message,
+      tenants[tenant].returned.first?.key ?? .max)
+  }
+
+  /// Puts a new message into the list of its group.
+  mutating func add(_ index: UInt32, to group: UInt32, waits: Bool) {
+    guard let tenant = tenant(group) else {
+      return groups[Int(group)].messages.append(index, &slab)
+    }
+    guard waits else { return groups[Int(group)].messages.prepend(index, &slab) }
+    groups[Int(group)].messages.append(index, &slab)
+    if tenants[tenant].waiting == Slab.none { tenants[tenant].waiting = index }
   }
 
   /// A message of a tenant waits no more: it leaves the part of the list where those are.
   mutating func stopWaiting(_ index: UInt32, in group: UInt32) {
-    if tenants[group]?.waiting == index { tenants[group]?.waiting = slab[index].next }
+    guard let tenant = tenant(group), tenants[tenant].waiting == index else { return }
+    tenants[tenant].waiting = slab[index].next
   }
 
-  /// A message of a group is leased, or no more.
+  /// A message of a group is leased.
   mutating func leaseBegins(_ activity: UInt32) {
-    tenants[activities[Int(activity)].group]?.leased += 1
+    if let tenant = tenant(activities[Int(activity)].group) { tenants[tenant].leased += 1 }
   }
 
+  /// A message is leased no more. What counts is the time from its newest receive.
   mutating func leaseEnds(_ q: Int, _ activity: UInt32, at end: Int64) {
     guard table[q].groups.count > 0, !table[q].settings.isFIFO else { return }
     let (minute, known) = (Self.minute(end), activities[Int(activity)])
     let length = end &- known.leasedAt
     table[q].groups.load.add(length, at: minute)
-    tenants[known.group]?.leased -= 1
-    tenants[known.group]?.load.add(length, at: minute)
+    guard let tenant = tenant(known.group) else { return }
+    tenants[tenant].leased -= 1
+    tenants[tenant].load.add(length, at: minute)
   }
 
   // MARK: Receiving
 
-  /// A tenant from which a receive may take, and how far it has come there.
-  struct Turn {
-    var group: UInt32
-    var waiting: UInt32
-    /// LSN of the next message; `max` when there is none.
-    var key: UInt64
-    /// As it was before.
-    var firstKey: UInt64
+  /// What a look at the next messages of a queue has taken from its tenants so far.
+  struct Turns {
+    /// How far it has come with a tenant.
+    struct Progress {
+      /// The key of the tenant in `heads` before the look.
+      var key: UInt64
+      var waiting: UInt32
+      var taken = 0
+    }
+    var progress: [UInt32: Progress] = [:]
+    /// Tenants that are noisy, with their next message; they are off the heap meanwhile.
+    var noisy: [(group: UInt32, key: UInt64)] = []
+    /// Messages of the queue that were taken, of tenants or not.
     var taken = 0
+
+    /// More than can be by shares of a tenth each are no noise.
+    static let mostNoisy = 32
   }
 
-  /// Whether a tenant holds more than its share, with what a receive has taken from it.
-  func isNoisy(_ q: Int, _ turn: Turn) -> Bool {
-    guard let tenant = tenants[turn.group] else { return false }
-    let leased = tenant.leased + turn.taken
-    if leased >= 30, leased * 10 > table[q].counts.leased { return true }
+  /// Whether a tenant holds more than its share, with what a look has taken from it.
+  func isNoisy(_ q: Int, _ group: UInt32, _ turns: borrowing Turns) -> Bool {
+    guard let tenant = tenant(group) else { return false }
+    let leased = tenants[tenant].leased + (turns.progress[group]?.taken ?? 0)
+    if leased >= 30, leased * 10 > table[q].counts.leased + turns.taken { return true }
     let minute = Self.minute(time.milliseconds)
-    return tenant.load.amount(at: minute) * 10 > table[q].groups.load.amount(at: minute)
+    return tenants[tenant].load.amount(at: minute) * 10
+      > table[q].groups.load.amount(at: minute)
   }
 
   /// The tenant whose turn it is, when others have a message with the LSN `other`, or none.
   ///
-  /// - Returns: its place in `turns`; nil when the other one comes first.
-  /// - Complexity: O(log tenants) for each that is taken off the heap: those before it and the
-  ///   noisy ones, of which there are some twenty at most.
-  mutating func nextTurn(_ q: Int, before other: UInt64, _ turns: inout [Turn]) -> Int? {
-    while true {
-      let quiet = turns.indices.filter { turns[$0].key < .max && !isNoisy(q, turns[$0]) }
-        .min { turns[$0].key < turns[$1].key }
-      let oldest = min(quiet.map { turns[$0].key } ?? .max, other)
-      if let first = table[q].groups.heads.first, first.key < oldest {
-        table[q].groups.heads.remove(first.item, &headPlaces)
-        turns.append(
-          Turn(
-            group: first.item, waiting: tenants[first.item]?.waiting ?? Slab.none,
-            key: first.key, firstKey: first.key))
-        continue
+  /// - Returns: its group and its next message; nil when the other one comes first.
+  /// - Complexity: O(log tenants), once more for each noisy one.
+  mutating func nextTurn(
+    _ q: Int, before other: UInt64, _ turns: inout Turns
+  ) -> (group: UInt32, message: UInt32)? {
+    while let first = table[q].groups.heads.first, first.key < other {
+      guard turns.noisy.count < Turns.mostNoisy, isNoisy(q, first.item, turns) else {
+        return (first.item, message(first.key, of: first.item, turns))
       }
-      if let quiet, turns[quiet].key < other { return quiet }
-      guard other == .max else { return nil }
-      let minute = Self.minute(time.milliseconds)
-      func rank(_ turn: Turn) -> (Int, UInt64, UInt64) {
-        let tenant = tenants[turn.group]
-        return (
-          (tenant?.leased ?? 0) + turn.taken, tenant?.load.amount(at: minute) ?? 0, turn.key
-        )
-      }
-      return turns.indices.filter { turns[$0].key < .max }
-        .min { rank(turns[$0]) < rank(turns[$1]) }
+      begin(first.item, first.key, &turns)
+      table[q].groups.heads.remove(first.item, &headPlaces)
+      turns.noisy.append((first.item, first.key))
     }
+    guard other == .max else { return nil }
+    let minute = Self.minute(time.milliseconds)
+    func rank(_ turn: (group: UInt32, key: UInt64)) -> (Int, UInt64, UInt64) {
+      guard let tenant = tenant(turn.group) else { return (.max, .max, .max) }
+      let taken = turns.progress[turn.group]?.taken ?? 0
+      return (
+        tenants[tenant].leased + taken, tenants[tenant].load.amount(at: minute), turn.key
+      )
+    }
+    let next = turns.noisy.filter { $0.key < .max }.min { rank($0) < rank($1) }
+    return next.map { ($0.group, message($0.key, of: $0.group, turns)) }
   }
 
-  /// The next message of a tenant.
-  func message(of turn: Turn) -> UInt32 {
-    if turn.waiting != Slab.none, slab[turn.waiting].message == turn.key { return turn.waiting }
-    guard let first = tenants[turn.group]?.returned.first else { return Slab.none }
-    return activities[Int(first.item)].slot
+  private func begin(_ group: UInt32, _ key: UInt64, _ turns: inout Turns) {
+    guard turns.progress[group] == nil, let tenant = tenant(group) else { return }
+    turns.progress[group] = .init(key: key, waiting: tenants[tenant].waiting)
+  }
+
+  private func message(_ key: UInt64, of group: UInt32, _ turns: borrowing Turns) -> UInt32 {
+    guard let tenant = tenant(group) else { return Slab.none }
+    let waiting = turns.progress[group]?.waiting ?? tenants[tenant].waiting
+    if waiting != Slab.none, slab[waiting].message == key { return waiting }
+    return tenants[tenant].returned.first.map { activities[Int($0.item)].slot } ?? Slab.none
   }
 
   /// Goes on behind a message of a tenant; one that was visible again is out of its heap by now.
-  func take(_ index: UInt32, _ turn: inout Turn) {
-    if index == turn.waiting { turn.waiting = slab[index].next }
-    let waiting = turn.waiting == Slab.none ? .max : slab[turn.waiting].message
-    turn.key = min(waiting, tenants[turn.group]?.returned.first?.key ?? .max)
-    turn.taken += 1
+  mutating func take(_ index: UInt32, of group: UInt32, _ q: Int, _ turns: inout Turns) {
+    begin(group, slab[index].message, &turns)
+    guard let tenant = tenant(group), var known = turns.progress[group] else { return }
+    if index == known.waiting { known.waiting = slab[index].next }
+    known.taken += 1
+    turns.progress[group] = known
+    let waiting = known.waiting == Slab.none ? .max : slab[known.waiting].message
+    let key = min(waiting, tenants[tenant].returned.first?.key ?? .max)
+    if let place = turns.noisy.firstIndex(where: { $0.group == group }) {
+      turns.noisy[place].key = key
+    } else {
+      table[q].groups.heads.move(group, key: key, &headPlaces)
+    }
   }
 
   /// Puts back what a look took off.
-  mutating func end(_ q: Int, _ turns: [Turn]) {
-    for turn in turns {
-      table[q].groups.heads.insert(turn.group, key: turn.firstKey, &headPlaces)
+  mutating func end(_ q: Int, _ turns: Turns) {
+    for (group, known) in turns.progress {
+      table[q].groups.heads.move(group, key: known.key, &headPlaces)
     }
   }
 }

@@ -106,8 +106,10 @@ public struct State: Sendable {
   var dying: [UInt32] = []
   var groups = Blocks<Group>()
   var freeGroup = Slab.none
-  /// What groups of standard queues have beside.
-  var tenants: [UInt32: Tenant] = [:]
+  /// What groups of standard queues have beside, by `Group.next`.
+  var tenants = Blocks<Tenant>()
+  /// The first free one; each names the next in `waiting`.
+  var freeTenant = Slab.none
   var groupIndex = HashIndex()
   var headPlaces = Blocks<UInt32>()
   var sends = Blocks<Deduplication>()
@@ -295,7 +297,7 @@ public struct State: Sendable {
   ///
   /// - Complexity: O(active of the queue · log active); other changes take less.
   private mutating func moveRetention(_ q: Int) {
-    for index in messages(table[q].active) + grouped(q) where slab[index].state.hasActivity {
+    for index in active(q) {
       setTimer(slab[index].link)
     }
     expiries.remove(UInt32(q), &expiryPlaces)
@@ -414,7 +416,7 @@ public struct State: Sendable {
       activity = activate(q, index, .leased)
     case .grouped:
       let group = slab[index].link
-      if tenants[group] != nil {
+      if tenant(group) != nil {
         stopWaiting(index, in: group)
         groups[Int(group)].messages.remove(index, &slab)
         groups[Int(group)].messages.prepend(index, &slab)

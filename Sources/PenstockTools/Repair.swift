@@ -331,7 +331,7 @@ private final class Counter: SegmentVisitor {
     do throws(RecordError) {
       switch try Entry(payload).record {
       case .sent: messages += 1
-      case .deleted: deletes += 1
+      case .deleted, .excised: deletes += 1
       default: break
       }
     } catch {}

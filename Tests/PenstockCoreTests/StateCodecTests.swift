@@ -147,15 +147,15 @@ private struct History {
   }
 
   private mutating func excise(_ queue: QueueID) throws {
-    var cursor = WalkCursor()
-    while machine.state.walk(queue, &cursor, bytes: .max) != nil {}
-    guard let draw = machine.state.walkParked(queue, cursor, limit: 100),
+    guard let draw = machine.state.walkParked(queue, WalkCursor(), limit: 100),
       let found = waiting(draw).randomElement(by: random)
     else { return }
     let position = UInt64(found.segment) << 32 | UInt64(found.message.offset)
     let sight = State.Sight(parked: found.message, position: position, bytesQueue: queue)
     try machine.apply(try #require(machine.state.decideRemove(sight, from: queue)))
     #expect(machine.state.decideRemove(sight, from: queue) == nil)
+    let read = try decodedState(encoded(machine.state))
+    #expect(read.stateHash() == machine.state.stateHash())
   }
 
   private mutating func draw(_ queue: QueueID) throws {

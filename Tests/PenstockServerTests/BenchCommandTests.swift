@@ -19,8 +19,11 @@ import Testing
     #expect(outcome.status == 0, "\(outcome.errors)")
     #expect(outcome.errors.isEmpty)
     let named = outcome.output.split(separator: "\n").filter { line in
-      ["FIFO, ", "standard, ", "a waiting", "a group, ", "a lease, ", "in process, ", "HTTP, ", "8  ", "64  "]
-        .contains { line.hasPrefix($0) }
+      [
+        "FIFO, ", "standard, ", "a waiting", "a group, ", "a lease, ", "in process, ", "HTTP, ",
+        "8  ", "64  ",
+      ]
+      .contains { line.hasPrefix($0) }
     }
     #expect(named.count == rows, "\(outcome.output)")
     // Nothing is left behind.
