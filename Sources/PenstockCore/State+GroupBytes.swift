@@ -17,7 +17,7 @@ extension State {
     return heads
   }
 
-  /// What a queue with groups has beside what every queue has: its groups, the row of those that can
+  /// What a queue with groups has beside what every queue has: them, the row of those that can
   /// deliver, and the sends that are remembered.
   func encodeGroups<Failure: Error>(
     _ q: Int, _ buffer: CommitBuffer, _ flush: (CommitBuffer) throws(Failure) -> Void
