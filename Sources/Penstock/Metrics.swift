@@ -130,6 +130,14 @@ extension Store {
   /// What was done with a queue since the store was opened, and what is in it; nil when there is no
   /// such queue. Costs little, however long the queue is.
   public func metrics(of queue: QueueID) -> QueueMetrics? { engine.look { $0.metrics(queue) } }
+
+  /// How the groups of a queue share it; nil when no message there names one.
+  ///
+  /// - Complexity: O(groups + messages in flight + messages of noisy groups); nobody waits for it.
+  public func groupMetrics(of queue: QueueID) -> GroupMetrics? {
+    let state = engine.look { $0.hasGroups(queue) ? $0 : nil }
+    return state?.groupMetrics(queue)
+  }
 }
 
 extension Queue {
@@ -140,6 +148,9 @@ extension Queue {
     guard let metrics = store.metrics(of: id) else { throw .noQueue }
     return metrics
   }
+
+  /// How the groups of the queue share it: see `Store.groupMetrics`.
+  public func groupMetrics() -> GroupMetrics? { store.groupMetrics(of: id) }
 }
 
 extension Engine.Shared {

@@ -45,6 +45,22 @@ public struct QueueMetrics: Hashable, Sendable {
   public var oldestAge: Duration?
 }
 
+/// How the groups of a queue share it at one moment.
+public struct GroupMetrics: Hashable, Sendable {
+  /// Groups that have messages.
+  public var count = 0
+  /// Of them those with a message in flight.
+  public var inFlight = 0
+  /// Standard: groups that wait for the others, because they have more than their share.
+  public var noisy = 0
+  /// Messages of the others, and of no group. In a FIFO queue all.
+  public var quiet = QueueCounts()
+  /// Since when the oldest visible message of those is in the queue, in whole seconds, rounded up.
+  public var quietOldestSince: Timestamp?
+  /// The time since then.
+  public var quietOldestAge: Duration?
+}
+
 extension State {
   /// The queue's metrics; nil when there is no such queue.
   ///
@@ -56,6 +72,60 @@ extension State {
       traffic: table[q].traffic, counts: table[q].counts, bytes: table[q].bytes,
       setAside: table[q].setAside, oldestSince: since,
       oldestAge: since.map { .milliseconds(max(0, time.milliseconds - $0.milliseconds)) })
+  }
+
+  /// Whether the queue has messages that name groups.
+  public func hasGroups(_ id: QueueID) -> Bool {
+    places[id.value].map { table[$0].groups.count > 0 } ?? false
+  }
+
+  /// How the groups of a queue share it; nil when there are none. For a copy: it takes long.
+  ///
+  /// - Complexity: O(groups + messages in flight + messages of noisy groups).
+  public func groupMetrics(_ id: QueueID) -> GroupMetrics? {
+    guard let q = places[id.value], table[q].groups.count > 0 else { return nil }
+    var metrics = GroupMetrics(count: table[q].groups.count, quiet: table[q].counts)
+    var oldest = table[q].settings.isFIFO ? nil : oldestUngrouped(q)
+    for group in all(of: table[q]) {
+      let messages = groups[Int(group)].messages
+      var index = messages.head
+      let isNoisy = isNoisy(q, group, Turns())
+      if isNoisy { metrics.noisy += 1 }
+      var hasLease = false
+      while index != Slab.none, isNoisy || slab[index].state.hasActivity {
+        switch slab[index].state {
+        case .leased:
+          hasLease = true
+          if isNoisy { metrics.quiet.leased -= 1 }
+        case .delayed: if isNoisy { metrics.quiet.delayed -= 1 }
+        default: if isNoisy { metrics.quiet.visible -= 1 }
+        }
+        index = slab[index].next
+      }
+      if hasLease { metrics.inFlight += 1 }
+      if !isNoisy, let tenant = tenant(group) {
+        let returned = tenants[tenant].returned.first.map { activities[Int($0.item)].slot }
+        for slot in [tenants[tenant].waiting, returned ?? Slab.none] where slot != Slab.none {
+          oldest = min(oldest ?? .max, slab[slot].sentSecond)
+        }
+      } else if !isNoisy, slab[messages.head].state.isVisible {
+        oldest = min(oldest ?? .max, slab[messages.head].sentSecond)
+      }
+    }
+    metrics.quietOldestSince = oldest.map { Timestamp(milliseconds: Int64($0) * 1000) }
+    metrics.quietOldestAge = metrics.quietOldestSince.map {
+      .milliseconds(max(0, time.milliseconds - $0.milliseconds))
+    }
+    return metrics
+  }
+
+  private func oldestUngrouped(_ q: Int) -> UInt32? {
+    let head = table[q].ready.head
+    let returned = table[q].returned.first.map { slab[activities[Int($0.item)].slot].sentSecond }
+    let seconds = [
+      head == Slab.none ? nil : slab[head].sentSecond, returned, table[q].runs.first?.oldestSecond,
+    ]
+    return seconds.compactMap(\.self).min()
   }
 
   /// Counts a send that repeated another one.

@@ -80,12 +80,16 @@ struct Metrics {
     var name: String
     var help: String
     var isCounter: Bool
+    /// Nil when it does not depend on groups, or none are there.
+    var groups: @Sendable (GroupMetrics?) -> Int?
     var value: @Sendable (QueueMetrics) -> Int
     init(
       _ name: String, _ help: String, isCounter: Bool = true,
+      groups: @escaping @Sendable (GroupMetrics?) -> Int? = { _ in nil },
       _ value: @escaping @Sendable (QueueMetrics) -> Int
     ) {
-      (self.name, self.help, self.isCounter, self.value) = (name, help, isCounter, value)
+      (self.name, self.help, self.isCounter) = (name, help, isCounter)
+      (self.groups, self.value) = (groups, value)
     }
   }
 
@@ -120,19 +124,49 @@ struct Metrics {
       "approximate_age_of_oldest_message", "Seconds since the oldest message came.",
       isCounter: false
     ) { Int(clamping: $0.oldestAge?.components.seconds ?? 0) },
+    OfQueues(
+      "approximate_number_of_groups_with_inflight_messages", "Groups with messages in flight.",
+      isCounter: false, groups: { $0?.inFlight }
+    ) { _ in 0 },
+    OfQueues(
+      "approximate_number_of_noisy_groups", "Groups that wait for others.", isCounter: false,
+      groups: { $0?.noisy }
+    ) { _ in 0 },
+    OfQueues(
+      "approximate_number_of_messages_visible_in_quiet_groups",
+      "Messages to receive, without those of noisy groups.", isCounter: false,
+      groups: { $0?.quiet.visible }
+    ) { $0.counts.visible },
+    OfQueues(
+      "approximate_number_of_messages_not_visible_in_quiet_groups",
+      "Messages in flight, without those of noisy groups.", isCounter: false,
+      groups: { $0?.quiet.leased }
+    ) { $0.counts.leased },
+    OfQueues(
+      "approximate_number_of_messages_delayed_in_quiet_groups",
+      "Messages delayed, without those of noisy groups.", isCounter: false,
+      groups: { $0?.quiet.delayed }
+    ) { $0.counts.delayed },
+    OfQueues(
+      "approximate_age_of_oldest_message_in_quiet_groups",
+      "Seconds since the oldest of them that can be received came.", isCounter: false,
+      groups: { $0.map { Int(clamping: $0.quietOldestAge?.components.seconds ?? 0) } }
+    ) { Int(clamping: $0.oldestAge?.components.seconds ?? 0) },
   ]
 
   private mutating func addQueues(_ store: Store) {
     let names = store.queueNames()
     gauge("queues", names.count, "Queues there are; the first 1000 by name are listed here.")
-    let queues = names.prefix(Self.maximumQueues).compactMap { name -> (String, QueueMetrics)? in
+    let queues = names.prefix(Self.maximumQueues).compactMap {
+      name -> (String, QueueMetrics, GroupMetrics?)? in
       guard let id = store.lookup(name)?.id, let metrics = store.metrics(of: id) else { return nil }
-      return (Self.label(name), metrics)
+      return (Self.label(name), metrics, store.groupMetrics(of: id))
     }
     for metric in Self.ofQueues {
       head(metric.name, metric.isCounter ? "counter" : "gauge", metric.help)
-      for (label, queue) in queues {
-        text += "penstock_\(metric.name){queue=\"\(label)\"} \(metric.value(queue))\n"
+      for (label, queue, groups) in queues {
+        let value = metric.groups(groups) ?? metric.value(queue)
+        text += "penstock_\(metric.name){queue=\"\(label)\"} \(value)\n"
       }
     }
   }

@@ -129,6 +129,24 @@ private struct Fair {
     #expect(try fair.receive(3).map(\.message) == plain[2...] + later)
   }
 
+  @Test func theMetricsNameWhoIsNoisy() throws {
+    var fair = try Fair()
+    #expect(fair.machine.state.groupMetrics(fair.queue) == nil)
+    _ = try fair.send(1, 60)
+    _ = try fair.receive(35)
+    _ = try fair.send(2, 3) + fair.send(0, 4)
+    _ = try fair.receive(5)
+    try fair.machine.pass(seconds: 5)
+    let metrics = try #require(fair.machine.state.groupMetrics(fair.queue))
+    #expect([metrics.count, metrics.inFlight, metrics.noisy] == [2, 2, 1])
+    #expect([metrics.quiet.visible, metrics.quiet.leased] == [2, 5])
+    #expect(fair.machine.counts(fair.queue) == [27, 40, 0])
+    #expect(metrics.quietOldestAge == .seconds(5))
+    _ = try fair.receive(2)
+    let later = try #require(fair.machine.state.groupMetrics(fair.queue))
+    #expect(later.quietOldestSince == nil && later.quiet.visible == 0)
+  }
+
   @Test func lookingChangesNothing() throws {
     var fair = try Fair()
     _ = try fair.send(1, 50) + fair.send(2, 5) + fair.send(0, 5)
