@@ -106,6 +106,21 @@ enum Keeping {
     all.append(bytes(of: state))
     for _ in 0..<40 { apply(sent(isParked: true)) }
     all.append(bytes(of: state))
+    // Holes among what is parked, and tenants with what is in flight.
+    for message in [lsn - 30, lsn - 12, lsn - 1, lsn] {
+      apply(.excised(message: message, segment: UInt32(message / 16), size: 40))
+    }
+    apply(.queueCreated(name: "shared", settings: QueueSettings()), 3)
+    for number in UInt64(0)..<9 {
+      let group = TextHash(high: number % 3, low: 7)
+      apply(
+        .sent(
+          .init(id: MessageID(randomHigh: lsn, randomLow: 2), visibleAt: nil, group: group)), 3)
+    }
+    for candidate in state.candidates(QueueID(3), limit: 4) {
+      apply(.leased(message: candidate.message, slot: candidate.slot, deadline: end), 3)
+    }
+    all.append(bytes(of: state))
     return all
   }()
 
@@ -128,6 +143,8 @@ enum Keeping {
     for name in state.queueNames(prefix: "", after: nil, limit: 4) {
       guard let queue = state.queue(named: name) else { continue }
       check(state.describe(queue)?.name == name, "a queue is not found by its name")
+      _ = state.groupMetrics(queue)
+      _ = state.candidates(queue, limit: 50)
       for candidate in state.candidates(queue, limit: 3) {
         apply(state.decideLease(queue, candidate, timeout: 30_000))
       }
