@@ -120,6 +120,18 @@ extension SweepReport {
   }
 }
 
+extension Store {
+  /// Deletes messages of a queue that were seen, in whatever state; answers how many.
+  package func sweep(
+    _ messages: [SeenMessage], of queue: QueueID, _ completion: @escaping Completion<Int>
+  ) { engine.sweep(messages, of: queue, to: nil, completion) }
+
+  /// Whether a message is in a queue.
+  package func holds(_ lsn: UInt64, in queue: QueueID) -> Bool {
+    engine.look { $0.holds(lsn, in: queue) }
+  }
+}
+
 extension Engine {
   /// Parts of what is swept that go in one frame each.
   fileprivate func chunks<Item>(_ items: [Item], _ sight: (Item) -> State.Sight) -> [[Item]] {

@@ -147,6 +147,18 @@ extension State {
     return (inMemory.map { slab[$0].sentSecond } + parked).min()
   }
 
+  /// Whether a message is in a queue, in memory or parked.
+  package func holds(_ message: UInt64, in id: QueueID) -> Bool {
+    guard let q = places[id.value] else { return false }
+    let index = runIndex(q, message)
+    if table[q].runs.indices.contains(index), table[q].runs[index].first <= message,
+      !table[q].holes.contains(message)
+    {
+      return true
+    }
+    return (0..<UInt32(slab.capacity)).contains { isLive(q, slot: $0, message: message) }
+  }
+
   /// LSN of the newest message of a queue; nil when it has none.
   package func newestMessage(_ id: QueueID) -> UInt64? {
     guard let q = places[id.value] else { return nil }

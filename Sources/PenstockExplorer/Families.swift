@@ -205,6 +205,12 @@ package struct Family: Sendable {
           "receive 0 3 1000", "purge 1", "remove 1", "pass 40000", "kill", "restart",
         ], length: length, cost: 16),
       Family(
+        name: "sweeps", prelude: creating + ", send 0 9 100, settle, look 0, settle",
+        alphabet: [
+          "sweep 0 2", "sweep 0 1", "look 0", "receive 0 1 30000", "receive 0 10 0",
+          "send 0 2 100", "purge 0", "turn 1", "kill", "restart",
+        ], length: min(length, 2), limit: 200),
+      Family(
         name: "damage", prelude: creating + ", pass 200, settle",
         alphabet: [
           "send 0 1 100, settle, pass 200, settle", "receive 0 1 30000, settle, restart",

@@ -121,7 +121,9 @@ extension Judge {
   private func diagnoseOrder(
     _ sight: Sight, _ timeline: Timeline, _ checks: inout Checks
   ) throws(Violation) {
-    let sightings = sight.sightings.filter { timeline.sent[$0.number]?.queue == $0.queue }
+    let sightings = sight.sightings.filter {
+      timeline.sent[$0.number]?.queue == $0.queue && timeline.sent[$0.number]?.priority == 0
+    }
     for (number, queue) in Dictionary(grouping: sightings, by: \.queue) {
       if sight.settings[number]?.isFIFO ?? false {
         let lines = Dictionary(grouping: queue.map(\.number)) { timeline.sent[$0]?.line ?? 0 }

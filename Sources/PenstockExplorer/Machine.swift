@@ -66,6 +66,7 @@ final class Replayed: @unchecked Sendable {
     case .drawn: events.insert(.replayedDraws)
     case .moved: events.insert(.replayedMoves)
     case .setAside: events.insert(.replayedSetAside)
+    case .excised: events.insert(.replayedSweeps)
     default: break
     }
   }

@@ -11,7 +11,7 @@ package struct Step: Hashable, Sendable, CustomStringConvertible {
   package enum Verb: String, CaseIterable, Sendable {
     /// Sends to queue #0 #1 messages of #2 bytes as one batch, delayed by #3 milliseconds. In a
     /// FIFO queue they go to group #4, in others if it is above 0; #5 above 0 is the deduplication
-    /// id of the first, and each of the others has the next one.
+    /// id of the first, and each of the others has the next one. In others #6 is their priority.
     case send
     /// Receives from queue #0 up to #1 messages for #2 milliseconds.
     case receive
@@ -19,6 +19,13 @@ package struct Step: Hashable, Sendable, CustomStringConvertible {
     case delete
     /// Lets the lease of handle #0 end in #1 milliseconds.
     case hide
+    /// Gives the message of handle #0 up to the dead letters.
+    case reject
+    /// Looks at a part of queue #0, from where the last look at it ended.
+    case look
+    /// Deletes of the messages of queue #0 that were looked at those whose number is a multiple of
+    /// #1.
+    case sweep
     case purge
     /// Creates queue #0, FIFO if #1 is above 0; what was received #2 times goes to queue 3 if that
     /// is above 0.

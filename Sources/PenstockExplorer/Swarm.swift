@@ -41,7 +41,8 @@ enum Swarm {
       create(3), create(0), Step(.settle),
     ]
     var verbs: [Step.Verb] = []
-    for (verb, weight) in weights + [(.commit, 6)] where verb == .send || random.chance(2, of: 3) {
+    let more: [(Step.Verb, Int)] = [(.commit, 6), (.look, 4), (.sweep, 4), (.reject, 4)]
+    for (verb, weight) in weights + more where verb == .send || random.chance(2, of: 3) {
       verbs += Array(repeating: verb, count: weight)
     }
     func one(_ numbers: [Int]) -> Int { numbers[random.below(numbers.count)] }
@@ -52,12 +53,15 @@ enum Swarm {
       switch verb {
       case .send:
         step.numbers[0] = queue
-        step.numbers += [random.below(3), one([0, 0, 1, 2, 3])]
+        step.numbers += [random.below(3), one([0, 0, 1, 2, 3]), one([0, 0, 0, 0, 1, 3])]
       case .receive:
         step.numbers[0] = queue
         if random.chance(1, of: 2) { step.numbers[2] = 0 }
       case .purge, .remove, .describe: step.numbers[0] = queue
       case .create: step = create(queue)
+      case .look: step = Step(.look, queue)
+      case .sweep: step = Step(.sweep, queue, one([1, 2, 3]))
+      case .reject: step = Step(.reject, random.below(50))
       case .commit:
         step = Step(
           .commit, one([0, 0, 0, 1, 2, 9]), queue, one([4, 500, 2000]), random.below(3),
@@ -102,7 +106,7 @@ enum Swarm {
         .fault, random.below(7), random.below(12), random.below(4), random.chance(1, of: 4) ? 1 : 0)
     case .fill: return Step(.fill, one([0, 1, 70, 140, 300]))
     case .purge, .create, .remove, .describe: return Step(verb, queue)
-    case .settle, .restart, .machine, .commit: return Step(verb)
+    case .settle, .restart, .machine, .commit, .look, .sweep, .reject: return Step(verb)
     }
   }
 }

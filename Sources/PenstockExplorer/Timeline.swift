@@ -25,6 +25,7 @@ struct Timeline {
     /// Its group in a FIFO or a fair queue, and its deduplication id; 0 for none.
     var line = 0
     var repetition = 0
+    var priority = 0
     /// The moment it belongs to.
     var moment: Int
     /// That of its move to the dead letters.
@@ -94,14 +95,15 @@ struct Timeline {
   ///   - line: their group in a FIFO or a fair queue.
   ///   - repetition: the deduplication id of the first; 0 for none.
   mutating func numbers(
-    _ count: Int, queue: Int, size: Int, line: Int = 0, repetition: Int = 0
+    _ count: Int, queue: Int, size: Int, line: Int = 0, repetition: Int = 0, priority: Int = 0
   ) -> [UInt64] {
     groups += 1
     return (0..<count).map { index in
       lastNumber += 1
       let id = repetition > 0 ? repetition + index : 0
       sent[lastNumber] = Sent(
-        queue: queue, size: size, group: groups, line: line, repetition: id, moment: last + 1)
+        queue: queue, size: size, group: groups, line: line, repetition: id,
+        priority: priority, moment: last + 1)
       if id > 0 { repetitions[queue, default: []].insert(id) }
       return lastNumber
     }

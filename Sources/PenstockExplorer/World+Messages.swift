@@ -49,16 +49,18 @@ extension World {
     /// In a FIFO queue, or in a fair one unless it is 0.
     var group: String?
     var repetition: String?
+    var priority = 0
 
     func entry(_ body: [UInt8]) -> SendEntry {
       let content = MessageContent(body: body, groupID: group, deduplicationID: repetition)
-      return SendEntry(content, delay: delay)
+      return SendEntry(content, delay: delay, priority: UInt8(priority))
     }
 
     /// Sends in the model; answers whose place the message took, its own or that of another.
     func send(_ oracle: inout Oracle) -> UInt64 {
       oracle.send(
-        number, to: id, delay: delay, group: group ?? "", deduplication: repetition) ?? number
+        number, to: id, delay: delay, group: group ?? "", deduplication: repetition,
+        priority: priority) ?? number
     }
   }
 
@@ -86,10 +88,12 @@ extension World {
     // More than a segment takes at once would be refused.
     let hasGroup = isFIFO(id) || step.number(4, 0...1000) > 0
     let size = step.number(2, 8...16_000 / count - (hasGroup ? 128 : 64))
+    let priority = isFIFO(id) ? 0 : step.number(6, 0...255)
     let numbers = timeline.numbers(
-      count, queue: queue, size: size, line: step.number(4, 0...1000),
-      repetition: isFIFO(id) ? step.number(5, 0...1000) : 0)
-    let drafts = numbers.map { draft($0, id, delay) }
+      count, queue: queue, size: size, line: priority > 0 ? 0 : step.number(4, 0...1000),
+      repetition: isFIFO(id) ? step.number(5, 0...1000) : 0, priority: priority)
+    var drafts = numbers.map { draft($0, id, delay) }
+    for index in drafts.indices { drafts[index].priority = priority }
     let entries = drafts.map { $0.entry(timeline.body($0.number)) }
     let sending = Sending()
     let before = machine.store.lastLSN

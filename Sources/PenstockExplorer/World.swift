@@ -37,6 +37,9 @@ final class World: @unchecked Sendable {
   /// Grows with every process, so that answers of an older one count for nothing.
   var epoch = 0
   var handles: [(handle: LeaseHandle, queue: Int, number: UInt64)] = []
+  /// Messages that were looked at, by queue, and where the next look goes on.
+  var seen: [QueueID: [SeenMessage]] = [:]
+  var cursors: [QueueID: WalkCursor] = [:]
   var ordered: [Int] = []
   var operations = 0
   /// Operations without an answer.
@@ -155,6 +158,7 @@ final class World: @unchecked Sendable {
     epoch += 1
     machine = nil
     handles = handles.suffix(40)
+    (seen, cursors) = ([:], [:])
     ordered = []
     nested = nil
     if endedBy == .power { hasLostPower = true }
@@ -279,6 +283,9 @@ final class World: @unchecked Sendable {
     case .receive: try receive(step, queue, machine)
     case .delete: try delete(step, machine)
     case .hide: try hide(step, machine)
+    case .reject: try reject(step, machine)
+    case .look: look(queue, machine)
+    case .sweep: try sweep(step, queue, machine)
     case .purge:
       try change(queue, machine) {
         machine.store.purgeQueue($0, $1)

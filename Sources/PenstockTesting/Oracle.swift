@@ -325,6 +325,11 @@ public struct Oracle: Sendable {
     return true
   }
 
+  /// Takes a message out of its queue, in whatever state.
+  public mutating func remove(_ number: UInt64, from id: QueueID) {
+    queues[id]?.messages.removeAll { $0.number == number }
+  }
+
   // MARK: Holding
 
   /// Whether a lease of a message is its newest one and lasts.
