@@ -194,4 +194,6 @@ enum Requests {
 private struct Headers: SQSHeaders {
   var values: [String: String]
   func first(_ name: String) -> String? { values[name.lowercased()] }
+  func all(_ name: String) -> [String] { first(name).map { [$0] } ?? [] }
+  var names: [String] { values.keys.map { $0.lowercased() } }
 }

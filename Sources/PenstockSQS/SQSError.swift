@@ -47,6 +47,12 @@ struct SQSError: Error, Hashable, Sendable {
     static let resourceNotFound = modelled(
       "ResourceNotFoundException", "ResourceNotFoundException", 404)
     static let overLimit = modelled("OverLimit", "OverLimit", 403)
+    static let purgeQueueInProgress = modelled(
+      "PurgeQueueInProgress", "AWS.SimpleQueueService.PurgeQueueInProgress", 403)
+    static let queueDeletedRecently = modelled("QueueDeletedRecently")
+    static let kmsNotFound = modelled("KmsNotFound", "KMS.NotFoundException")
+    static let kmsInvalidKeyUsage = modelled("KmsInvalidKeyUsage", "KMS.InvalidKeyUsageException")
+    static let kmsInvalidState = modelled("KmsInvalidState", "KMS.InvalidStateException")
     static let unsupportedOperation = modelled("UnsupportedOperation")
 
     static let invalidParameterValue = framework(
@@ -55,6 +61,14 @@ struct SQSError: Error, Hashable, Sendable {
       "MissingRequiredParameterException", "MissingParameter")
     static let unknownOperation = framework("UnknownOperationException", "InvalidAction")
     static let serialization = framework("SerializationException", "MalformedInput")
+    static let accessDenied = framework("AccessDeniedException", "AccessDenied", 403)
+    static let unrecognizedClient = framework(
+      "UnrecognizedClientException", "InvalidClientTokenId", 403)
+    static let invalidSignature = framework(
+      "InvalidSignatureException", "SignatureDoesNotMatch", 403)
+    static let incompleteSignature = framework(
+      "IncompleteSignatureException", "IncompleteSignature")
+    static let expiredToken = framework("ExpiredTokenException", "ExpiredToken", 403)
     static let requestTooLarge = framework(
       "RequestEntityTooLargeException", "RequestEntityTooLarge", 413)
     static let requestTimeout = framework("RequestTimeoutException", "RequestTimeout", 408)

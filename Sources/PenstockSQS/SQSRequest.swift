@@ -4,6 +4,10 @@
 public protocol SQSHeaders: Sendable {
   /// The first value of this header, whatever the case of its name.
   func first(_ name: String) -> String?
+  /// All values of this header in the order in which they came.
+  func all(_ name: String) -> [String]
+  /// The names of the headers in lower case, each once.
+  var names: [String] { get }
 }
 
 /// One HTTP request, complete.
@@ -16,13 +20,22 @@ public struct SQSRequest: Sendable {
   public var headers: any SQSHeaders
   /// Its bytes.
   public var body: [UInt8]
+  /// The client's address as text, without the port; nil when it has none.
+  public var remoteAddress: String?
+  /// Whether it came over TLS.
+  public var isSecure: Bool
 
   /// A request as it came.
-  public init(method: String, target: String, headers: any SQSHeaders, body: [UInt8]) {
+  public init(
+    method: String, target: String, headers: any SQSHeaders, body: [UInt8],
+    remoteAddress: String? = nil, isSecure: Bool = false
+  ) {
     self.method = method
     self.target = target
     self.headers = headers
     self.body = body
+    self.remoteAddress = remoteAddress
+    self.isSecure = isSecure
   }
 }
 

@@ -362,4 +362,11 @@ struct RequestHeaders: SQSHeaders {
     }
     return ServerAddress(host: host, port: port).authority
   }
+
+  func all(_ name: String) -> [String] { headers[name] }
+
+  var names: [String] {
+    var seen: Set<String> = []
+    return headers.map { $0.name.lowercased() }.filter { seen.insert($0).inserted }
+  }
 }

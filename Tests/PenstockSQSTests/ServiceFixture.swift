@@ -7,6 +7,8 @@ import Testing
 struct TestHeaders: SQSHeaders {
   var values: [String: String]
   func first(_ name: String) -> String? { values[name.lowercased()] }
+  func all(_ name: String) -> [String] { first(name).map { [$0] } ?? [] }
+  var names: [String] { values.keys.map { $0.lowercased() } }
 }
 
 /// A response with its body taken apart by another JSON reader than ours.
