@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// The actions that this version carries out.
+/// The actions of the API: all there are.
 enum Action: String, CaseIterable, Sendable {
   case createQueue = "CreateQueue"
   case getQueueURL = "GetQueueUrl"
@@ -20,20 +20,17 @@ enum Action: String, CaseIterable, Sendable {
   case startMessageMoveTask = "StartMessageMoveTask"
   case listMessageMoveTasks = "ListMessageMoveTasks"
   case cancelMessageMoveTask = "CancelMessageMoveTask"
-
-  /// Actions of the API that are refused by name, so that nobody takes them for a typing error.
-  static let unsupported: Set<String> = [
-    "AddPermission", "RemovePermission", "TagQueue", "UntagQueue", "ListQueueTags",
-  ]
+  case addPermission = "AddPermission"
+  case removePermission = "RemovePermission"
+  case tagQueue = "TagQueue"
+  case untagQueue = "UntagQueue"
+  case listQueueTags = "ListQueueTags"
 
   init(named name: String) throws(SQSError) {
-    if let action = Action(rawValue: name) {
-      self = action
-    } else if Self.unsupported.contains(name) {
-      throw .unsupported("the action \(name)")
-    } else {
+    guard let action = Action(rawValue: name) else {
       throw SQSError(
         .unknownOperation, "The action \(SQSError.echo(name)) is not valid for this endpoint.")
     }
+    self = action
   }
 }

@@ -22,7 +22,7 @@ package struct QueueAddress: Hashable, Sendable {
     let segments = rest.split(separator: UInt8(ascii: "/"))
     var decoded: [String] = []
     for segment in segments {
-      guard let text = PercentCoding.decode(Array(segment)) else { return nil }
+      guard let text = PercentCoding.decode(segment) else { return nil }
       decoded.append(text)
     }
     switch decoded.count {
@@ -55,24 +55,26 @@ package struct QueueAddress: Hashable, Sendable {
 /// `%XX` and, in forms, `+`.
 enum PercentCoding {
   /// Nil when a percent sign is not followed by two hex digits or the result is not UTF-8.
-  static func decode(_ bytes: [UInt8], plusIsSpace: Bool = false) -> String? {
+  static func decode(_ coded: some Collection<UInt8>, plusIsSpace: Bool = false) -> String? {
+    bytes(coded, plusIsSpace: plusIsSpace).flatMap { String(validating: $0, as: UTF8.self) }
+  }
+
+  /// Nil when a percent sign is not followed by two hex digits.
+  static func bytes(_ coded: some Collection<UInt8>, plusIsSpace: Bool = false) -> [UInt8]? {
     var result: [UInt8] = []
-    result.reserveCapacity(bytes.count)
-    var position = 0
-    while position < bytes.count {
-      let byte = bytes[position]
-      position += 1
+    result.reserveCapacity(coded.count)
+    var rest = coded[...]
+    while let byte = rest.popFirst() {
       if byte == UInt8(ascii: "%") {
-        guard position + 1 < bytes.count, let high = JSONParser.hexDigit(bytes[position]),
-          let low = JSONParser.hexDigit(bytes[position + 1])
+        guard let high = rest.popFirst().flatMap(JSONParser.hexDigit),
+          let low = rest.popFirst().flatMap(JSONParser.hexDigit)
         else { return nil }
         result.append(high << 4 | low)
-        position += 2
       } else {
         result.append(plusIsSpace && byte == UInt8(ascii: "+") ? 0x20 : byte)
       }
     }
-    return String(validating: result, as: UTF8.self)
+    return result
   }
 }
 

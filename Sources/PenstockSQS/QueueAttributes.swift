@@ -89,11 +89,12 @@ enum QueueAttributeChange {
   /// Throws for the first that is wrong; then nothing may be changed.
   ///
   /// - Parameters:
+  ///   - account: who owns the queue.
   ///   - isFIFO: whether the queue is a FIFO queue, or is to be one.
   ///   - settings: those of a queue that is there.
   static func settings(
     _ attributes: [(name: String, value: String)], _ configuration: SQSConfiguration,
-    isFIFO: Bool, of settings: QueueSettings? = nil
+    account: String, isFIFO: Bool, of settings: QueueSettings? = nil
   ) throws(SQSError) -> QueueSettingsChange {
     try refuseTwoEncryptions(attributes)
     var change = QueueSettingsChange()
@@ -103,7 +104,8 @@ enum QueueAttributeChange {
       }
       if isFIFO, try applyFIFO(attribute, value, settings, to: &change) { continue }
       switch attribute {
-      case .redrivePolicy: try RedrivePolicy.apply(value, configuration, to: &change)
+      case .redrivePolicy:
+        try RedrivePolicy.apply(value, configuration, account: account, to: &change)
       case .redriveAllowPolicy: try RedriveAllowPolicy.apply(value, configuration, to: &change)
       default: try apply(attribute, value, to: &change)
       }

@@ -18,7 +18,8 @@ enum RedrivePolicy {
 
   /// An empty text takes the policy away.
   static func apply(
-    _ text: String, _ configuration: SQSConfiguration, to change: inout QueueSettingsChange
+    _ text: String, _ configuration: SQSConfiguration, account: String,
+    to change: inout QueueSettingsChange
   ) throws(SQSError) {
     guard !text.isEmpty else {
       change.deadLetterQueue = ""
@@ -61,10 +62,10 @@ enum RedrivePolicy {
     guard arn.region == configuration.region else {
       throw wrong("Dead-letter target must be in same region as the source.")
     }
-    guard arn.account == configuration.accountID else {
+    guard arn.account == account else {
       throw wrong("Dead-letter target owner should be same as the source.")
     }
-    change.deadLetterQueue = arn.name
+    change.deadLetterQueue = configuration.storeName(of: arn.name, in: account)
     change.maximumReceives = receives
   }
 
@@ -144,8 +145,9 @@ enum RedriveAllowPolicy {
       var names: [String] = []
       for element in list.elements {
         guard element.kind == .string, let arn = QueueARN(element.string) else { throw malformed }
-        let isOurs = configuration.arn(ofQueue: arn.name) == element.string
-        names.append(isOurs ? arn.name : element.string)
+        let name = configuration.storeName(of: arn.name, in: arn.account)
+        let isHere = configuration.arn(ofQueue: name) == element.string
+        names.append(isHere ? name : element.string)
       }
       sources = names
     }
@@ -196,8 +198,10 @@ extension Call {
   func listDeadLetterSourceQueues(_ fields: Fields) throws(SQSError) {
     let queue = try queue(fields.string("QueueUrl"))
     let name = queue.name
-    try list(fields, prefix: name, key: "queueUrls") { [store] after, limit in
-      store.deadLetterSources(of: name, after: after, limit: limit)
+    let start = configuration.storeName(of: "", in: configuration.owner(of: name).account)
+    try list(fields, prefix: configuration.owner(of: name).name, .init("queueUrls", "QueueUrl")) {
+      [store] after, limit in
+      store.deadLetterSources(of: name, after: after.map { start + $0 }, limit: limit)
     }
   }
 }

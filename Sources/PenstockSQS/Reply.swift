@@ -19,7 +19,8 @@ extension SQSResponse {
       var writer = JSONWriter()
       writer.beginObject()
       writer.member("__type", error.kind.type)
-      writer.member("message", error.message)
+      // The real service spells this one differently.
+      writer.member(error.kind == .accessDenied ? "Message" : "message", error.message)
       writer.endObject()
       return SQSResponse(
         status: error.kind.status,
@@ -28,40 +29,20 @@ extension SQSResponse {
           ("x-amzn-query-error", error.queryError),
         ], body: writer.bytes)
     case .query:
-      let fault = error.kind.isSenderFault ? "Sender" : "Receiver"
-      let text =
-        "<?xml version=\"1.0\"?>"
-        + "<ErrorResponse xmlns=\"http://queue.amazonaws.com/doc/2012-11-05/\"><Error>"
-        + "<Type>\(fault)</Type><Code>\(error.kind.queryCode)</Code>"
-        + "<Message>\(XMLText.escaped(error.message))</Message><Detail/></Error>"
-        + "<RequestId>\(requestID)</RequestId></ErrorResponse>"
-      return SQSResponse(
-        status: error.kind.status,
-        headers: [("Content-Type", "text/xml"), ("x-amzn-RequestId", requestID)],
-        body: Array(text.utf8))
+      var xml = XMLWriter("<?xml version=\"1.0\"?>")
+      xml.markup("<ErrorResponse xmlns=\"\(XMLWriter.namespace)\"><Error>")
+      xml.element("Type", (error.kind.isSenderFault ? "Sender" : "Receiver").utf8)
+      xml.element("Code", error.kind.queryCode.utf8)
+      xml.element("Message", error.text(in: wire).utf8)
+      xml.markup("<Detail/></Error><RequestId>\(requestID)</RequestId></ErrorResponse>")
+      return .xml(error.kind.status, xml.bytes, requestID: requestID)
     }
   }
-}
 
-/// Text inside XML elements.
-enum XMLText {
-  /// Escapes markup and the carriage return; characters that XML 1.0 has no place for come out as
-  /// U+FFFD.
-  static func escaped(_ text: String) -> String {
-    var result = ""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "&": result += "&amp;"
-      case "<": result += "&lt;"
-      case ">": result += "&gt;"
-      case "\"": result += "&quot;"
-      case "\r": result += "&#xD;"
-      case "\t", "\n": result.unicodeScalars.append(scalar)
-      case "\u{0}"..<" ", "\u{fffe}", "\u{ffff}": result += "\u{fffd}"
-      default: result.unicodeScalars.append(scalar)
-      }
-    }
-    return result
+  static func xml(_ status: Int, _ body: [UInt8], requestID: String) -> SQSResponse {
+    SQSResponse(
+      status: status, headers: [("Content-Type", "text/xml"), ("x-amzn-RequestId", requestID)],
+      body: body)
   }
 }
 

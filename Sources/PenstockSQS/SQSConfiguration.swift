@@ -14,11 +14,4 @@ public struct SQSConfiguration: Sendable {
 
   /// The defaults.
   public init() {}
-
-  /// The name of a queue within all of AWS.
-  func arn(ofQueue name: String) -> String {
-    let partition =
-      region.hasPrefix("cn-") ? "aws-cn" : region.hasPrefix("us-gov-") ? "aws-us-gov" : "aws"
-    return "arn:\(partition):sqs:\(region):\(accountID):\(name)"
-  }
 }

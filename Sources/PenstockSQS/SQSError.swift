@@ -86,6 +86,12 @@ struct SQSError: Error, Hashable, Sendable {
     self.message = message
   }
 
+  /// The text, which for a missing queue depends on the protocol.
+  func text(in wire: WireProtocol) -> String {
+    wire == .query && self == .queueDoesNotExist
+      ? "The specified queue does not exist for this wsdl version." : message
+  }
+
   /// `code;fault` of the `x-amzn-query-error` header.
   var queryError: String { kind.queryCode + (kind.isSenderFault ? ";Sender" : ";Receiver") }
 }

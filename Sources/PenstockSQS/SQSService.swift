@@ -36,25 +36,28 @@ public final class SQSService: Sendable {
       return nil
     }
     let wire = WireProtocol(request)
-    guard wire == .json else {
-      let response = QueryProtocol.answer(request, requestID: requestID)
-      completion(SQSReply { response })
-      return nil
-    }
-    let call = Call(
-      service: self, baseURL: baseURL(request), requestID: requestID,
-      traceHeader: request.headers.first("x-amzn-trace-id").flatMap {
-        (1...SystemAttribute.maximumTraceHeader).contains($0.utf8.count) ? $0 : nil
-      }, completion: completion)
+    var call: Call?
     do throws(SQSError) {
-      let action = try Self.action(request)
-      return try call.run(action, Self.fields(request.body))
+      let caller = try caller(of: request)
+      guard let (action, fields) = try Self.read(request, wire) else {
+        completion(SQSReply { Self.noAction(requestID) })
+        return nil
+      }
+      let made = Call(
+        service: self, action: action, wire: wire, caller: caller,
+        baseURL: baseURL(request), requestID: requestID,
+        traceHeader: request.headers.first("x-amzn-trace-id").flatMap {
+          (1...SystemAttribute.maximumTraceHeader).contains($0.utf8.count) ? $0 : nil
+        }, completion: completion)
+      call = made
+      return try made.run(fields)
     } catch {
-      // That a queue is not there may be news that could still vanish.
-      if error.kind == .queueDoesNotExist {
+      if let call, error.kind == .queueDoesNotExist {
+        // That a queue is not there may be news that could still vanish.
         call.settle { call.fail(error) }
       } else {
-        call.fail(error)
+        let response = SQSResponse.failure(error, in: wire, requestID: requestID)
+        completion(SQSReply { response })
       }
       return nil
     }
@@ -90,6 +93,28 @@ public final class SQSService: Sendable {
       status: 405, headers: [("Allow", "GET, POST"), ("x-amzn-RequestId", requestID)], body: [])
   }
 
+  /// What the real service says to a form without an action; some clients probe with it.
+  private static func noAction(_ requestID: String) -> SQSResponse {
+    .xml(404, Array("<UnknownOperationException/>".utf8), requestID: requestID)
+  }
+
+  /// Action and parameters; nil for a form without an action.
+  private static func read(
+    _ request: SQSRequest, _ wire: WireProtocol
+  ) throws(SQSError) -> (Action, Fields)? {
+    guard wire == .query else { return (try action(request), try fields(request.body)) }
+    let form = try Form(request)
+    guard let name = form["Action"], !name.isEmpty else { return nil }
+    let action = try Action(named: name)
+    let path = String(request.target.prefix { $0 != "?" })
+    let queue = QueueAddress(parsing: path).flatMap { $0.account == nil ? nil : path }
+    if queue != nil, request.method == "GET", action == .createQueue || action == .listQueues {
+      throw SQSError(
+        .unknownOperation, "The action \(name) is not valid for this endpoint.")
+    }
+    return (action, try Fields(form.document(for: action, queue: queue).root))
+  }
+
   private static func action(_ request: SQSRequest) throws(SQSError) -> Action {
     guard let target = request.headers.first("x-amz-target") else {
       throw SQSError(.unknownOperation, "The request has no X-Amz-Target header.")
@@ -115,6 +140,12 @@ public final class SQSService: Sendable {
     return try Fields(document.root)
   }
 
+  private func caller(of request: SQSRequest) throws(SQSError) -> Caller {
+    Caller(
+      principal: .root(of: configuration.accountID, partition: configuration.partition),
+      account: configuration.accountID)
+  }
+
   /// Where this client reaches the server, by its own words.
   private func baseURL(_ request: SQSRequest) -> String {
     guard let host = request.headers.first("host"), Self.isAuthority(host) else {
@@ -134,9 +165,19 @@ public final class SQSService: Sendable {
   }
 }
 
+/// Who sends a request, and what that decides.
+struct Caller: Sendable {
+  var principal: Principal
+  /// Where bare names of queues are looked for.
+  var account: String
+}
+
 /// One request on its way. Every path ends in exactly one of `finish` and `fail` (I1).
 struct Call: Sendable {
   let service: SQSService
+  let action: Action
+  let wire: WireProtocol
+  let caller: Caller
   /// Scheme and authority for queue URLs.
   let baseURL: String
   let requestID: String
@@ -148,7 +189,7 @@ struct Call: Sendable {
   var configuration: SQSConfiguration { service.configuration }
 
   /// Throws only before the store has taken over the completion.
-  func run(_ action: Action, _ fields: Fields) throws(SQSError) -> ReceiveTicket? {
+  func run(_ fields: Fields) throws(SQSError) -> ReceiveTicket? {
     switch action {
     case .createQueue: try createQueue(fields)
     case .getQueueURL: try getQueueURL(fields)
@@ -168,21 +209,36 @@ struct Call: Sendable {
     case .startMessageMoveTask: try startMessageMoveTask(fields)
     case .listMessageMoveTasks: try listMessageMoveTasks(fields)
     case .cancelMessageMoveTask: try cancelMessageMoveTask(fields)
+    case .addPermission, .removePermission, .tagQueue, .untagQueue, .listQueueTags:
+      throw .unsupported("the action \(action.rawValue)")
     }
     return nil
   }
 
-  /// Answers with an object. `write` runs on the thread that writes the response.
-  func finish(_ write: @escaping @Sendable (inout JSONWriter) -> Void) {
-    let requestID = self.requestID
+  /// Answers with what `write` writes, on the thread that writes the response.
+  func finish(_ write: @escaping @Sendable (inout ReplyWriter) -> Void) {
+    let (wire, action, requestID) = (wire, action, requestID)
     completion(
-      SQSReply {
-        var writer = JSONWriter()
-        writer.beginObject()
-        write(&writer)
-        writer.endObject()
-        return .json(writer.bytes, requestID: requestID)
-      })
+      SQSReply { ReplyWriter.response(wire, action, requestID: requestID, write) })
+  }
+
+  /// Answers success of an action without output.
+  func finish() {
+    let (wire, action, requestID) = (wire, action, requestID)
+    completion(SQSReply { ReplyWriter.response(wire, action, requestID: requestID, nil) })
+  }
+
+  func fail(_ error: SQSError) {
+    let (wire, requestID) = (wire, requestID)
+    completion(SQSReply { .failure(error, in: wire, requestID: requestID) })
+  }
+
+  /// Answers what a store call without output came to.
+  func finish<Value>(_ result: Result<Value, PenstockError>) {
+    switch result {
+    case .success: finish()
+    case .failure(let error): fail(SQSError(error))
+    }
   }
 
   /// Goes on once everything that a look at the store has shown is durable.
@@ -195,35 +251,27 @@ struct Call: Sendable {
     }
   }
 
-  /// Answers success of an action without output.
-  func finish() {
-    let requestID = self.requestID
-    completion(SQSReply { .json([], requestID: requestID) })
-  }
-
-  func fail(_ error: SQSError) {
-    let requestID = self.requestID
-    completion(SQSReply { .failure(error, in: .json, requestID: requestID) })
-  }
-
-  /// Answers what a store call without output came to.
-  func finish<Value>(_ result: Result<Value, PenstockError>) {
-    switch result {
-    case .success: finish()
-    case .failure(let error): fail(SQSError(error))
-    }
-  }
-
-  /// The queue that `QueueUrl` names. Absent, empty, unreadable and foreign ones all do not exist.
+  /// The queue that `QueueUrl` names. Absent, empty and unreadable ones do not exist, unless the
+  /// protocol has the path for it.
   func queue(_ url: String?) throws(SQSError) -> QueueDescription {
-    guard let url, let address = QueueAddress(parsing: url),
-      (address.account ?? configuration.accountID) == configuration.accountID,
-      let queue = store.lookup(address.name)
+    if url == nil, wire == .query {
+      throw SQSError(
+        .invalidAddress, "The address \(baseURL)/ is not valid for this endpoint.")
+    }
+    guard let url, let address = QueueAddress(parsing: url) else { throw .queueDoesNotExist }
+    return try queue(address.name, in: address.account ?? caller.account)
+  }
+
+  func queue(_ name: String, in account: String) throws(SQSError) -> QueueDescription {
+    guard StoreName.isAccount(account), !StoreName.isForeign(name),
+      let queue = store.lookup(configuration.storeName(of: name, in: account))
     else { throw .queueDoesNotExist }
     return queue
   }
 
-  func url(ofQueue name: String) -> String {
-    baseURL + "/" + configuration.accountID + "/" + name
+  /// Where this client reaches a queue of the store.
+  func url(ofQueue storeName: String) -> String {
+    let (account, name) = configuration.owner(of: storeName)
+    return "\(baseURL)/\(account)/\(name)"
   }
 }

@@ -189,7 +189,7 @@ def test_what_is_refused(sqs, dead, name):
         refused(sqs, sqs.list_message_move_tasks, invalid,
                 "Value for parameter MaxResults is invalid. Reason: You must enter a number "
                 "that's between 1 and 10.", SourceArn=source, MaxResults=limit)
-    assert sqs.list_message_move_tasks(SourceArn=source)["Results"] == []
+    assert sqs.list_message_move_tasks(SourceArn=source).get("Results", []) == []
     cancel = sqs.cancel_message_move_task
     refused(sqs, cancel, invalid, "Value for parameter TaskHandle is invalid.", TaskHandle="x")
 

@@ -71,28 +71,28 @@ extension Call {
     _ ids: [String], _ outcomes: [BatchOutcome<Checked>],
     run: ([Checked], @escaping Completion<[Result<Value, PenstockError>]>) -> Void,
     failure: @escaping @Sendable (Checked, PenstockError) -> SQSError,
-    write: @escaping @Sendable (Checked, Value, inout JSONWriter) -> Void
+    write: @escaping @Sendable (Checked, Value, inout ReplyWriter) -> Void
   ) {
     let accepted = outcomes.compactMap { outcome in
       if case .accepted(let checked) = outcome { checked } else { nil }
     }
     guard !accepted.isEmpty else {
-      return finish { Self.writeBatch(ids, outcomes, [], failure, write, to: &$0) }
+      return finish { writeBatch(ids, outcomes, [], failure, write, to: &$0) }
     }
     run(accepted) { result in
       switch result {
       case .failure(let error): fail(SQSError(error))
       case .success(let results):
-        finish { Self.writeBatch(ids, outcomes, results, failure, write, to: &$0) }
+        finish { writeBatch(ids, outcomes, results, failure, write, to: &$0) }
       }
     }
   }
 
-  private static func writeBatch<Checked, Value>(
+  private func writeBatch<Checked, Value>(
     _ ids: [String], _ outcomes: [BatchOutcome<Checked>],
     _ results: [Result<Value, PenstockError>],
     _ failure: (Checked, PenstockError) -> SQSError,
-    _ write: (Checked, Value, inout JSONWriter) -> Void, to writer: inout JSONWriter
+    _ write: (Checked, Value, inout ReplyWriter) -> Void, to writer: inout ReplyWriter
   ) {
     var succeeded: [(id: String, checked: Checked, value: Value)] = []
     var failed: [(id: String, error: SQSError)] = []
@@ -101,37 +101,24 @@ extension Call {
       switch outcome {
       case .refused(let error): failed.append((id, error))
       case .accepted(let checked):
-        switch rest.popFirst() ?? noResult() {
+        switch rest.popFirst() ?? Self.noResult() {
         case .success(let value): succeeded.append((id, checked, value))
         case .failure(let error): failed.append((id, failure(checked, error)))
         }
       }
     }
-    if !succeeded.isEmpty {
-      writer.key("Successful")
-      writer.beginArray()
-      for entry in succeeded {
-        writer.beginObject()
-        writer.member("Id", entry.id)
-        write(entry.checked, entry.value, &writer)
-        writer.endObject()
-      }
-      writer.endArray()
+    writer.structures(.init("Successful", action.rawValue + "ResultEntry"), succeeded) {
+      (entry, writer) in
+      writer.member("Id", entry.id)
+      write(entry.checked, entry.value, &writer)
     }
-    guard !failed.isEmpty else { return }
-    writer.key("Failed")
-    writer.beginArray()
-    for (id, error) in failed {
-      writer.beginObject()
-      writer.member("Id", id)
-      writer.key("SenderFault")
-      writer.bool(error.kind.isSenderFault)
+    writer.structures(.init("Failed", "BatchResultErrorEntry"), failed) { entry, writer in
+      writer.member("Id", entry.id)
+      writer.bool("SenderFault", entry.error.kind.isSenderFault)
       // The real service's name for its own fault inside a batch.
-      let code = error.kind == .internalFailure ? "InternalError" : error.kind.queryCode
-      writer.member("Code", code)
-      writer.member("Message", error.message)
-      writer.endObject()
+      let isOurs = entry.error.kind == .internalFailure
+      writer.member("Code", isOurs ? "InternalError" : entry.error.kind.queryCode)
+      writer.member("Message", entry.error.message)
     }
-    writer.endArray()
   }
 }

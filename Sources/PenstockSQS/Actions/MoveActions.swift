@@ -55,10 +55,11 @@ extension Call {
     let tasks = store.moveTasks(of: queue.id).prefix(limit)
     settle {
       finish { writer in
-        writer.key("Results")
-        writer.beginArray()
-        for task in tasks { write(task, queue.name, to: &writer) }
-        writer.endArray()
+        writer.structures(
+          .init("Results", "ListMessageMoveTasksResultEntry"), tasks, evenEmpty: true
+        ) { task, writer in
+          write(task, queue.name, to: &writer)
+        }
       }
     }
   }
@@ -78,10 +79,7 @@ extension Call {
     store.cancelMoveTask(task.id, from: queue.id) { result in
       switch result {
       case .success(let task):
-        finish { writer in
-          writer.key("ApproximateNumberOfMessagesMoved")
-          writer.number(task.moved)
-        }
+        finish { $0.number("ApproximateNumberOfMessagesMoved", task.moved) }
       case .failure(let error) where error.code == .moveTaskOver:
         fail(.invalid("Only active tasks can be cancelled."))
       case .failure(let error): fail(SQSError(error))
@@ -112,8 +110,8 @@ extension Call {
   private func moveQueue(
     _ arn: QueueARN, _ parameter: String
   ) throws(SQSError) -> QueueDescription {
-    guard arn.region == configuration.region, arn.account == configuration.accountID,
-      let queue = store.lookup(arn.name)
+    guard arn.region == configuration.region, arn.account == caller.account,
+      let queue = store.lookup(configuration.storeName(of: arn.name, in: arn.account))
     else {
       throw SQSError(
         .resourceNotFound,
@@ -122,12 +120,7 @@ extension Call {
     return queue
   }
 
-  private func write(_ task: MoveTask, _ source: String, to writer: inout JSONWriter) {
-    func member(_ name: String, _ number: Int) {
-      writer.key(name)
-      writer.number(number)
-    }
-    writer.beginObject()
+  private func write(_ task: MoveTask, _ source: String, to writer: inout ReplyWriter) {
     if task.status == .running { writer.member("TaskHandle", handle(of: task, source)) }
     var reason: String?
     let status =
@@ -147,11 +140,10 @@ extension Call {
     writer.member("SourceArn", configuration.arn(ofQueue: source))
     writer.member(
       "DestinationArn", ifPresent: task.destination.map { configuration.arn(ofQueue: $0) })
-    if let rate = task.rate { member("MaxNumberOfMessagesPerSecond", rate) }
-    member("ApproximateNumberOfMessagesMoved", task.moved)
-    member("ApproximateNumberOfMessagesToMove", task.toMove)
+    if let rate = task.rate { writer.number("MaxNumberOfMessagesPerSecond", rate) }
+    writer.number("ApproximateNumberOfMessagesMoved", task.moved)
+    writer.number("ApproximateNumberOfMessagesToMove", task.toMove)
     writer.member("FailureReason", ifPresent: reason)
-    member("StartedTimestamp", Int(task.startedAt.milliseconds))
-    writer.endObject()
+    writer.number("StartedTimestamp", Int(task.startedAt.milliseconds))
   }
 }

@@ -17,10 +17,11 @@ extension Call {
     } else {
       guard QueueName.isValid(checked) else { throw .invalid(Self.nameRule) }
     }
-    var settings = try QueueAttributeChange.settings(attributes, configuration, isFIFO: isFIFO)
+    var settings = try QueueAttributeChange.settings(
+      attributes, configuration, account: caller.account, isFIFO: isFIFO)
     guard tags.isEmpty, capitalTags.isEmpty else { throw .unsupported("tags on queues") }
     settings.maximumLeased = configuration.maximumInFlight
-    create(checked, settings, attributes)
+    create(configuration.storeName(of: checked, in: caller.account), settings, attributes)
   }
 
   private func create(
@@ -86,16 +87,19 @@ extension Call {
     let name = try fields.string("QueueName")
     let owner = try fields.string("QueueOwnerAWSAccountId")
     let checked = try Self.queueName(name)
-    guard (owner ?? configuration.accountID) == configuration.accountID,
-      let queue = store.lookup(checked)
-    else { throw .queueDoesNotExist }
+    let queue = try queue(checked, in: owner ?? caller.account)
     settle { finish { $0.member("QueueUrl", url(ofQueue: queue.name)) } }
   }
 
   func listQueues(_ fields: Fields) throws(SQSError) {
     let prefix = try fields.string("QueueNamePrefix") ?? ""
-    try list(fields, prefix: prefix, key: "QueueUrls") { [store] after, limit in
-      store.queueNames(prefix: prefix, after: after, limit: limit)
+    let account = caller.account
+    let start = configuration.storeName(of: "", in: account)
+    try list(fields, prefix: prefix, .init("QueueUrls", "QueueUrl")) {
+      [store] after, limit in
+      store.queueNames(
+        prefix: start + prefix, after: after.map { start + $0 }, limit: limit
+      ).filter { !start.isEmpty || !StoreName.isForeign($0) }
     }
   }
 
@@ -103,7 +107,7 @@ extension Call {
   ///
   /// - Parameter prefix: what a token must have been made for.
   func list(
-    _ fields: Fields, prefix: String, key: String, _ names: (String?, Int) -> [String]
+    _ fields: Fields, prefix: String, _ key: ReplyWriter.Name, _ names: (String?, Int) -> [String]
   ) throws(SQSError) {
     let maximum = try fields.integer("MaxResults")
     let token = try fields.string("NextToken")
@@ -127,16 +131,11 @@ extension Call {
     let names = Array(found.prefix(limit))
     var next: String?
     if maximum != nil, found.count > limit, let last = names.last {
-      next = ListToken(prefix: prefix, after: last).text
+      next = ListToken(prefix: prefix, after: configuration.owner(of: last).name).text
     }
     settle { [next] in
       finish { writer in
-        if !names.isEmpty {
-          writer.key(key)
-          writer.beginArray()
-          for name in names { writer.string(url(ofQueue: name)) }
-          writer.endArray()
-        }
+        writer.texts(key, names.map { url(ofQueue: $0) })
         writer.member("NextToken", ifPresent: next)
       }
     }
@@ -162,25 +161,15 @@ extension Call {
       switch result {
       case .failure(let error): fail(SQSError(error))
       case .success(let queue):
-        finish { write(requested, of: queue, to: &$0) }
+        finish { [configuration] writer in
+          let attributes = QueueAttribute.allCases.compactMap { attribute in
+            requested.contains(attribute)
+              ? attribute.value(of: queue, configuration).map { (attribute.rawValue, $0) } : nil
+          }
+          writer.map(.init("Attributes", "Attribute"), attributes)
+        }
       }
     }
-  }
-
-  private func write(
-    _ requested: Set<QueueAttribute>, of queue: QueueDescription, to writer: inout JSONWriter
-  ) {
-    var isOpen = false
-    for attribute in QueueAttribute.allCases where requested.contains(attribute) {
-      guard let value = attribute.value(of: queue, configuration) else { continue }
-      if !isOpen {
-        writer.key("Attributes")
-        writer.beginObject()
-        isOpen = true
-      }
-      writer.member(attribute.rawValue, value)
-    }
-    if isOpen { writer.endObject() }
   }
 
   func setQueueAttributes(_ fields: Fields) throws(SQSError) {
@@ -189,7 +178,8 @@ extension Call {
     let queue = try queue(url)
     guard !attributes.isEmpty else { throw .missing("Attribute.Name") }
     let settings = try QueueAttributeChange.settings(
-      attributes, configuration, isFIFO: queue.settings.isFIFO, of: queue.settings)
+      attributes, configuration, account: configuration.owner(of: queue.name).account,
+      isFIFO: queue.settings.isFIFO, of: queue.settings)
     store.changeQueue(queue.id, settings) { result in
       switch result {
       case .success: finish()

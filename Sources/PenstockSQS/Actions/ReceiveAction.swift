@@ -55,15 +55,11 @@ extension Call {
       case .failure(let error): fail(SQSError(error))
       case .success(let messages):
         finish { writer in
-          guard !messages.isEmpty else { return }
-          writer.key("Messages")
-          writer.beginArray()
-          for message in messages {
+          writer.structures(.init("Messages", "Message"), messages) { message, writer in
             write(
               message, handle: store.receiptHandle(for: message.handle), requested, filter,
               to: &writer)
           }
-          writer.endArray()
         }
       }
     }
@@ -71,49 +67,28 @@ extension Call {
 
   private func write(
     _ message: ReceivedMessage, handle: String, _ requested: Set<SystemAttribute>,
-    _ filter: AttributeFilter, to writer: inout JSONWriter
+    _ filter: AttributeFilter, to writer: inout ReplyWriter
   ) {
-    writer.beginObject()
     writer.member("MessageId", message.id.description)
     writer.member("ReceiptHandle", handle)
     writer.member("MD5OfBody", Digests.ofBody(message.content.body))
-    writer.key("Body")
-    writer.string(message.content.body)
-    writeSystemAttributes(of: message, requested, to: &writer)
+    writer.member("Body", message.content.body)
+    let system = SystemAttribute.allCases.compactMap { attribute in
+      requested.contains(attribute)
+        ? attribute.value(of: message, configuration).map { (attribute.rawValue, $0) } : nil
+    }
+    writer.map(.init("Attributes", "Attribute"), system)
     // The digest covers what is returned, not what was sent.
     let attributes = message.content.attributes.filter { filter($0.name) }
-    if let digest = Digests.ofAttributes(attributes) {
-      writer.member("MD5OfMessageAttributes", digest)
-      writer.key("MessageAttributes")
-      writer.beginObject()
-      for attribute in attributes {
-        writer.key(attribute.name)
-        writer.beginObject()
-        switch attribute.value {
-        case .string(let text): writer.member("StringValue", text)
-        case .binary(let bytes): writer.member("BinaryValue", Base64.encode(bytes))
-        }
-        writer.member("DataType", attribute.type)
-        writer.endObject()
+    guard let digest = Digests.ofAttributes(attributes) else { return }
+    writer.member("MD5OfMessageAttributes", digest)
+    writer.map(.init("MessageAttributes", "MessageAttribute"), attributes, by: \.name) {
+      attribute, writer in
+      switch attribute.value {
+      case .string(let text): writer.member("StringValue", text)
+      case .binary(let bytes): writer.member("BinaryValue", Base64.encode(bytes))
       }
-      writer.endObject()
+      writer.member("DataType", attribute.type)
     }
-    writer.endObject()
-  }
-
-  private func writeSystemAttributes(
-    of message: ReceivedMessage, _ requested: Set<SystemAttribute>, to writer: inout JSONWriter
-  ) {
-    var isOpen = false
-    for attribute in SystemAttribute.allCases where requested.contains(attribute) {
-      guard let value = attribute.value(of: message, configuration) else { continue }
-      if !isOpen {
-        writer.key("Attributes")
-        writer.beginObject()
-        isOpen = true
-      }
-      writer.member(attribute.rawValue, value)
-    }
-    if isOpen { writer.endObject() }
   }
 }

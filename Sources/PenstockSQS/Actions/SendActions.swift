@@ -32,7 +32,7 @@ struct CheckedSend: Sendable {
   var isFIFO: Bool
 
   /// Writes the answer's members, without braces.
-  func write(_ receipt: SendReceipt, to writer: inout JSONWriter) {
+  func write(_ receipt: SendReceipt, to writer: inout ReplyWriter) {
     writer.member("MessageId", receipt.id.description)
     writer.member("MD5OfMessageBody", bodyDigest)
     writer.member("MD5OfMessageAttributes", ifPresent: attributesDigest)

@@ -69,6 +69,13 @@ struct Fields: Sendable {
 
   func integer(_ name: String) throws(SQSError) -> Int? {
     guard let value = node.member(name) else { return nil }
+    if value.document.isForm {
+      let text = try Self.text(value)
+      guard let integer = Int(text) else {
+        throw .invalid(text, for: name, "Must be an integer.")
+      }
+      return integer
+    }
     guard let integer = value.integer else { throw Self.notScalar(value, "an Integer") }
     return integer
   }

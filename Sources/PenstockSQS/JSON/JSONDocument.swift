@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// A parsed JSON text: the bytes as they came and one small token per value.
+/// A parsed JSON text, or a form in its place: the bytes as they came and one small token per
+/// value.
 ///
 /// Strings and numbers stay in `bytes` until somebody asks for them, so a body of a megabyte is
 /// copied once, into the message.
@@ -22,6 +23,8 @@ package struct JSONDocument: Sendable {
 
   let bytes: [UInt8]
   let tokens: [Token]
+  /// Made of a form, in which numbers are texts.
+  var isForm = false
 
   /// The top-level value.
   package var root: JSONNode { JSONNode(document: self, index: 0) }
