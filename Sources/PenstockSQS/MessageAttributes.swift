@@ -46,13 +46,13 @@ struct AttributeInput: Sendable {
 
 /// The rules for message attributes.
 package enum AttributeRules {
-  static let maximumCount = 10
-
   /// Checks the attributes of one message, in the order given.
-  static func check(_ inputs: [AttributeInput]) throws(SQSError) -> [MessageAttribute] {
-    guard inputs.count <= maximumCount else {
+  static func check(
+    _ inputs: [AttributeInput], most: Int
+  ) throws(SQSError) -> [MessageAttribute] {
+    guard inputs.count <= most else {
       throw .invalid(
-        "Number of message attributes [\(inputs.count)] exceeds the allowed maximum [10].")
+        "Number of message attributes [\(inputs.count)] exceeds the allowed maximum [\(most)].")
     }
     var result: [MessageAttribute] = []
     result.reserveCapacity(inputs.count)

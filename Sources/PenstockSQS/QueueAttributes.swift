@@ -107,7 +107,7 @@ enum QueueAttributeChange {
       case .redrivePolicy:
         try RedrivePolicy.apply(value, configuration, account: account, to: &change)
       case .redriveAllowPolicy: try RedriveAllowPolicy.apply(value, configuration, to: &change)
-      default: try apply(attribute, value, to: &change)
+      default: try apply(attribute, value, configuration.bounds, to: &change)
       }
     }
     if change.showsGroupLimit == true,
@@ -156,19 +156,20 @@ enum QueueAttributeChange {
   }
 
   private static func apply(
-    _ attribute: QueueAttribute, _ value: String, to change: inout QueueSettingsChange
+    _ attribute: QueueAttribute, _ value: String, _ bounds: APILimits,
+    to change: inout QueueSettingsChange
   ) throws(SQSError) {
     let name = attribute.rawValue
     switch attribute {
     case .visibilityTimeout:
-      change.visibilityTimeout = .seconds(try integer(value, 0...43_200, name))
-    case .delaySeconds: change.delay = .seconds(try integer(value, 0...900, name))
+      change.visibilityTimeout = .seconds(try integer(value, bounds.visibility, name))
+    case .delaySeconds: change.delay = .seconds(try integer(value, bounds.delay, name))
     case .maximumMessageSize:
-      change.maximumMessageBytes = try integer(value, 1024...1_048_576, name)
+      change.maximumMessageBytes = try integer(value, bounds.messageBytes, name)
     case .messageRetentionPeriod:
-      change.retention = .seconds(try integer(value, 60...1_209_600, name))
+      change.retention = .seconds(try integer(value, bounds.retention, name))
     case .receiveMessageWaitTimeSeconds:
-      change.receiveWait = .seconds(try integer(value, 0...20, name))
+      change.receiveWait = .seconds(try integer(value, bounds.wait, name))
     case .policy, .kmsMasterKeyID:
       // Empty means "remove it", and there is none.
       guard value.isEmpty else { throw .unsupported("the queue attribute \(name)") }

@@ -9,6 +9,8 @@ public import Penstock
 public final class SQSService: Sendable {
   let store: Store
   let configuration: SQSConfiguration
+  let purges = Cooldowns()
+  let deletions = Cooldowns()
   private let requestIDs = RequestIDs()
 
   /// Serves an open store, which the caller closes afterwards.

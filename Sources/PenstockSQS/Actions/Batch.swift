@@ -25,20 +25,18 @@ enum BatchOutcome<Checked: Sendable>: Sendable {
 }
 
 enum BatchRules {
-  static let maximumEntries = 10
-
   /// The checks of a whole batch, in order. Returns the ids.
   static func check<Input>(
-    _ entries: [BatchEntry<Input>], shape: String
+    _ entries: [BatchEntry<Input>], shape: String, most: Int
   ) throws(SQSError) -> [String] {
     guard !entries.isEmpty else {
       throw SQSError(
         .emptyBatchRequest, "There should be at least one \(shape) in the request.")
     }
-    guard entries.count <= maximumEntries else {
+    guard entries.count <= most else {
       throw SQSError(
         .tooManyEntries,
-        "Maximum number of entries per request are \(maximumEntries). You have sent "
+        "Maximum number of entries per request are \(most). You have sent "
           + "\(entries.count).")
     }
     var ids: [String] = []

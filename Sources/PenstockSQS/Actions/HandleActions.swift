@@ -30,7 +30,7 @@ struct CheckedVisibility: Sendable {
 
 extension Call {
   /// Longest time from a receive to the end of its lease, however often it is changed.
-  static let maximumLeaseSeconds = 43_200
+  private var longestLease: Int { configuration.bounds.visibility.upperBound }
 
   /// Reads a receipt handle of this queue.
   func lease(
@@ -64,7 +64,8 @@ extension Call {
     }
     let queue = try queue(url)
     let shape = "DeleteMessageBatchRequestEntry"
-    let ids = try BatchRules.check(entries, shape: shape)
+    let ids = try BatchRules.check(
+      entries, shape: shape, most: configuration.bounds.batchEntries)
     var outcomes: [BatchOutcome<NamedLease>] = []
     for (place, entry) in entries.enumerated() {
       do throws(SQSError) {
@@ -97,7 +98,7 @@ extension Call {
   ) throws(SQSError) -> CheckedVisibility {
     guard let text = input.handle, !text.isEmpty else { throw .missing(prefix + "ReceiptHandle") }
     guard let timeout = input.timeout else { throw .missing(prefix + "VisibilityTimeout") }
-    guard (0...Self.maximumLeaseSeconds).contains(timeout) else {
+    guard configuration.bounds.visibility.contains(timeout) else {
       throw .invalid(String(timeout), for: "VisibilityTimeout", range)
     }
     return CheckedVisibility(lease: try lease(text, of: queue), timeout: timeout)
@@ -108,13 +109,13 @@ extension Call {
     let input = try VisibilityInput(fields)
     let queue = try queue(url)
     let checked = try check(
-      input, for: queue, prefix: "", range: "Must be between 0 and 43200.")
+      input, for: queue, prefix: "", range: "Must be between 0 and \(longestLease).")
     store.changeVisibility(
-      [checked.change], of: queue.id, totalLimit: .seconds(Self.maximumLeaseSeconds)
+      [checked.change], of: queue.id, totalLimit: .seconds(longestLease)
     ) { result in
       switch result.flatMap({ $0.first ?? Self.noResult() }) {
       case .success: finish()
-      case .failure(let error): fail(Self.visibilityError(error, checked))
+      case .failure(let error): fail(visibilityError(error, checked))
       }
     }
   }
@@ -126,13 +127,14 @@ extension Call {
     }
     let queue = try queue(url)
     let shape = "ChangeMessageVisibilityBatchRequestEntry"
-    let ids = try BatchRules.check(entries, shape: shape)
+    let ids = try BatchRules.check(
+      entries, shape: shape, most: configuration.bounds.batchEntries)
     var outcomes: [BatchOutcome<CheckedVisibility>] = []
     for (place, entry) in entries.enumerated() {
       do throws(SQSError) {
         let checked = try check(
           entry.input, for: queue, prefix: "\(shape).\(place + 1).",
-          range: "VisibilityTimeout must be an integer between 0 and 43200.")
+          range: "VisibilityTimeout must be an integer between 0 and \(longestLease).")
         outcomes.append(.accepted(checked))
       } catch {
         outcomes.append(.refused(error))
@@ -140,15 +142,15 @@ extension Call {
     }
     runBatch(ids, outcomes) { changes, completion in
       store.changeVisibility(
-        changes.map(\.change), of: queue.id, totalLimit: .seconds(Self.maximumLeaseSeconds),
+        changes.map(\.change), of: queue.id, totalLimit: .seconds(longestLease),
         completion)
     } failure: { checked, error in
-      Self.visibilityError(error, checked)
+      visibilityError(error, checked)
     } write: { _, _, _ in
     }
   }
 
-  private static func visibilityError(
+  private func visibilityError(
     _ error: PenstockError, _ checked: CheckedVisibility
   ) -> SQSError {
     switch error.code {
@@ -160,7 +162,7 @@ extension Call {
     case .leaseLimitExceeded:
       .invalid(
         String(checked.timeout), for: "VisibilityTimeout",
-        "Total VisibilityTimeout for the message is beyond the limit [43200 seconds].")
+        "Total VisibilityTimeout for the message is beyond the limit [\(longestLease) seconds].")
     default: SQSError(error)
     }
   }

@@ -21,7 +21,16 @@ extension Call {
       attributes, configuration, account: caller.account, isFIFO: isFIFO)
     guard tags.isEmpty, capitalTags.isEmpty else { throw .unsupported("tags on queues") }
     settings.maximumLeased = configuration.maximumInFlight
-    create(configuration.storeName(of: checked, in: caller.account), settings, attributes)
+    let storeName = configuration.storeName(of: checked, in: caller.account)
+    if configuration.hasCooldowns, store.lookup(storeName) == nil,
+      service.deletions.rests(storeName, at: store.now)
+    {
+      throw SQSError(
+        .queueDeletedRecently,
+        "You must wait 60 seconds after deleting a queue before you can create another with the "
+          + "same name.")
+    }
+    create(storeName, settings, attributes)
   }
 
   private func create(
@@ -143,11 +152,18 @@ extension Call {
 
   func deleteQueue(_ fields: Fields) throws(SQSError) {
     let queue = try queue(fields.string("QueueUrl"))
+    if configuration.hasCooldowns { _ = service.deletions.start(queue.name, at: store.now) }
     store.deleteQueue(queue.id) { finish($0) }
   }
 
   func purgeQueue(_ fields: Fields) throws(SQSError) {
     let queue = try queue(fields.string("QueueUrl"))
+    if configuration.hasCooldowns, !service.purges.start(queue.name, at: store.now) {
+      let name = configuration.owner(of: queue.name).name
+      throw SQSError(
+        .purgeQueueInProgress,
+        "Only one PurgeQueue operation on \(name) is allowed every 60 seconds.")
+    }
     store.purgeQueue(queue.id) { finish($0) }
   }
 

@@ -13,17 +13,21 @@ extension Call {
     let attemptID = try fields.string("ReceiveRequestAttemptId")
     let queue = try queue(url)
 
-    if let maximum, !(1...10).contains(maximum) {
+    let bounds = configuration.bounds
+    if let maximum, !bounds.received.contains(maximum) {
       throw .invalid(
-        String(maximum), for: "MaxNumberOfMessages", "Must be between 1 and 10, if provided.")
+        String(maximum), for: "MaxNumberOfMessages",
+        "Must be between 1 and \(bounds.received.upperBound), if provided.")
     }
-    if let wait, !(0...20).contains(wait) {
+    if let wait, !bounds.wait.contains(wait) {
       throw .invalid(
-        String(wait), for: "WaitTimeSeconds", "Must be >= 0 and <= 20, if provided.")
+        String(wait), for: "WaitTimeSeconds",
+        "Must be >= 0 and <= \(bounds.wait.upperBound), if provided.")
     }
-    if let visibility, !(0...43_200).contains(visibility) {
+    if let visibility, !bounds.visibility.contains(visibility) {
       throw .invalid(
-        String(visibility), for: "VisibilityTimeout", "Must be >= 0 and <= 43200, if provided.")
+        String(visibility), for: "VisibilityTimeout",
+        "Must be >= 0 and <= \(bounds.visibility.upperBound), if provided.")
     }
     // The newer list, when it is there, makes the older one not count.
     let requested = try SystemAttribute.requested(names ?? oldNames ?? [])

@@ -75,7 +75,8 @@ extension Call {
       throw SQSError(
         .invalidMessageContents, "Invalid characters found. \(AttributeRules.characterRule)")
     }
-    let attributes = try AttributeRules.check(input.attributes)
+    let attributes = try AttributeRules.check(
+      input.attributes, most: configuration.bounds.attributes)
     let trace = try SystemAttribute.traceHeader(input.systemAttributes)
     let isFIFO = queue.settings.isFIFO
     if isFIFO { try Self.checkFIFO(input, queue.settings) }
@@ -93,9 +94,11 @@ extension Call {
         id, for: "MessageDeduplicationId",
         "The request includes a parameter that is not valid for this queue type.")
     }
-    if let delay = input.delay, !(0...900).contains(delay) {
+    let delays = configuration.bounds.delay
+    if let delay = input.delay, !delays.contains(delay) {
       throw .invalid(
-        String(delay), for: "DelaySeconds", "DelaySeconds must be >= 0 and <= 900.")
+        String(delay), for: "DelaySeconds",
+        "DelaySeconds must be >= 0 and <= \(delays.upperBound).")
     }
     if isFIFO, let delay = input.delay, delay > 0 {
       throw wording.wrongQueueType(
@@ -152,12 +155,14 @@ extension Call {
       (fields) throws(SQSError) in try SendInput(fields)
     }
     let queue = try queue(url)
-    let ids = try BatchRules.check(entries, shape: "SendMessageBatchRequestEntry")
+    let bounds = configuration.bounds
+    let ids = try BatchRules.check(
+      entries, shape: "SendMessageBatchRequestEntry", most: bounds.batchEntries)
     let total = entries.reduce(0) { $0 + $1.input.size }
-    guard total <= Self.maximumBatchBytes else {
+    guard total <= bounds.batchBytes else {
       throw SQSError(
         .batchRequestTooLong,
-        "Batch requests cannot be longer than \(Self.maximumBatchBytes) bytes. You have sent "
+        "Batch requests cannot be longer than \(bounds.batchBytes) bytes. You have sent "
           + "\(total) bytes.")
     }
     if queue.settings.isFIFO {
@@ -186,7 +191,4 @@ extension Call {
       send.write(receipt, to: &writer)
     }
   }
-
-  /// Bytes of all entries of one batch, whatever the queue's own limit.
-  static let maximumBatchBytes = 1_048_576
 }
