@@ -30,9 +30,9 @@ public final class SQSService: Sendable {
       completion(SQSReply { Self.methodNotAllowed(requestID) })
       return nil
     }
-    if request.method == "GET", request.target == Metrics.path {
-      let store = store
-      completion(SQSReply { Metrics.response(store) })
+    if Introspection.answer(
+      request, store, configuration, isAllowed: Introspection.isAllowed(request), completion)
+    {
       return nil
     }
     let wire = WireProtocol(request)
@@ -117,10 +117,7 @@ public final class SQSService: Sendable {
 
   /// Where this client reaches the server, by its own words.
   private func baseURL(_ request: SQSRequest) -> String {
-    guard let host = request.headers.first("host"), Self.isAuthority(host) else {
-      return "http://" + configuration.fallbackAuthority
-    }
-    return "http://" + host
+    configuration.baseURL(request)
   }
 
   /// True for a host with or without a port. What else a Host header may hold must not get into
@@ -216,7 +213,7 @@ struct Call: Sendable {
 
   /// The queue that `QueueUrl` names. Absent, empty, unreadable and foreign ones all do not exist.
   func queue(_ url: String?) throws(SQSError) -> QueueDescription {
-    guard let url, let address = QueueAddress(parsing: url),
+    guard let url, let address = QueueAddress(parsing: configuration.withoutPublicPath(url)),
       (address.account ?? configuration.accountID) == configuration.accountID,
       let queue = store.lookup(address.name)
     else { throw .queueDoesNotExist }
