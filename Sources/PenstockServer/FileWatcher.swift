@@ -36,8 +36,9 @@ public struct WatchedFiles: Sendable {
 
 /// Looks at files again and again on a thread of its own, and hands over what changed.
 ///
-/// Whether a file changed is told by its size, its inode and the time of its last change. A clock
-/// may give two changes the same time, so files that changed are read once more at the next look.
+/// Whether a file changed is told by its size, its inode and the time of its last change. Files that
+/// changed are read when all of a group are the same at two looks: by then those that belong together
+/// have all been replaced, and a later change has another time.
 final class FileWatcher: Sendable {
   /// Why a file was not read.
   struct Failure: Error, CustomStringConvertible {
@@ -130,8 +131,8 @@ private struct Watch {
   private var signatures: [Signature?] = []
   /// What was handed over last, also if it was not taken.
   private var contents: [[UInt8]] = []
-  /// Whether to read the files whatever their signatures say.
-  private var readsAgain = true
+  /// Whether they may have changed since they were read; also what came with the first read.
+  private var isChanging = true
   private var lastProblem: String?
 
   init(_ files: WatchedFiles) { self.files = files }
@@ -144,18 +145,21 @@ private struct Watch {
 
   mutating func look(_ logger: Logger) {
     let now = files.paths.map(Self.signature)
-    let hasChanged = now != signatures
-    guard hasChanged || readsAgain else { return }
+    if now != signatures {
+      (signatures, isChanging) = (now, true)
+      return
+    }
+    guard isChanging else { return }
     do {
       let read = try read()
-      (signatures, readsAgain) = (now, hasChanged)
+      isChanging = false
       guard read != contents else { return }
       contents = read
       lastProblem = nil
       try files.apply(read)
       logger.notice("took a changed file", metadata: ["files": "\(paths)"])
     } catch {
-      // Also tried again: a file that is being replaced is missing for a moment.
+      // What cannot be read is tried again at each look.
       if "\(error)" != lastProblem {
         logger.error(
           "a changed file was not taken; what was there before stays",

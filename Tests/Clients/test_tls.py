@@ -98,6 +98,7 @@ def test_boto3_over_tls(new_server, tmp_path, pair):
     server.stop()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_protocol_is_agreed_on_and_old_versions_are_not(secure):
     with connect(secure, secure.pair[0]) as connection:
         assert connection.selected_alpn_protocol() == "http/1.1"

@@ -226,12 +226,14 @@ import Testing
     }) { _ in
       #expect(taken.withLock { $0 } == ["1"])
       // The same size, in place.
-      try Data("2".utf8).write(to: file)
+      let handle = try FileHandle(forUpdating: file)
+      try handle.write(contentsOf: Data("2".utf8))
+      try handle.close()
       try await ServerFixture.until { taken.withLock { $0.last } == "2" }
       try Data("broken".utf8).write(to: file, options: .atomic)
       try await ServerFixture.until { refused.withLock { $0 } == 1 }
       try FileManager.default.removeItem(at: file)
-      try Data("larger than ten bytes".utf8).write(to: file)
+      try Data("larger than ten bytes".utf8).write(to: file, options: .atomic)
       try Data("3".utf8).write(to: file, options: .atomic)
       try await ServerFixture.until { taken.withLock { $0.last } == "3" }
     }
