@@ -32,6 +32,7 @@ let package = Package(
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.0"),
+    .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.0"),
     .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.0"),
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.0"),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.16.0"),
@@ -62,9 +63,10 @@ let package = Package(
     .target(
       name: "PenstockServer",
       dependencies: [
-        "PenstockSQS", "Penstock",
+        "PenstockSQS", "Penstock", "PenstockSystem",
         server("NIOCore", "swift-nio"), server("NIOPosix", "swift-nio"),
-        server("NIOHTTP1", "swift-nio"), server("Logging", "swift-log"),
+        server("NIOHTTP1", "swift-nio"), server("NIOSSL", "swift-nio-ssl"),
+        server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
       ],
       swiftSettings: common),

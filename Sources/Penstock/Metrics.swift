@@ -91,6 +91,8 @@ public struct StoreMetrics: Sendable {
 /// What happens rarely in a store, and an operator may want to log. Later versions have more: give
 /// a `switch` a default.
 public enum StoreEvent: Sendable {
+  /// The store is being opened: so many segments behind the checkpoint were read, of so many.
+  case recovering(segments: Int, of: Int)
   /// The store was opened; comes before `open` returns.
   case recovered(RecoveryReport)
   /// A segment file of the log has its first records.

@@ -6,13 +6,15 @@ internal import PenstockSystem
 extension Recovery {
   /// Reads every segment behind the checkpoint in order and hands each record to `replay`.
   mutating func replaySegments(
-    of store: StoreFile,
+    of store: StoreFile, progress: ((Int, Int) -> Void)?,
     _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
     let first = end.lastLSN.advanced(by: 1)
     let checkpoint = report.checkpoint ?? LSN(0)
     var records: UInt64 = 0
     var last = end.lastLSN
+    let total = segmentNames.count { StoreFileName.firstLSN(of: $0).map { $0 >= first } ?? true }
+    progress?(0, total)
     for name in segmentNames {
       let isNewest = name == segmentNames.last
       let file: any File
@@ -40,6 +42,7 @@ extension Recovery {
           last = found.lsn
           try replay(found, payload)
         }
+        progress?(report.replayedSegments, total)
       }
       do throws(SystemError) { try file.close() } catch { throw .system(error) }
     }

@@ -64,6 +64,8 @@ public struct LogOptions: Sendable {
   /// Size of a segment file in bytes; a multiple of 4096 from 64 KiB to 1 GiB.
   public var segmentSize = 32 << 20
   package var plantedBug: PlantedBug?
+  /// Told how many segments behind the checkpoint were read, of how many.
+  package var progress: (@Sendable (_ read: Int, _ total: Int) -> Void)?
   /// The defaults.
   public init() {}
 
@@ -139,7 +141,7 @@ extension SegmentedLog {
     do throws(LogError) {
       let storeFile = try recovery.openStoreFile(createdAt: clock.wallMilliseconds())
       if let restore { try recovery.restoreCheckpoint(of: storeFile, restore) }
-      try recovery.replaySegments(of: storeFile, replay)
+      try recovery.replaySegments(of: storeFile, progress: options.progress, replay)
       guard recovery.end.lastLSN < LogFormat.endOfFirstLSNs else {
         throw .corrupted(
           .init(

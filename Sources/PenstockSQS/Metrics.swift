@@ -14,6 +14,7 @@ struct Metrics {
     var metrics = Metrics()
     metrics.addStorage(store.storage)
     metrics.addStore(store.metrics())
+    metrics.addRecovery(store.recovery)
     metrics.addQueues(store)
     return SQSResponse(
       status: 200, headers: [("Content-Type", "text/plain; version=0.0.4")],
@@ -54,6 +55,7 @@ struct Metrics {
     gauge("segments", storage.segments, "Segment files with records.")
     gauge("prepared_segments", storage.preparedSegments, "Segment files made ahead of need.")
     gauge("memory_messages", storage.messagesInMemory, "Messages with an entry in memory.")
+    gauge("checkpoints", storage.checkpoints, "Checkpoints on disk.")
     gauge("checkpoint_lsn", storage.checkpointLSN ?? 0, "LSN that the newest checkpoint reaches.")
     counter("last_lsn", storage.lastLSN, "LSN of the newest record.")
     counter("durable_lsn", storage.durableLSN, "LSN of the newest durable record.")
@@ -73,6 +75,14 @@ struct Metrics {
     gauge("waiting_receives", store.waitingReceives, "Receives that wait for a message.")
     gauge("waiting_for_commit", store.waitingForCommit, "Operations that wait for their commit.")
     gauge("waiting_for_room", store.waitingForRoom, "Operations that wait for room in the log.")
+  }
+
+  private mutating func addRecovery(_ recovery: RecoveryReport) {
+    gauge("recovery_segments", recovery.segments, "Segments there were at the start.")
+    gauge("recovery_bytes", recovery.bytes, "Bytes of the log that the start read.")
+    gauge("recovery_records", recovery.records, "Records that the start read.")
+    head("recovery_seconds", "gauge", "How long the start took to read the log.")
+    text += "penstock_recovery_seconds \(recovery.duration / .seconds(1))\n"
   }
 
   /// A metric of queues: its name, its help, and how it is read.

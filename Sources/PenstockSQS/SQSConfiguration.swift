@@ -2,6 +2,14 @@
 
 /// Who the service says it is.
 public struct SQSConfiguration: Sendable {
+  /// Whose limits hold.
+  public enum Limits: String, Sendable, Hashable {
+    /// Those of Amazon's service.
+    case amazon
+    /// Those of the store, where they are wider.
+    case extended
+  }
+
   /// Twelve digits. Owner of every queue and sender of every message.
   public var accountID = "000000000000"
   /// Appears in the ARNs of queues.
@@ -14,7 +22,79 @@ public struct SQSConfiguration: Sendable {
   public var hasCooldowns = false
   /// Host and port for queue URLs when a request brings no usable Host header.
   public var fallbackAuthority = "localhost"
+  /// What queue URLs begin with, without a slash at the end; nil for what the client called the
+  /// server. See `isPublicURL`.
+  public var publicURL: String?
+  /// Whether `X-Forwarded-Host` counts. Only where a proxy sets it, or drops what clients set.
+  public var trustsForwarded = false
+  /// Whose limits hold.
+  public var limits = Limits.amazon
+  /// Whether the host takes no more requests; health says so.
+  public var isDraining: @Sendable () -> Bool = { false }
 
   /// The defaults.
   public init() {}
+
+  /// Where this client reaches the server: as configured, or by its own words.
+  func baseURL(_ request: SQSRequest) -> String {
+    if let publicURL { return publicURL }
+    let scheme = request.isSecure ? "https://" : "http://"
+    let forwarded = trustsForwarded ? request.headers.first("x-forwarded-host") : nil
+    guard let host = forwarded ?? request.headers.first("host"), SQSService.isAuthority(host) else {
+      return scheme + fallbackAuthority
+    }
+    return scheme + host
+  }
+
+  /// A queue URL without the path that `publicURL` has before account and name.
+  func withoutPublicPath(_ url: String) -> String {
+    guard let publicURL, url.hasPrefix(publicURL + "/"),
+      let authority = publicURL.firstIndex(of: ":").map({
+        publicURL.index($0, offsetBy: 3, limitedBy: publicURL.endIndex) ?? publicURL.endIndex
+      }), let path = publicURL[authority...].firstIndex(of: "/")
+    else { return url }
+    return String(publicURL[..<path] + url.dropFirst(publicURL.count))
+  }
+
+  // MARK: What may be configured
+
+  /// True for twelve digits.
+  public static func isAccountID(_ text: String) -> Bool {
+    text.utf8.count == 12 && text.utf8.allSatisfy { (0x30...0x39).contains($0) }
+  }
+
+  /// True for 1 to 32 of `a-z 0-9 -`.
+  public static func isRegion(_ text: String) -> Bool {
+    (1...32).contains(text.utf8.count)
+      && text.utf8.allSatisfy {
+        (0x61...0x7a).contains($0) || (0x30...0x39).contains($0) || $0 == UInt8(ascii: "-")
+      }
+  }
+
+  /// True for `http` or `https`, host, perhaps a port and a path, with no slash at the end.
+  public static func isPublicURL(_ text: String) -> Bool {
+    let scheme = ["http://", "https://"].first { text.hasPrefix($0) }
+    guard let scheme, text.utf8.count <= 512 else { return false }
+    let parts = text.dropFirst(scheme.count).split(
+      separator: "/", omittingEmptySubsequences: false)
+    guard let authority = parts.first, isHostAndPort(authority) else { return false }
+    return parts.dropFirst().allSatisfy { part in
+      !part.isEmpty
+        && part.utf8.allSatisfy { Alphabet.isNameByte($0) || $0 == UInt8(ascii: ".") }
+    }
+  }
+
+  private static func isHostAndPort(_ text: Substring) -> Bool {
+    guard SQSService.isAuthority(String(text)) else { return false }
+    var rest = text
+    if text.hasPrefix("[") {
+      guard let end = text.firstIndex(of: "]") else { return false }
+      rest = text[text.index(after: end)...]
+      guard rest.isEmpty || rest.hasPrefix(":") else { return false }
+    } else {
+      rest = text[(text.firstIndex(of: ":") ?? text.endIndex)...]
+      guard rest.count < text.count else { return false }
+    }
+    return rest.isEmpty || UInt16(rest.dropFirst()).map { $0 > 0 } ?? false
+  }
 }

@@ -32,9 +32,9 @@ public final class SQSService: Sendable {
       completion(SQSReply { Self.methodNotAllowed(requestID) })
       return nil
     }
-    if request.method == "GET", request.target == Metrics.path {
-      let store = store
-      completion(SQSReply { Metrics.response(store) })
+    if Introspection.answer(
+      request, store, configuration, isAllowed: Introspection.isAllowed(request), completion)
+    {
       return nil
     }
     let wire = WireProtocol(request)
@@ -150,10 +150,7 @@ public final class SQSService: Sendable {
 
   /// Where this client reaches the server, by its own words.
   private func baseURL(_ request: SQSRequest) -> String {
-    guard let host = request.headers.first("host"), Self.isAuthority(host) else {
-      return "http://" + configuration.fallbackAuthority
-    }
-    return "http://" + host
+    configuration.baseURL(request)
   }
 
   /// True for a host with or without a port. What else a Host header may hold must not get into
@@ -260,7 +257,9 @@ struct Call: Sendable {
       throw SQSError(
         .invalidAddress, "The address \(baseURL)/ is not valid for this endpoint.")
     }
-    guard let url, let address = QueueAddress(parsing: url) else { throw .queueDoesNotExist }
+    guard let url, let address = QueueAddress(parsing: configuration.withoutPublicPath(url)) else {
+      throw .queueDoesNotExist
+    }
     return try queue(address.name, in: address.account ?? caller.account)
   }
 

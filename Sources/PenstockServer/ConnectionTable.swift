@@ -4,10 +4,8 @@ internal import PenstockSQS
 
 /// What all connections of a server share.
 struct ServerShared: Sendable {
-  var service: SQSService
   var configuration: PenstockServer.Configuration
-  /// The clock for `Date` headers, in seconds since 1970.
-  var wallSeconds: @Sendable () -> Int64
+  var tls: TLSCredentials?
   /// Open connections.
   var connections: Gauge
   /// Bytes of request bodies.
@@ -24,6 +22,10 @@ struct ServerShared: Sendable {
 final class ConnectionTable {
   let eventLoop: any EventLoop
   let shared: ServerShared
+  /// Answers requests.
+  var handler: any SQSHandler
+  /// The clock for `Date` headers, in seconds since 1970.
+  var wallSeconds: @Sendable () -> Int64
   let mailbox = ReplyMailbox()
   private var connections: [UInt64: HTTPConnection] = [:]
   private var lastID: UInt64 = 0
@@ -33,9 +35,14 @@ final class ConnectionTable {
   private(set) var isDraining = false
   private var drained: EventLoopPromise<Void>?
 
-  init(eventLoop: any EventLoop, shared: ServerShared) {
+  init(
+    eventLoop: any EventLoop, shared: ServerShared, handler: any SQSHandler,
+    wallSeconds: @escaping @Sendable () -> Int64
+  ) {
     self.eventLoop = eventLoop
     self.shared = shared
+    self.handler = handler
+    self.wallSeconds = wallSeconds
   }
 
   /// Takes a connection in and gives it its id.
@@ -57,7 +64,7 @@ final class ConnectionTable {
 
   /// Value of the `Date` header, made once per second.
   var date: String {
-    let seconds = shared.wallSeconds()
+    let seconds = wallSeconds()
     if seconds != dateSeconds {
       dateSeconds = seconds
       dateText = HTTPDate.text(secondsSince1970: seconds)

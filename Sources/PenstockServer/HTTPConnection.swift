@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 internal import NIOCore
 internal import NIOHTTP1
+internal import NIOSSL
 internal import Penstock
 internal import PenstockSQS
 
@@ -11,7 +12,8 @@ internal import PenstockSQS
 /// Invariants
 /// - I1: at most one request and one unsent response are held: while the peer does not read,
 ///   nothing more is asked of the service.
-/// - I2: in every phase but `working` a deadline is set; in `working` the engine answers.
+/// - I2: in every phase but `working` a deadline is set; in `working` the engine answers. What the
+///   peer does not read in the time for a request ends the connection in any phase but `working`.
 /// - I3: `reserved` bytes are given back exactly once.
 final class HTTPConnection: ChannelInboundHandler {
   typealias InboundIn = HTTPServerRequestPart
@@ -48,6 +50,10 @@ final class HTTPConnection: ChannelInboundHandler {
   private static let largeResponse = 64 << 10
   private var requestNumber: UInt64 = 0
   private var needsFlush = false
+  /// When the last response was written; nil once all of it is known to be with the system.
+  private var repliedAt: NIODeadline?
+  /// The peer's address as text, and what the proxy before it says if that counts.
+  private lazy var peerAddress = context?.channel.remoteAddress.flatMap(Self.text)
 
   init(table: ConnectionTable) { self.table = table }
 
@@ -70,7 +76,7 @@ final class HTTPConnection: ChannelInboundHandler {
   private func forget() {
     guard self.context != nil else { return }
     self.context = nil
-    if case .working(let ticket?) = phase { shared.service.cancel(ticket) }
+    if case .working(let ticket?) = phase { table.handler.cancel(ticket) }
     phase = .closing
     releaseBody()
     table.remove(id)
@@ -118,6 +124,10 @@ final class HTTPConnection: ChannelInboundHandler {
     if case .idle(hasBytes: false) = phase { bytesArrived() }
     self.head = head
     phase = .receiving
+    guard Self.isProper(head) else {
+      write(.badRequest, head, closes: true, context)
+      return
+    }
     let length = head.headers.first(name: "content-length").flatMap { Int($0) }
     if let length, length > shared.configuration.maximumBodyBytes {
       refuse(tooLarge, context)
@@ -130,9 +140,23 @@ final class HTTPConnection: ChannelInboundHandler {
     }
   }
 
+  /// False for requests that two readers could take for different ones, as far as the parser lets
+  /// them pass: no or several hosts, an encoding where there is none, and a target that is no path.
+  private static func isProper(_ head: HTTPRequestHead) -> Bool {
+    guard head.version.major == 1 else { return false }
+    let hosts = head.headers["host"].count
+    if hosts > 1 || hosts == 0 && head.version.minor > 0 { return false }
+    if head.headers.contains(name: "transfer-encoding"),
+      head.version.minor == 0 || head.headers.contains(name: "content-length")
+    {
+      return false
+    }
+    return head.uri.hasPrefix("/") || head.method == .CONNECT || head.uri == "*"
+  }
+
   private var tooLarge: (SQSRequest) -> SQSResponse {
-    { [shared] in
-      shared.service.tooLarge($0, limit: shared.configuration.maximumBodyBytes)
+    { [shared, table] in
+      table.handler.tooLarge($0, limit: shared.configuration.maximumBodyBytes)
     }
   }
 
@@ -143,7 +167,7 @@ final class HTTPConnection: ChannelInboundHandler {
       return
     }
     guard shared.bufferedBytes.take(count) else {
-      refuse(shared.service.overloaded, context)
+      refuse(table.handler.overloaded, context)
       return
     }
     reserved += count
@@ -162,10 +186,28 @@ final class HTTPConnection: ChannelInboundHandler {
 
   private func request(_ context: ChannelHandlerContext) -> SQSRequest? {
     guard let head else { return nil }
+    var (address, isSecure) = (peerAddress, shared.tls != nil)
+    if shared.configuration.trustsForwarded {
+      // The proxy adds to the end; what is before may be the client's own.
+      if let clients = head.headers[canonicalForm: "x-forwarded-for"].last {
+        address = (try? SocketAddress(ipAddress: String(clients), port: 0)).flatMap(Self.text)
+      }
+      if let scheme = head.headers[canonicalForm: "x-forwarded-proto"].last {
+        isSecure = scheme.lowercased() == "https"
+      }
+    }
     return SQSRequest(
       method: head.method.rawValue, target: head.uri,
       headers: RequestHeaders(headers: head.headers, local: context.channel.localAddress),
-      body: body)
+      body: body, remoteAddress: address, isSecure: isSecure)
+  }
+
+  /// An address without its port. One of IPv4 that came over IPv6 is one of IPv4.
+  private static func text(_ address: SocketAddress) -> String? {
+    guard let text = address.ipAddress else { return nil }
+    let mapped = "::ffff:"
+    guard text.lowercased().hasPrefix(mapped), text.contains(".") else { return text }
+    return String(text.dropFirst(mapped.count))
   }
 
   private func dispatch(_ context: ChannelHandlerContext) {
@@ -179,13 +221,13 @@ final class HTTPConnection: ChannelInboundHandler {
     // The engine may hold the body longer than this connection lives.
     let (held, bufferedBytes) = (reserved, shared.bufferedBytes)
     reserved = 0
-    let ticket = shared.service.handle(request) { reply in
+    let ticket = table.handler.handle(request) { reply in
       bufferedBytes.giveBack(held)
       mailbox.post(
         Delivery(connection: connection, request: number, reply: reply), to: loop)
     }
     phase = .working(ticket)
-    if table.isDraining, let ticket { shared.service.cancel(ticket) }
+    if table.isDraining, let ticket { table.handler.cancel(ticket) }
   }
 
   // MARK: A response
@@ -202,7 +244,7 @@ final class HTTPConnection: ChannelInboundHandler {
       // Others have not read theirs. What was received here comes back when its lease ends.
       guard let request = self.request(context) else { return false }
       releaseBody()
-      response = shared.service.overloaded(request)
+      response = table.handler.overloaded(request)
       write(response, head, closes: true, context)
       return false
     }
@@ -217,10 +259,8 @@ final class HTTPConnection: ChannelInboundHandler {
       return false
     }
     phase = .idle(hasBytes: false)
-    deadline =
-      now
-      + (large > 0 ? shared.configuration.requestTimeout : shared.configuration.idleTimeout)
-      .timeAmount
+    deadline = now + shared.configuration.idleTimeout.timeAmount
+    repliedAt = now
     let wasMarked = needsFlush
     needsFlush = true
     // The last part may bring in the next request: nothing may be set after it.
@@ -302,22 +342,44 @@ final class HTTPConnection: ChannelInboundHandler {
   // MARK: Time and the end
 
   func checkDeadline(_ now: NIODeadline) {
-    guard let context, let deadline, deadline <= now else { return }
-    if case .receiving = phase {
-      refuse(shared.service.tooSlow, context)
-    } else {
-      abort()
+    guard let context else { return }
+    if hasUnreadResponse(now, context) { return abort() }
+    guard let deadline, deadline <= now else { return }
+    switch phase {
+    case .receiving: refuse(table.handler.tooSlow, context)
+    case .idle(hasBytes: false) where requestNumber > 0:
+      phase = .closing
+      self.deadline = now + .seconds(5)
+      context.close(promise: nil)
+    default: abort()
     }
   }
 
-  /// Closes the connection now.
-  func abort() { context?.close(promise: nil) }
+  /// Whether the peer had the time of a request to read the last response, and has not.
+  private func hasUnreadResponse(_ now: NIODeadline, _ context: ChannelHandlerContext) -> Bool {
+    guard let repliedAt else { return false }
+    if case .working = phase { return false }
+    guard repliedAt + shared.configuration.requestTimeout.timeAmount <= now else { return false }
+    self.repliedAt = nil
+    return unsentBytes(context) > 0
+  }
+
+  private func unsentBytes(_ context: ChannelHandlerContext) -> Int {
+    (try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+  }
+
+  /// Closes the connection now. TLS would wait for the peer's farewell.
+  func abort() {
+    guard let context else { return }
+    let tls = try? context.pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self)
+    (tls ?? context).close(promise: nil)
+  }
 
   /// Part of a stop: gives up what is idle, ends a long poll, lets the rest finish.
   func drain() {
     switch phase {
     case .idle: closeWhenSent()
-    case .working(let ticket?): shared.service.cancel(ticket)
+    case .working(let ticket?): table.handler.cancel(ticket)
     case .receiving, .held, .working(nil), .closing: break
     }
   }
@@ -325,9 +387,8 @@ final class HTTPConnection: ChannelInboundHandler {
   /// Closes at once, or after the peer has taken what was written to it.
   private func closeWhenSent() {
     guard let context else { return }
-    let unsent = try? context.channel.syncOptions?.getOption(.bufferedWritableBytes)
     phase = .closing
-    if (unsent ?? 0) == 0 {
+    if unsentBytes(context) == 0 {
       context.close(promise: nil)
     } else {
       context.close(mode: .output, promise: nil)

@@ -5,6 +5,7 @@ internal import NIOHTTP1
 internal import NIOPosix
 public import Penstock
 internal import PenstockSQS
+internal import PenstockSystem
 internal import Synchronization
 
 /// Serves the queues of an open store over the SQS API, in HTTP/1.1.
@@ -24,7 +25,10 @@ internal import Synchronization
 /// A server serves from `start` to `stop`, also when nobody holds a reference to it. It is a
 /// `Service` of swift-service-lifecycle too: see `run`.
 ///
-/// No credentials are checked: whoever reaches the address can use all queues of the store.
+/// Without credentials whoever reaches the address can use all queues of the store, so it is then
+/// one of this machine alone.
+///
+/// A program that has a long log to read can listen before its store is open: see `listen`.
 ///
 /// Invariants
 /// - I1: the state goes from `running` over `stopping` to `stopped`, never back.
@@ -45,6 +49,9 @@ public final class PenstockServer: Sendable {
 
   private let address: ServerAddress
   private let shared: ServerShared
+  private let opening: SQSOpening
+  private let drainFlag: DrainFlag
+  private let watcher: FileWatcher
   private let channel: any Channel
   private let group: MultiThreadedEventLoopGroup
   private let tables: [NIOLoopBound<ConnectionTable>]
@@ -54,8 +61,11 @@ public final class PenstockServer: Sendable {
   private init(
     _ shared: ServerShared, _ channel: any Channel, _ address: ServerAddress,
     _ group: MultiThreadedEventLoopGroup, _ tables: [NIOLoopBound<ConnectionTable>],
-    _ logger: Logger
+    _ opening: SQSOpening, _ drainFlag: DrainFlag, _ watcher: FileWatcher, _ logger: Logger
   ) {
+    self.opening = opening
+    self.drainFlag = drainFlag
+    self.watcher = watcher
     self.shared = shared
     self.channel = channel
     self.address = address
@@ -70,46 +80,137 @@ public final class PenstockServer: Sendable {
   ///
   /// - Parameters:
   ///   - store: stays open for as long as the caller leaves it open; `stop` does not close it.
-  ///   - host: name or address of an interface of this machine. Anything but loopback hands the
-  ///     queues to whoever can reach it.
+  ///   - host: name or address of an interface of this machine. Anything but loopback needs
+  ///     credentials: see `Configuration.isAuthenticated`.
   ///   - port: 0 takes any free one; `port` of the server says which.
   ///   - logger: takes what concerns the server itself; what an operator should read of the store
   ///     goes to `StoreOptions.log`.
-  /// - Throws: `StartError` when nothing can listen there, for example because the port is taken.
+  /// - Throws: `StartError` when nothing can listen there, for example because the port is taken,
+  ///   or when the certificate, its key or another watched file is not as it must be.
   ///   Nothing is left behind then, and the store is as it was.
   public static func start(
     serving store: Store, on host: String = "127.0.0.1", port: Int = 9324,
     configuration: Configuration = Configuration(),
     logger: Logger = Logger(label: "penstock.server")
   ) async throws(StartError) -> PenstockServer {
+    try await begin(store, on: host, port: port, configuration, logger)
+  }
+
+  /// Starts a server that has no store yet: it answers that the service is unavailable, and health
+  /// under `/penstock/health/`, until `serve` gives it one.
+  ///
+  /// ```swift
+  /// let server = try await PenstockServer.listen(port: 9324)
+  /// var options = StoreOptions()
+  /// options.onEvent = server.note
+  /// let store = try await Store.open(at: path, options: options)
+  /// await server.serve(store)
+  /// ```
+  ///
+  /// - Throws: `StartError`, as `start` does.
+  public static func listen(
+    on host: String = "127.0.0.1", port: Int = 9324,
+    configuration: Configuration = Configuration(),
+    logger: Logger = Logger(label: "penstock.server")
+  ) async throws(StartError) -> PenstockServer {
+    try await begin(nil, on: host, port: port, configuration, logger)
+  }
+
+  /// Notes how far the opening of the store is, for `/penstock/health/ready`.
+  @Sendable public func note(_ event: StoreEvent) {
+    if case .recovering(let segments, let total) = event {
+      opening.note(segments: segments, of: total)
+    }
+  }
+
+  /// Gives a server that listens its store. May be called once, and not after `start`.
+  public func serve(_ store: Store) async {
+    let handler = Self.service(store, shared.configuration, drainFlag)
+    for table in tables {
+      do {
+        try await table.eventLoop.submit {
+          precondition(table.value.handler is SQSOpening, "the server has a store")
+          table.value.handler = handler
+          table.value.wallSeconds = { store.now.milliseconds / 1000 }
+        }.get()
+      } catch {
+        logger.debug("the server has stopped", metadata: ["error": "\(error)"])
+      }
+    }
+  }
+
+  private static func service(
+    _ store: Store, _ configuration: Configuration, _ drainFlag: DrainFlag
+  ) -> SQSService {
+    var service = configuration.service
+    service.isDraining = { drainFlag.isUp }
+    return SQSService(store: store, configuration: service)
+  }
+
+  private static func begin(
+    _ store: Store?, on host: String, port: Int, _ configuration: Configuration, _ logger: Logger
+  ) async throws(StartError) -> PenstockServer {
     guard (0...65_535).contains(port) else {
       throw StartError(
         description: "cannot listen on \(host) port \(port): ports end at 65535")
     }
+    if let problem = configuration.problem(on: host) {
+      throw StartError(description: "cannot listen on \(host) port \(port): \(problem)")
+    }
+    let tls = configuration.tls.map { TLSCredentials($0) }
+    let watcher: FileWatcher
+    do {
+      watcher = try FileWatcher(
+        configuration.watchedFiles + (tls.map { [$0.files] } ?? []),
+        every: configuration.watchInterval, logger)
+    } catch {
+      throw StartError(description: "cannot listen on \(host) port \(port): \(error)")
+    }
     let shared = ServerShared(
-      service: SQSService(store: store, configuration: configuration.service),
-      configuration: configuration, wallSeconds: { store.now.milliseconds / 1000 },
+      configuration: configuration, tls: tls,
       connections: Gauge(limit: min(configuration.maximumConnections, FileLimit.connections)),
       bufferedBytes: Gauge(limit: configuration.maximumBufferedBytes),
       unsentBytes: Gauge(limit: configuration.maximumBufferedBytes))
+    let (opening, drainFlag) = (SQSOpening(), DrainFlag())
+    let service = store.map { Self.service($0, configuration, drainFlag) }
+    let wallSeconds: @Sendable () -> Int64 =
+      if let store {
+        { store.now.milliseconds / 1000 }
+      } else {
+        { RealClock().wallMilliseconds() / 1000 }
+      }
     let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, configuration.eventLoops))
     do {
       var tables: [NIOLoopBound<ConnectionTable>] = []
       for loop in group.makeIterator() {
         let table = loop.submit {
-          NIOLoopBound(ConnectionTable(eventLoop: loop, shared: shared), eventLoop: loop)
+          NIOLoopBound(
+            ConnectionTable(
+              eventLoop: loop, shared: shared, handler: service ?? opening,
+              wallSeconds: wallSeconds),
+            eventLoop: loop)
         }
         tables.append(try await table.get())
       }
       let channel = try await bootstrap(group, tables, shared).bind(host: host, port: port).get()
       let address = ServerAddress(
-        host: channel.localAddress?.ipAddress ?? host, port: channel.localAddress?.port ?? port)
+        host: channel.localAddress?.ipAddress ?? host, port: channel.localAddress?.port ?? port,
+        isSecure: tls != nil)
       logger.debug("listening", metadata: ["address": "\(address)"])
-      return PenstockServer(shared, channel, address, group, tables, logger)
+      return PenstockServer(
+        shared, channel, address, group, tables, opening, drainFlag, watcher, logger)
     } catch {
+      await watcher.stop()
       await shutDown(group, logger)
       throw StartError(description: "cannot listen on \(host) port \(port): \(error)")
     }
+  }
+
+  /// True for the names and addresses that only this machine reaches.
+  public static func isLoopback(_ host: String) -> Bool {
+    if host == "localhost" || host == "::1" { return true }
+    let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+    return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
   }
 
   /// The address it listens on, as numbers.
@@ -141,6 +242,7 @@ public final class PenstockServer: Sendable {
       return true
     }
     guard isFirst else { return }
+    drainFlag.raise()
     Task {
       await drain()
       let waiting = state.withLock { state -> [CheckedContinuation<Void, Never>] in
@@ -190,6 +292,7 @@ public final class PenstockServer: Sendable {
     for table in tables {
       _ = try? await table.eventLoop.submit { table.value.mailbox.close() }.get()
     }
+    await watcher.stop()
     await Self.shutDown(group, logger)
   }
 
@@ -236,6 +339,7 @@ public final class PenstockServer: Sendable {
     return channel.eventLoop.makeCompletedFuture {
       let connection = HTTPConnection(table: table.value)
       let pipeline = channel.pipeline.syncOperations
+      if let tls = shared.tls?.handler() { try pipeline.addHandler(tls) }
       try pipeline.addHandler(ByteArrivalHandler(connection: connection))
       var limits = NIOHTTPDecoderLimitConfiguration()
       limits.maxHeaderFieldSize = 16 << 10
@@ -248,4 +352,13 @@ public final class PenstockServer: Sendable {
       try pipeline.addHandler(connection)
     }
   }
+}
+
+/// Whether a server has begun to stop.
+final class DrainFlag: Sendable {
+  private let state = Atomic<Bool>(false)
+
+  // Relaxed: nothing else hangs on it.
+  var isUp: Bool { state.load(ordering: .relaxed) }
+  func raise() { state.store(true, ordering: .relaxed) }
 }

@@ -30,12 +30,62 @@ extension PenstockServer {
     public var idleTimeout: Duration = .seconds(300)
     /// How long a stop waits for requests that are still arriving or being answered.
     public var drainTimeout: Duration = .seconds(10)
+    /// Certificate and key, if connections are to be in TLS.
+    public var tls: TLS?
+    /// What queue URLs begin with: `http` or `https`, host, perhaps a port and a path, without a
+    /// slash at the end. Nil for what the client called the server.
+    public var publicURL: String?
+    /// Whether `X-Forwarded-For`, `-Proto` and `-Host` say who the client is and what it called the
+    /// server. Only behind a proxy that sets all of them.
+    public var trustsForwarded = false
+    /// Whether the limits of the store hold where they are wider than those of Amazon's service.
+    public var hasExtendedLimits = false
+    /// Whether callers have to show credentials. Without, nothing listens beyond this machine.
+    public var isAuthenticated = false
+    /// Files that the server reads before it listens and again when they change.
+    public var watchedFiles: [WatchedFiles] = []
+    /// How often it looks at them, and at certificate and key.
+    public var watchInterval: Duration = .seconds(1)
+
+    /// Files in PEM. They are read again when they change, for the connections that come then.
+    public struct TLS: Sendable {
+      /// The server's certificate, and behind it those that lead to one that clients know.
+      public var certificatePath: String
+      /// Its private key, without a passphrase.
+      public var keyPath: String
+
+      /// Where the files are.
+      public init(certificatePath: String, keyPath: String) {
+        self.certificatePath = certificatePath
+        self.keyPath = keyPath
+      }
+    }
 
     /// The defaults.
     public init() {}
 
+    /// What is wrong with the configuration for a server on this host; nil if nothing is.
+    func problem(on host: String) -> String? {
+      if !SQSConfiguration.isAccountID(accountID) { return "the account must be twelve digits" }
+      if !SQSConfiguration.isRegion(region) {
+        return "the region must be 1 to 32 lower-case letters, digits and hyphens"
+      }
+      if let publicURL, !SQSConfiguration.isPublicURL(publicURL) {
+        return "the public URL must be http or https, a host, perhaps a port and a path, "
+          + "without a slash at the end"
+      }
+      if !isAuthenticated, !PenstockServer.isLoopback(host) {
+        return "it is not loopback, and without credentials anyone who reaches it could use the "
+          + "queues"
+      }
+      return nil
+    }
+
     var service: SQSConfiguration {
       var service = SQSConfiguration()
+      service.publicURL = publicURL
+      service.trustsForwarded = trustsForwarded
+      service.limits = hasExtendedLimits ? .extended : .amazon
       service.accountID = accountID
       service.region = region
       service.maximumInFlight = maximumInFlight
@@ -48,9 +98,10 @@ extension PenstockServer {
 struct ServerAddress: Sendable, CustomStringConvertible {
   var host: String
   var port: Int
+  var isSecure = false
 
   /// A URL.
-  var description: String { "http://\(authority)" }
+  var description: String { (isSecure ? "https://" : "http://") + authority }
 
   /// Host and port, an IPv6 address in brackets.
   var authority: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }

@@ -77,8 +77,7 @@ struct Serve: AsyncParsableCommand {
       """)
   var maximumClockJumpDays = 180
 
-  @Flag(help: "Let anyone who can reach a --host that is not loopback use the queues.")
-  var allowAnonymous = false
+  @OptionGroup var connections: ConnectionOptions
 
   func validate() throws {
     guard (0...65_535).contains(port) else {
@@ -102,18 +101,11 @@ struct Serve: AsyncParsableCommand {
     }
     guard !dataDir.isEmpty else { throw ValidationError("--data-dir must name a directory.") }
     guard !host.isEmpty else { throw ValidationError("--host must name an address.") }
-    guard allowAnonymous || Self.isLoopback(host) else {
+    guard PenstockServer.isLoopback(host) else {
       throw ValidationError(
-        "--host \(host) is not loopback, and this version checks no credentials: anyone who "
-          + "reaches it could use the queues. Add --allow-anonymous if that is wanted.")
+        "--host \(host) is not loopback, and without credentials anyone who reaches it could use "
+          + "the queues. Give --credentials.")
     }
-  }
-
-  /// True for the addresses that only this machine reaches.
-  static func isLoopback(_ host: String) -> Bool {
-    if host == "localhost" || host == "::1" { return true }
-    let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-    return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
   }
 
   func run() async throws {
@@ -123,6 +115,17 @@ struct Serve: AsyncParsableCommand {
     // Before anything is open, so that a signal never cuts off recovery half way.
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
 
+    var configuration = PenstockServer.Configuration()
+    configuration.maximumInFlight = maximumInFlight
+    connections.apply(to: &configuration)
+    let server: PenstockServer
+    do {
+      server = try await PenstockServer.listen(
+        on: host, port: port, configuration: configuration, logger: logger)
+    } catch {
+      throw Failure("\(error)")
+    }
+    Self.say("penstock opens \(dataDir): \(server.endpoint)/penstock/health/ready")
     let store: Store
     do {
       var options = StoreOptions()
@@ -133,21 +136,14 @@ struct Serve: AsyncParsableCommand {
       options.maximumClockJump =
         maximumClockJumpDays == 0 ? nil : .seconds(maximumClockJumpDays * 86_400)
       options.log = { [logger] text in logger.error("\(text)") }
+      options.onEvent = server.note
       store = try await Store.open(at: dataDir, options: options)
     } catch {
+      await server.stop()
       let option = error.code == .clockJumped ? " (--maximum-clock-jump-days)" : ""
       throw Failure("cannot open the store in \(dataDir): \(error.message)\(option)")
     }
-    let server: PenstockServer
-    do {
-      var configuration = PenstockServer.Configuration()
-      configuration.maximumInFlight = maximumInFlight
-      server = try await PenstockServer.start(
-        serving: store, on: host, port: port, configuration: configuration, logger: logger)
-    } catch {
-      await Self.closeAfterFailure(store)
-      throw Failure("\(error)")
-    }
+    await server.serve(store)
     Self.say(startText(server.endpoint, store))
 
     for await _ in signals { break }
@@ -172,21 +168,12 @@ struct Serve: AsyncParsableCommand {
       "penstock is listening on \(endpoint)",
       "  data directory  \(store.path)",
       "  durability      \(durability)",
-      "  credentials     any"
-        + (Self.isLoopback(host) ? "" : " (anonymous access beyond this machine is allowed)"),
+      "  credentials     any",
     ]
     for (place, line) in recovery.enumerated() {
       lines.append((place == 0 ? "  recovery        " : "                  ") + line)
     }
     return lines.joined(separator: "\n")
-  }
-
-  private static func closeAfterFailure(_ store: Store) async {
-    do {
-      try await store.close()
-    } catch {
-      say("closing the store failed: \(error.message)")
-    }
   }
 
   /// Writes a line to standard output at once, also when that is a file or a pipe.

@@ -92,7 +92,7 @@ class Server:
         """Keeps the pipe empty, and finds the port in the start-up block."""
         for line in process.stdout:
             self.lines.append(line)
-            found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", line)
+            found = re.search(r"listening on https?://127\.0\.0\.1:(\d+)", line)
             if found and self.port is None:
                 self.port = int(found[1])
                 self.listening.set()

@@ -179,6 +179,14 @@ def test_slow_clients_do_not_slow_down_others(server, raw, queue):
     post("Transfer-Encoding: chunked", body=b"zz\r\n"),
     post("Transfer-Encoding: chunked", body=b"ffffffffffffffffff\r\n"),
     post("Bad Header: 1", "Content-Length: 0"),
+    post("Content-Length: 2", "Content-Length: 2", body=b"{}"),
+    post("Transfer-Encoding: chunked", "Content-Length: 2", body=b"0\r\n\r\n"),
+    post("Transfer-Encoding: gzip, chunked, identity", body=b"0\r\n\r\n"),
+    post("X-Folded: a", " Content-Length: 2", body=b"{}"),
+    post("X: a\0b", "Content-Length: 0"), post("X: a\rb", "Content-Length: 0"),
+    post("Host: y", "Content-Length: 0"),
+    b"POST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+    b"POST http://x/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
 ], ids=lambda data: repr(data[-24:]))
 def test_what_is_not_http(server, data):
     with server.socket() as connection:

@@ -91,9 +91,10 @@ def test_a_port_in_use_is_named(new_server, tmp_path):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_an_open_address_needs_a_flag(tmp_path, host):
+def test_an_open_address_needs_credentials(tmp_path, host):
     _, text = serve(tmp_path / "data", host)
-    assert "--allow-anonymous" in text
+    assert "--credentials" in text
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_file_in_the_place_of_the_directory(tmp_path):

@@ -285,7 +285,7 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
     await fixture.send(
       SQSRequest(
         method: method, target: target, headers: TestHeaders(values: headers),
-        body: Array(body.utf8)))
+        body: Array(body.utf8), remoteAddress: "127.0.0.1"))
   }
 
   @Test func contentTypeWinsOverTarget() async throws {

@@ -45,7 +45,12 @@ import Testing
       process.standardOutput = output
       process.standardError = errors
       try process.run()
-      let first = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
+      var first = ""
+      while !first.contains("listening on") {
+        let more = output.fileHandleForReading.availableData
+        guard !more.isEmpty else { break }
+        first += String(decoding: more, as: UTF8.self)
+      }
       do {
         try whileRunning(process, first)
       } catch {
@@ -67,18 +72,24 @@ import Testing
       .appendingPathComponent("penstock-serve-\(UUID().uuidString)").path
   }
 
-  @Test func otherAddressesNeedConsent() async throws {
+  @Test func otherAddressesNeedCredentials() async throws {
     let path = Self.temporaryPath()
     let outcome = try await Self.run(["serve", "--data-dir", path, "--host", "0.0.0.0"])
     #expect(outcome.status != 0)
-    #expect(outcome.errors.contains("--allow-anonymous"))
+    #expect(outcome.errors.contains("--credentials"))
     #expect(!FileManager.default.fileExists(atPath: path))
   }
 
   @Test(arguments: [
     ["serve", "--port", "65536"], ["serve", "--port", "x"], ["serve", "--port", "-1"],
     ["serve", "--data-dir", ""], ["serve", "--maximum-clock-jump-days=-1"],
-    ["serve", "--frobnicate"], ["frobnicate"],
+    ["serve", "--frobnicate"], ["frobnicate"], ["serve", "--account", "12345678901"],
+    ["serve", "--region", "Mars"], ["serve", "--public-url", "ftp://h"],
+    ["serve", "--public-url", "https://h/"], ["serve", "--tls-key", "x"],
+    ["serve", "--tls-certificate", "x"], ["serve", "--limits", "none"],
+    ["serve", "--maximum-connections", "0"], ["serve", "--maximum-body-bytes", "1"],
+    ["serve", "--maximum-buffered-bytes", "4096"], ["serve", "--request-timeout-seconds", "0"],
+    ["serve", "--idle-timeout-seconds", "0"], ["serve", "--allow-anonymous"],
   ])
   func wrongArgumentsAreRefused(_ arguments: [String]) async throws {
     let outcome = try await Self.run(arguments)

@@ -37,7 +37,7 @@ final class HTTPClient {
   private var descriptor: CInt
   private var buffer: [UInt8] = []
 
-  init(port: Int, timeoutSeconds: Int = 60) throws {
+  init(port: Int, timeoutSeconds: Int = 60, receiveBuffer: CInt? = nil) throws {
     #if canImport(Glibc)
       descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
     #else
@@ -48,6 +48,10 @@ final class HTTPClient {
     let size = socklen_t(MemoryLayout<timeval>.size)
     _ = setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &timeout, size)
     _ = setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &timeout, size)
+    if var receiveBuffer {
+      let size = socklen_t(MemoryLayout<CInt>.size)
+      _ = setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &receiveBuffer, size)
+    }
     var address = sockaddr_in()
     address.sin_family = sa_family_t(AF_INET)
     address.sin_port = in_port_t(port).bigEndian
@@ -135,6 +139,11 @@ final class HTTPClient {
     "POST / HTTP/1.1\r\nHost: localhost:9324\r\nContent-Type: application/x-amz-json-1.0\r\n"
       + "X-Amz-Target: AmazonSQS.\(action)\r\nContent-Length: \(body.utf8.count)\r\n\(headers)"
       + "\r\n\(body)"
+  }
+
+  func get(_ path: String, headers: String = "") throws -> Response {
+    try write("GET \(path) HTTP/1.1\r\nHost: localhost:9324\r\n\(headers)\r\n")
+    return try readResponse()
   }
 
   func call(_ action: String, _ body: String, headers: String = "") throws -> Response {

@@ -59,11 +59,40 @@ import Testing
     "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
     "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     "POST / HTTP/1.1\r\nHost: h\r\nbad header\r\n\r\n",
+    // One reader would take the length, another the chunks.
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+      + "0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n"
+      + "0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1, 1\r\n\r\nx",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +1\r\n\r\nx",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 0x1\r\n\r\nx",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length:\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nContent-Length : 1\r\n\r\nx",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff1\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nxy\r\n0\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0x1\r\nx\r\n",
+    "GET / HTTP/1.1\r\nHost: h\r\nX: a\r\n b\r\n\r\n",
+    "GET / HTTP/1.1\r\n X: a\r\nHost: h\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: h\r\nX: a\u{0}b\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: h\r\nX: a\rb\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: h\r\nX: a\rContent-Length: 5\r\n\r\n",
+    "GET http://h/ HTTP/1.1\r\nHost: h\r\n\r\n", "GET h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+    "GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: h\r\nHost: i\r\n\r\n",
+    "GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n", "GET / HTTP/2.0\r\nHost: h\r\n\r\n",
+    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
   ])
   func brokenHTTPIsRefused(_ text: String) async throws {
     try await ServerFixture.run { fixture in
       let client = try fixture.client()
-      try client.write(text)
+      // What is behind the refused request must not become one.
+      try client.write(text + "GET /penstock/health/live HTTP/1.1\r\nHost: h\r\n\r\n")
       #expect(try client.readResponse().status >= 400)
       #expect(try client.isClosed())
       #expect(try isAlive(fixture))
@@ -176,6 +205,44 @@ import Testing
       let count = try #require(Int(attributes["ApproximateReceiveCount"] ?? ""))
       #expect(count < 40)
     }
+  }
+
+  /// What stays in the server because its client does not read ends the connection when the time
+  /// for a request is over, long before an idle one would end: one large answer, or many small.
+  @Test(arguments: [(1_000_000, 1), (50_000, 500)])
+  func clientThatDoesNotReadItsAnswerIsCutOff(_ size: Int, _ requests: Int) async throws {
+    try await ServerFixture.run({
+      $0.requestTimeout = .milliseconds(500)
+      $0.maximumConnections = 1
+    }) { fixture in
+      let client = try fixture.clientWithQueue()
+      let body = String(repeating: "x", count: size)
+      for _ in 0..<10 {
+        _ = try client.call("SendMessage", #"{"QueueUrl":"q","MessageBody":"\#(body)"}"#)
+      }
+      client.close()
+      // Connections are turned away until the server has seen the other end.
+      let deaf = try await ServerFixture.onThread {
+        while true {
+          let deaf = try HTTPClient(port: fixture.port, receiveBuffer: 4096)
+          if (try? deaf.call("ListQueues", "{}").status) == 200 { return Held(client: deaf) }
+        }
+      }
+      let receive = HTTPClient.request(
+        "ReceiveMessage",
+        #"{"QueueUrl":"q","VisibilityTimeout":0,"MaxNumberOfMessages":\#(requests == 1 ? 10 : 1)}"#)
+      try deaf.client.write(String(repeating: receive, count: requests))
+      try await ServerFixture.until { (try? isAlive(fixture)) == true }
+      #expect(throws: (any Error).self) {
+        for _ in 0..<requests { _ = try deaf.client.readResponse() }
+      }
+    }
+  }
+
+  /// A client that one thread after the other uses.
+  private struct Held: @unchecked Sendable {
+    // Unchecked: never used by two threads at once.
+    var client: HTTPClient
   }
 
   @Test func tenThousandConnectionsComeAndGo() async throws {

@@ -76,8 +76,13 @@ final class ServedPolls: WaitingPolls {
     server.standardOutput = output
     try server.run()
     isRunning = true
-    let text = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-    guard let start = text.range(of: "127.0.0.1:")?.upperBound,
+    var text = ""
+    while !text.contains("listening on") {
+      let more = output.fileHandleForReading.availableData
+      guard !more.isEmpty else { break }
+      text += String(decoding: more, as: UTF8.self)
+    }
+    guard let start = text.range(of: "listening on http://127.0.0.1:")?.upperBound,
       let port = Int(text[start...].prefix { $0.isNumber })
     else { throw ValidationError("the server did not start.") }
     return port
