@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// Who sends a request.
-struct Principal: Hashable, Sendable {
-  enum Kind: Hashable, Sendable {
+package struct Principal: Hashable, Sendable {
+  package enum Kind: Hashable, Sendable {
     /// Nobody has signed the request.
     case anonymous
     /// The account itself.
@@ -11,20 +11,33 @@ struct Principal: Hashable, Sendable {
     case user
     /// A session of a role: `roleARN` is the role's own name.
     case session(roleARN: String)
+    /// Another service, by its name: `sns.amazonaws.com`.
+    case service(String)
   }
 
-  var kind: Kind
-  /// Twelve digits; empty for the anonymous.
-  var account: String
-  /// For example `arn:aws:iam::123456789012:user/alice`; empty for the anonymous.
-  var arn: String
+  package var kind: Kind
+  /// Twelve digits; empty for the anonymous and for services.
+  package var account: String
+  /// For example `arn:aws:iam::123456789012:user/alice`; empty for the anonymous and for services.
+  package var arn: String
   /// What messages name as their sender.
-  var id: String
+  package var id: String
 
-  static let anonymous = Principal(kind: .anonymous, account: "", arn: "", id: "anonymous")
+  package init(kind: Kind, account: String, arn: String, id: String) {
+    self.kind = kind
+    self.account = account
+    self.arn = arn
+    self.id = id
+  }
 
-  static func root(of account: String, partition: String = "aws") -> Principal {
+  package static let anonymous = Principal(kind: .anonymous, account: "", arn: "", id: "anonymous")
+
+  package static func root(of account: String, partition: String = "aws") -> Principal {
     Principal(
       kind: .root, account: account, arn: "arn:\(partition):iam::\(account):root", id: account)
+  }
+
+  package static func service(_ name: String) -> Principal {
+    Principal(kind: .service(name), account: "", arn: "", id: name)
   }
 }
