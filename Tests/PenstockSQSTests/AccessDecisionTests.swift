@@ -281,7 +281,7 @@ import Testing
     for (decision, ending) in endings {
       #expect(
         decision.refusal(for: request)
-          == Refusal(status: 403, code: "AccessDenied", message: start + ending))
+          == WireRefusal(status: 403, code: "AccessDenied", message: start + ending))
     }
     #expect(AccessDecision.allowed.refusal(for: request) == nil)
   }

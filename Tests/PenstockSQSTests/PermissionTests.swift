@@ -5,20 +5,20 @@ import Testing
 private func add(
   _ label: String? = "one", _ accounts: [String]? = ["111122223333"],
   _ actions: [String]? = ["ReceiveMessage"], to policy: String? = nil
-) throws(Refusal) -> String {
+) throws(WireRefusal) -> String {
   try PermissionEditing.add(
     label: label, accounts: accounts, actions: actions, queueARN: Access.queue, to: policy)
 }
 
-private func refusal(_ body: () throws(Refusal) -> String?) -> Refusal? {
-  do throws(Refusal) {
+private func refusal(_ body: () throws(WireRefusal) -> String?) -> WireRefusal? {
+  do throws(WireRefusal) {
     _ = try body()
     return nil
   } catch { return error }
 }
 
-private func invalid(_ message: String) -> Refusal {
-  Refusal(status: 400, code: "InvalidParameterValue", message: message)
+private func invalid(_ message: String) -> WireRefusal {
+  WireRefusal(status: 400, code: "InvalidParameterValue", message: message)
 }
 
 @Suite struct AddingPermissions {
@@ -79,26 +79,27 @@ private func invalid(_ message: String) -> Refusal {
   }
 
   @Test func parametersMustBeThere() {
-    func missing(_ name: String) -> Refusal {
-      Refusal(
+    func missing(_ name: String) -> WireRefusal {
+      WireRefusal(
         status: 400, code: "MissingParameter",
         message: "The request must contain the parameter \(name).")
     }
     for nothing: String? in [nil, ""] {
-      #expect(refusal { () throws(Refusal) in try add(nothing, [], []) } == missing("Label"))
+      #expect(refusal { () throws(WireRefusal) in try add(nothing, [], []) } == missing("Label"))
     }
     for nothing: [String]? in [nil, []] {
       #expect(
-        refusal { () throws(Refusal) in try add("a", nothing, nothing) } == missing("ActionName"))
+        refusal { () throws(WireRefusal) in try add("a", nothing, nothing) }
+          == missing("ActionName"))
       #expect(
-        refusal { () throws(Refusal) in try add("a", nothing) } == missing("AWSAccountIds"))
+        refusal { () throws(WireRefusal) in try add("a", nothing) } == missing("AWSAccountIds"))
     }
   }
 
   @Test(arguments: ["a b", "ü", "a.b", String(repeating: "a", count: 81)])
   func labelsAreNames(_ label: String) {
     #expect(
-      refusal { () throws(Refusal) in try add(label) }
+      refusal { () throws(WireRefusal) in try add(label) }
         == invalid(
           "Value \(label) for parameter Label is invalid. Reason: Can only include alphanumeric "
             + "characters, hyphens, or underscores. 1 to 80 in length"))
@@ -111,7 +112,7 @@ private func invalid(_ message: String) -> Refusal {
   @Test func labelsAreUsedOnce() throws {
     let policy = try add()
     #expect(
-      refusal { () throws(Refusal) in try add(to: policy) }
+      refusal { () throws(WireRefusal) in try add(to: policy) }
         == invalid("Value one for parameter Label is invalid. Reason: Already exists."))
     _ = try add("One", to: policy)
   }
@@ -120,8 +121,8 @@ private func invalid(_ message: String) -> Refusal {
     let actions = Array(repeating: "SendMessage", count: 8)
     _ = try add("a", ["111122223333"], Array(actions.dropLast()))
     #expect(
-      refusal { () throws(Refusal) in try add("a", ["111122223333"], actions) }
-        == Refusal(
+      refusal { () throws(WireRefusal) in try add("a", ["111122223333"], actions) }
+        == WireRefusal(
           status: 403, code: "OverLimit", message: "8 Actions were found, maximum allowed is 7."))
   }
 
@@ -129,8 +130,8 @@ private func invalid(_ message: String) -> Refusal {
     var policy: String?
     for number in 1...20 { policy = try add("l\(number)", to: policy) }
     #expect(
-      refusal { () throws(Refusal) in try add("l21", to: policy) }
-        == Refusal(
+      refusal { () throws(WireRefusal) in try add("l21", to: policy) }
+        == WireRefusal(
           status: 403, code: "OverLimit",
           message: "21 Statements were found, maximum allowed is 20."))
   }
@@ -142,7 +143,7 @@ private func invalid(_ message: String) -> Refusal {
   ])
   func actionsOfTheOwnerAreRefused(_ action: String) {
     #expect(
-      refusal { () throws(Refusal) in
+      refusal { () throws(WireRefusal) in
         try add("a", ["111122223333"], ["SendMessage", action])
       }
         == invalid(
@@ -153,7 +154,7 @@ private func invalid(_ message: String) -> Refusal {
   @Test(arguments: ["Frobnicate", "sendmessage", "SQS:SendMessage", "SendMessageBatch", "", "**"])
   func unknownActionsAreRefused(_ action: String) {
     #expect(
-      refusal { () throws(Refusal) in
+      refusal { () throws(WireRefusal) in
         try add("a", ["111122223333"], ["SendMessage", action])
       }
         == invalid(
@@ -167,7 +168,7 @@ private func invalid(_ message: String) -> Refusal {
   ])
   func whatIsNoAccountIsRefused(_ account: String) {
     #expect(
-      refusal { () throws(Refusal) in try add("a", ["111122223333", account]) }
+      refusal { () throws(WireRefusal) in try add("a", ["111122223333", account]) }
         == invalid(
           "Value [\(account)] for parameter PrincipalId is invalid. Reason: Unable to verify."))
   }
@@ -179,7 +180,7 @@ private func invalid(_ message: String) -> Refusal {
     let bad = ["nobody"]
     let many = Array(repeating: "None", count: 7) + ["DeleteQueue"]
     func message(_ label: String, _ actions: [String], _ policy: String?) -> String {
-      refusal { () throws(Refusal) in try add(label, bad, actions, to: policy) }?.message ?? ""
+      refusal { () throws(WireRefusal) in try add(label, bad, actions, to: policy) }?.message ?? ""
     }
     #expect(message("", many, full).contains("the parameter Label."))
     #expect(message("l1", many, full).contains("Already exists."))
@@ -194,21 +195,21 @@ private func invalid(_ message: String) -> Refusal {
   @Test func theWholeMustStayAPolicy() throws {
     let accounts = (0..<51).map { String(100_000_000_000 + $0) }
     _ = try add("a", Array(accounts.dropLast()))
-    #expect(refusal { () throws(Refusal) in try add("a", accounts) }?.code == "OverLimit")
+    #expect(refusal { () throws(WireRefusal) in try add("a", accounts) }?.code == "OverLimit")
     let large = LimitsOfAccessPolicies.padded(to: 8100)
-    let tooLarge = refusal { () throws(Refusal) in try add(to: large) }
+    let tooLarge = refusal { () throws(WireRefusal) in try add(to: large) }
     #expect(tooLarge?.status == 403)
     #expect(tooLarge?.message.hasSuffix(" bytes, max allowed is 8192") == true)
   }
 
   @Test(arguments: ["{", "x", "{}", #"{"Statement":[]}"#])
   func aPolicyThatIsNoneIsNotExtended(_ text: String) {
-    let expected = Refusal(
+    let expected = WireRefusal(
       status: 400, code: "InvalidAttributeValue",
       message: "Invalid value for the parameter Policy.")
-    #expect(refusal { () throws(Refusal) in try add(to: text) } == expected)
+    #expect(refusal { () throws(WireRefusal) in try add(to: text) } == expected)
     #expect(
-      refusal { () throws(Refusal) in try PermissionEditing.remove(label: "a", from: text) }
+      refusal { () throws(WireRefusal) in try PermissionEditing.remove(label: "a", from: text) }
         == expected)
   }
 }
@@ -247,19 +248,19 @@ private func invalid(_ message: String) -> Refusal {
     let policy = try add("one")
     for nothing: String? in [nil, ""] {
       #expect(
-        refusal { () throws(Refusal) in
+        refusal { () throws(WireRefusal) in
           try PermissionEditing.remove(label: nothing, from: policy)
         }
-          == Refusal(
+          == WireRefusal(
             status: 400, code: "MissingParameter",
             message: "The request must contain the parameter Label."))
       #expect(
-        refusal { () throws(Refusal) in
+        refusal { () throws(WireRefusal) in
           try PermissionEditing.remove(label: "x", from: nothing)
         } == invalid("Value x for parameter Label is invalid. Reason: can't find label."))
     }
     #expect(
-      refusal { () throws(Refusal) in try PermissionEditing.remove(label: "x", from: policy) }
+      refusal { () throws(WireRefusal) in try PermissionEditing.remove(label: "x", from: policy) }
         == invalid(
           "Value x for parameter Label is invalid. Reason: can't find label on existing policy."))
   }

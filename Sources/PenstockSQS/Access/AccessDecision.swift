@@ -77,7 +77,7 @@ package enum AccessDecision: Hashable, Sendable {
 }
 
 /// An `SQSError` for those outside of this module, who cannot see that type.
-package struct Refusal: Error, Hashable, Sendable {
+package struct WireRefusal: Error, Hashable, Sendable {
   package var status: Int
   /// The code of the query protocol.
   package var code: String
@@ -96,7 +96,7 @@ package struct Refusal: Error, Hashable, Sendable {
 
 extension AccessDecision {
   /// `error(for:)` as those outside of this module can see it.
-  package func refusal(for request: AccessRequest) -> Refusal? {
-    error(for: request).map { Refusal($0) }
+  package func refusal(for request: AccessRequest) -> WireRefusal? {
+    error(for: request).map { WireRefusal($0) }
   }
 }

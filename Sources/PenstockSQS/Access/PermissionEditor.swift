@@ -177,16 +177,16 @@ extension JSONNode {
 package enum PermissionEditing {
   package static func add(
     label: String?, accounts: [String]?, actions: [String]?, queueARN: String, to policy: String?
-  ) throws(Refusal) -> String {
+  ) throws(WireRefusal) -> String {
     do throws(SQSError) {
       return try PermissionEditor.add(
         label: label, accounts: accounts, actions: actions, queueARN: queueARN, to: policy)
-    } catch { throw Refusal(error) }
+    } catch { throw WireRefusal(error) }
   }
 
-  package static func remove(label: String?, from policy: String?) throws(Refusal) -> String? {
+  package static func remove(label: String?, from policy: String?) throws(WireRefusal) -> String? {
     do throws(SQSError) {
       return try PermissionEditor.remove(label: label, from: policy)
-    } catch { throw Refusal(error) }
+    } catch { throw WireRefusal(error) }
   }
 }

@@ -12,45 +12,68 @@ enum Glob {
   static func matches(
     _ pattern: ArraySlice<UInt8>, _ text: Substring.UTF8View, ignoringCase: Bool = false
   ) -> Bool {
-    var next = pattern.startIndex
-    var position = text.startIndex
-    var retry: (next: Int, position: Substring.UTF8View.Index)?
-    while position < text.endIndex {
-      if next < pattern.endIndex {
+    bytes(of: text) { text in
+      pattern.withUnsafeBufferPointer { matches($0, text[...], ignoringCase) }
+    }
+  }
+
+  /// Native strings lend their bytes; others are copied.
+  static func bytes(
+    of text: Substring.UTF8View, _ body: (UnsafeBufferPointer<UInt8>) -> Bool
+  ) -> Bool {
+    text.withContiguousStorageIfAvailable(body) ?? Array(text).withUnsafeBufferPointer(body)
+  }
+
+  static func matches(
+    _ pattern: UnsafeBufferPointer<UInt8>, _ slice: Slice<UnsafeBufferPointer<UInt8>>,
+    _ ignoringCase: Bool = false
+  ) -> Bool {
+    let text = UnsafeBufferPointer(rebasing: slice)
+    var next = 0
+    var position = 0
+    var retry: (next: Int, position: Int)?
+    func isSame(_ code: UInt8, _ byte: UInt8) -> Bool {
+      code == (ignoringCase ? lowercase(byte) : byte)
+    }
+    while position < text.count {
+      if next < pattern.count {
         let code = pattern[next]
         if code == anyRun {
           next += 1
-          if next == pattern.endIndex { return true }
+          let rest = pattern[next...]
+          if !rest.contains(where: { $0 >= anyCharacter }) {
+            // Nothing but the end of the text can match.
+            return text.count - position >= rest.count
+              && zip(rest, text.suffix(rest.count)).allSatisfy(isSame)
+          }
           retry = (next, position)
           continue
         }
         if code == anyCharacter {
           next += 1
-          skipCharacter(&position, in: text)
+          position = afterCharacter(position, text)
           continue
         }
-        let byte = text[position]
-        if code == (ignoringCase ? lowercase(byte) : byte) {
+        if isSame(code, text[position]) {
           next += 1
-          text.formIndex(after: &position)
+          position += 1
           continue
         }
       }
       guard var last = retry else { return false }
-      skipCharacter(&last.position, in: text)
+      last.position = afterCharacter(last.position, text)
       retry = last
       (next, position) = last
     }
-    while next < pattern.endIndex, pattern[next] == anyRun { next += 1 }
-    return next == pattern.endIndex
+    return pattern[next...].allSatisfy { $0 == anyRun }
   }
 
-  private static func skipCharacter(
-    _ position: inout Substring.UTF8View.Index, in text: Substring.UTF8View
-  ) {
-    repeat {
-      text.formIndex(after: &position)
-    } while position < text.endIndex && text[position] & 0xc0 == 0x80
+  private static func afterCharacter(
+    _ position: Int, _ text: UnsafeBufferPointer<UInt8>
+  ) -> Int {
+    var position = position + 1
+    while position < text.count, text[position] & 0xc0 == 0x80 { position += 1 }
+    return position
   }
 
   static func lowercase(_ byte: UInt8) -> UInt8 {
@@ -179,13 +202,15 @@ struct ARNPattern: Sendable {
   }
 
   private static func matches(_ parts: [ArraySlice<UInt8>], _ text: String) -> Bool {
-    var rest = text[...].utf8
-    for part in parts.dropLast() {
-      guard let colon = rest.firstIndex(of: UInt8(ascii: ":")),
-        Glob.matches(part, rest[..<colon])
-      else { return false }
-      rest = rest[colon...].dropFirst()
+    Glob.bytes(of: text[...].utf8) { text in
+      var start = 0
+      for part in parts.dropLast() {
+        guard let colon = text[start...].firstIndex(of: UInt8(ascii: ":")),
+          part.withUnsafeBufferPointer({ Glob.matches($0, text[start..<colon]) })
+        else { return false }
+        start = colon + 1
+      }
+      return parts.last?.withUnsafeBufferPointer { Glob.matches($0, text[start...]) } ?? false
     }
-    return parts.last.map { Glob.matches($0, rest) } ?? false
   }
 }
