@@ -188,6 +188,7 @@ struct SignatureClaim {
       throw incomplete(
         "Authorization header requires existence of either a 'X-Amz-Date' or a 'Date' header.")
     }
-    return try SigningTime(http: text) ?? basicTime(text)
+    if let time = SigningTime(http: text) { return time }
+    return try basicTime(text)
   }
 }

@@ -44,15 +44,7 @@ package enum SignatureV4 {
     try checkScope(claim, region)
     try checkTime(claim, nowSeconds)
     try checkSignedHeaders(claim, request)
-    let payload = try payload(request)
-    let isPresigned = if case .presigned = claim.form { true } else { false }
-    let signed = parameters.filter {
-      !isPresigned || !$0.name.elementsEqual("X-Amz-Signature".utf8)
-    }
-    let canonical = CanonicalRequest.bytes(
-      method: request.method, path: CanonicalRequest.path(path),
-      query: CanonicalRequest.query(signed), headers: try headers(claim, request),
-      payload: payload)
+    let canonical = try canonicalRequest(request, claim, path, parameters)
     let text = stringToSign(
       time: claim.time, region: claim.scope.region, canonicalHash: Hex.lowercase(digest(canonical)))
     let key = store.signingKey(of: credential, day: claim.scope.day, region: claim.scope.region)
@@ -62,6 +54,18 @@ package enum SignatureV4 {
         signature, authenticating: Array(text.utf8), using: key)
     else { throw mismatch }
     return credential
+  }
+
+  static func canonicalRequest(
+    _ request: SQSRequest, _ claim: SignatureClaim, _ path: ArraySlice<UInt8>,
+    _ parameters: [CanonicalRequest.Parameter]
+  ) throws(SQSError) -> [UInt8] {
+    CanonicalRequest.bytes(
+      method: request.method, path: CanonicalRequest.path(path),
+      // No other form of a claim lets this parameter pass.
+      query: CanonicalRequest.query(
+        parameters.filter { !$0.name.elementsEqual("X-Amz-Signature".utf8) }),
+      headers: try headers(claim, request), payload: try payload(request))
   }
 
   // MARK: Checks

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import Crypto
 
 /// The outcome of a check in words that tests and fuzz targets can use.
 package enum SignatureVerdict: Hashable, Sendable {
@@ -24,21 +25,14 @@ package enum SignatureVerdict: Hashable, Sendable {
 }
 
 extension SignatureV4 {
-  /// The hash of what is signed of a request, in hexadecimal; nil when it carries no claim, or one
-  /// that cannot be read.
+  /// The hash of what is signed of a request, in hexadecimal; nil when there is none.
   package static func canonicalHash(_ request: SQSRequest) -> String? {
     let (path, query) = CanonicalRequest.parts(ofTarget: request.target)
     let parameters = CanonicalRequest.parameters(query)
-    guard let claim = try? SignatureClaim(request, parameters: parameters) else { return nil }
-    let signed = parameters.filter { !$0.name.elementsEqual("X-Amz-Signature".utf8) }
-    return Hex.lowercase(
-      digest(
-        CanonicalRequest.bytes(
-          method: request.method, path: CanonicalRequest.path(path),
-          query: CanonicalRequest.query(signed),
-          headers: claim.signedHeaders.map {
-            ($0, CanonicalRequest.headerValue(request.headers.all($0)))
-          }, payload: Digests.sha256(request.body))))
+    guard let claim = try? SignatureClaim(request, parameters: parameters),
+      let canonical = try? canonicalRequest(request, claim, path, parameters)
+    else { return nil }
+    return Hex.lowercase(digest(canonical))
   }
 
   /// In hexadecimal.
