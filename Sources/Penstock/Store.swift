@@ -143,9 +143,7 @@ public final class Store: Sendable {
     var logOptions = LogOptions()
     logOptions.segmentSize = options.segmentSize
     logOptions.plantedBug = environment.plantedBug
-    if let onEvent = options.onEvent {
-      logOptions.progress = { onEvent(.recovering(segments: $0, of: $1)) }
-    }
+    logOptions.progress = { options.onEvent?(.recovering(segments: $0, of: $1)) }
     let opened: SegmentedLog.Opened
     do throws(LogError) {
       opened = try SegmentedLog.open(

@@ -64,8 +64,7 @@ public struct LogOptions: Sendable {
   /// Size of a segment file in bytes; a multiple of 4096 from 64 KiB to 1 GiB.
   public var segmentSize = 32 << 20
   package var plantedBug: PlantedBug?
-  /// Told how many segments behind the checkpoint were read, of how many.
-  package var progress: (@Sendable (_ read: Int, _ total: Int) -> Void)?
+  package var progress: (@Sendable (_ segmentsRead: Int, _ total: Int) -> Void)?
   /// The defaults.
   public init() {}
 

@@ -36,9 +36,9 @@ public struct WatchedFiles: Sendable {
 
 /// Looks at files again and again on a thread of its own, and hands over what changed.
 ///
-/// Whether a file changed is told by its size, its inode and the time of its last change. Files that
-/// changed are read when all of a group are the same at two looks: by then those that belong together
-/// have all been replaced, and a later change has another time.
+/// Whether a file changed is told by its size, its inode and the time of its last change. Files
+/// that changed are read when all of a group are the same at two looks: by then those that belong
+/// together have all been replaced, and a later change has another time.
 final class FileWatcher: Sendable {
   /// Why a file was not read.
   struct Failure: Error, CustomStringConvertible {

@@ -107,6 +107,8 @@ public final class PenstockServer: Sendable {
   /// await server.serve(store)
   /// ```
   ///
+  /// When the store cannot be opened, `stop` the server.
+  ///
   /// - Throws: `StartError`, as `start` does.
   public static func listen(
     on host: String = "127.0.0.1", port: Int = 9324,
@@ -290,7 +292,11 @@ public final class PenstockServer: Sendable {
       }
     }
     for table in tables {
-      _ = try? await table.eventLoop.submit { table.value.mailbox.close() }.get()
+      _ = try? await table.eventLoop.submit { [opening] in
+        table.value.mailbox.close()
+        // The store may hold this server by `note`: not the other way round as well.
+        table.value.handler = opening
+      }.get()
     }
     await watcher.stop()
     await Self.shutDown(group, logger)

@@ -2,6 +2,7 @@
 import Foundation
 import Penstock
 import PenstockServer
+import PenstockTesting
 import Synchronization
 import Testing
 
@@ -113,6 +114,26 @@ import Testing
       #expect(try client.get("/penstock/health/live").status == 200)
       await server.stop()
     }
+  }
+
+  @Test func aFailedStoreIsNotReady() async throws {
+    let disk = SimulatedFileSystem()
+    var environment = StoreEnvironment()
+    environment.fileSystem = disk
+    let store = try await Store.open(at: "/store", environment: environment)
+    let server = try await PenstockServer.start(serving: store, port: 0)
+    let client = try HTTPClient(port: server.port)
+    #expect(try client.call("CreateQueue", #"{"QueueName":"q"}"#).status == 200)
+    #expect(try client.get("/penstock/health/ready").status == 200)
+    disk.inject(Fault([.syncData], isPermanent: true, errno: EIO))
+    #expect(try client.call("SendMessage", #"{"QueueUrl":"q","MessageBody":"x"}"#).status >= 500)
+    let ready = try client.get("/penstock/health/ready")
+    #expect(ready.status == 503)
+    #expect(ready["state"] == "failed")
+    #expect(ready["reason"]?.isEmpty == false)
+    #expect(try client.get("/penstock/metrics").status == 200)
+    await server.stop()
+    await #expect(throws: PenstockError.self) { try await store.close() }
   }
 
   @Test func aServerThatNeverGetsAStoreStops() async throws {
