@@ -95,6 +95,11 @@ enum RecordText {
       case .flag(let isOn): ("\(setting)", .bool(isOn))
       case .text(let text): ("\(setting)", .string(text))
       case .names(let names): ("\(setting)", .array((names ?? []).map { .string($0) }))
+      case .texts(let texts):
+        (
+          "\(setting)",
+          .object(texts.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) })
+        )
       }
     }
   }

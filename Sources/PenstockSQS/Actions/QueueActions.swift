@@ -72,7 +72,7 @@ extension Call {
       case .deadLetterQueue, .maximumReceives: .redrivePolicy
       case .deadLetterSources, .showsAllowAll: .redriveAllowPolicy
       case .deduplicationWindow, .maximumMessages, .maximumBytes, .maximumLeased, .priorityStep,
-        .isFair, nil:
+        .isFair, .tags, .policy, .encryptionKey, .dataKeyReuse, .showsEncryption, nil:
         nil
       }
     guard let name else { return SQSError(.queueNameExists, error.message) }
