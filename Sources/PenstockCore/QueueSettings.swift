@@ -106,35 +106,15 @@ public enum QueueSetting: UInt32, Hashable, Sendable, CaseIterable {
 
   typealias Path = PartialKeyPath<QueueSettings> & Sendable
 
-  var path: any Path {
-    switch self {
-    case .visibilityTimeout: \.visibilityTimeout
-    case .delay: \.delay
-    case .maximumMessageBytes: \.maximumMessageBytes
-    case .retention: \.retention
-    case .receiveWait: \.receiveWait
-    case .isFIFO: \.isFIFO
-    case .deduplicatesByContent: \.deduplicatesByContent
-    case .deduplicatesByGroup: \.deduplicatesByGroup
-    case .showsGroupScope: \.showsGroupScope
-    case .showsGroupLimit: \.showsGroupLimit
-    case .deduplicationWindow: \.deduplicationWindow
-    case .deadLetterQueue: \.deadLetterQueue
-    case .maximumReceives: \.maximumReceives
-    case .deadLetterSources: \.deadLetterSources
-    case .maximumMessages: \.maximumMessages
-    case .maximumBytes: \.maximumBytes
-    case .maximumLeased: \.maximumLeased
-    case .priorityStep: \.priorityStep
-    case .showsAllowAll: \.showsAllowAll
-    case .isFair: \.isFair
-    case .tags: \.tags
-    case .policy: \.policy
-    case .encryptionKey: \.encryptionKey
-    case .dataKeyReuse: \.dataKeyReuse
-    case .showsEncryption: \.showsEncryption
-    }
-  }
+  /// By number.
+  static let paths: [any Path] = [
+    \.visibilityTimeout, \.delay, \.maximumMessageBytes, \.retention, \.receiveWait, \.isFIFO,
+    \.deduplicatesByContent, \.deduplicatesByGroup, \.showsGroupScope, \.showsGroupLimit,
+    \.deduplicationWindow, \.deadLetterQueue, \.maximumReceives, \.deadLetterSources,
+    \.maximumMessages, \.maximumBytes, \.maximumLeased, \.priorityStep, \.showsAllowAll, \.isFair,
+    \.tags, \.policy, \.encryptionKey, \.dataKeyReuse, \.showsEncryption,
+  ]
+  var path: any Path { Self.paths[Int(rawValue)] }
 
   /// Every queue's record holds these; of the others those that are not at their default.
   package static let always = 5
@@ -240,12 +220,11 @@ extension QueueSettings {
   /// The settings behind the common ones that are not at their default.
   package var more: [QueueSetting] {
     let standard = QueueSettings()
-    return QueueSetting.allCases.dropFirst(QueueSetting.always)
-      .filter { self[$0] != standard[$0] }
+    return QueueSetting.allCases.dropFirst(QueueSetting.always).filter { self[$0] != standard[$0] }
   }
 
   var hasMore: Bool { !more.isEmpty }
-  var encodedSize: Int {
+  package var encodedSize: Int {
     8 * QueueSetting.always
       + (hasMore ? more.reduce(4) { $0 + 8 + self[$1].bytes.count } : 0)
   }
@@ -295,9 +274,7 @@ extension QueueSettings {
       else { throw BytesTooShort() }
       last = number
       let start = cursor.offset
-      func text() throws(BytesTooShort) -> String {
-        try cursor.text(Int(cursor.u32(span)), span)
-      }
+      func text() throws(BytesTooShort) -> String { try cursor.text(Int(cursor.u32(span)), span) }
       let value: Value
       switch standard[setting] {
       case .number: value = .number(try cursor.i64(span))

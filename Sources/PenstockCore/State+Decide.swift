@@ -59,6 +59,11 @@ extension State {
     places[id.value].map { table[$0].settings.isFIFO } ?? false
   }
 
+  /// The key that messages of the queue are sealed with; empty for none.
+  public func encryptionKey(_ id: QueueID) -> String {
+    places[id.value].map { table[$0].settings.encryptionKey } ?? ""
+  }
+
   /// Whether there is such a queue.
   public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
 
@@ -107,9 +112,7 @@ extension State {
   }
 
   /// The record that changes settings of a queue.
-  public func decideChange(
-    _ id: QueueID, _ change: QueueSettingsChange
-  ) throws(Refusal) -> Entry {
+  public func decideChange(_ id: QueueID, _ change: QueueSettingsChange) throws(Refusal) -> Entry {
     guard let q = places[id.value] else { throw .queueNotFound }
     let settings = change.applied(to: table[q].settings)
     guard settings.isFIFO == table[q].settings.isFIFO else { throw .kindIsFixed }
@@ -120,7 +123,7 @@ extension State {
   }
 
   /// The record that deletes a queue.
-  public func decideRemove(_ id: QueueID) throws(Refusal) -> Entry {
+  public func decideDeleteQueue(_ id: QueueID) throws(Refusal) -> Entry {
     guard places[id.value] != nil else { throw .queueNotFound }
     return Entry(queue: id, time: time, record: .queueDeleted)
   }
@@ -180,9 +183,7 @@ extension State {
     if messages > 0, table[q].counts.total + ahead >= messages {
       throw .queueFull(setting: .maximumMessages, limit: messages)
     }
-    if bytes > 0, table[q].bytes >= bytes {
-      throw .queueFull(setting: .maximumBytes, limit: bytes)
-    }
+    if bytes > 0, table[q].bytes >= bytes { throw .queueFull(setting: .maximumBytes, limit: bytes) }
   }
 
   /// Up to `limit` visible messages, oldest send first, as priorities make them older and noisy
@@ -241,9 +242,7 @@ extension State {
   }
 
   /// The record that leases a candidate; `timeout` in milliseconds, not below zero.
-  public func decideLease(
-    _ id: QueueID, _ candidate: Resident, timeout: Int64
-  ) -> Entry {
+  public func decideLease(_ id: QueueID, _ candidate: Resident, timeout: Int64) -> Entry {
     Entry(
       queue: id, time: time,
       record: .leased(

@@ -215,7 +215,7 @@ struct Call: Sendable {
   }
 
   /// The queue that `QueueUrl` names. Absent, empty, unreadable and foreign ones all do not exist.
-  func queue(_ url: String?) throws(SQSError) -> QueueDescription {
+  func queue(_ url: String?) throws(SQSError) -> QueueListing {
     guard let url, let address = QueueAddress(parsing: url),
       (address.account ?? configuration.accountID) == configuration.accountID,
       let queue = store.lookup(address.name)

@@ -14,7 +14,7 @@ extension Call {
     guard !store.deadLetterSources(of: queue.name, limit: 1).isEmpty else {
       throw .invalid("Source queue must be configured as a Dead Letter Queue.")
     }
-    var target: QueueDescription?
+    var target: QueueListing?
     if let destinationARN {
       guard source != destination else {
         throw .invalid("Source queue arn and destination queue arn cannot be the same.")
@@ -111,7 +111,7 @@ extension Call {
 
   private func moveQueue(
     _ arn: QueueARN, _ parameter: String
-  ) throws(SQSError) -> QueueDescription {
+  ) throws(SQSError) -> QueueListing {
     guard arn.region == configuration.region, arn.account == configuration.accountID,
       let queue = store.lookup(arn.name)
     else {

@@ -66,7 +66,7 @@ struct SendWording: Sendable {
 extension Call {
   /// All rules for one message, in the order in which the real service lets them win.
   func check(
-    _ input: SendInput, for queue: QueueDescription, _ wording: SendWording
+    _ input: SendInput, for queue: QueueListing, _ wording: SendWording
   ) throws(SQSError) -> CheckedSend {
     guard !input.body.isEmpty else { throw .missing(wording.missingBody) }
     let limit = queue.settings.maximumMessageBytes
