@@ -15,7 +15,9 @@ enum Requests {
     "CreateQueue", "GetQueueUrl", "ListQueues", "DeleteQueue", "GetQueueAttributes",
     "SetQueueAttributes", "PurgeQueue", "SendMessage", "SendMessageBatch", "ReceiveMessage",
     "DeleteMessage", "DeleteMessageBatch", "ChangeMessageVisibility",
-    "ChangeMessageVisibilityBatch",
+    "ChangeMessageVisibilityBatch", "ListDeadLetterSourceQueues", "StartMessageMoveTask",
+    "ListMessageMoveTasks", "CancelMessageMoveTask", "AddPermission", "RemovePermission",
+    "TagQueue", "UntagQueue", "ListQueueTags",
   ]
 
   /// What stands for `$Q` and `$H` in a body: no fuzzer guesses a handle.
@@ -50,24 +52,27 @@ enum Requests {
 
   static func run(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
     var input = Input(data, size)
-    let choice = Int(input.byte()) % 20
+    let choice = Int(input.byte()) % 64
     var headers = ["content-type": "application/x-amz-json-1.0", "host": "localhost:9324"]
     var method = "POST"
     var path = "/"
     switch choice {
-    case 18:
+    case 63:
       json(input.rest())
       return 0
-    case 17:
+    case 32..<56:
+      headers["content-type"] = "application/x-www-form-urlencoded"
+      path = "/000000000000/orders?Action=" + actions[choice % actions.count]
+    case 56:
       headers["content-type"] = "application/x-www-form-urlencoded"
       path = "/?" + text(&input)
-    case 14..<17:
+    case 57..<60:
       // Everything outside the body.
       headers["x-amz-target"] = text(&input)
       headers["host"] = text(&input)
       headers["content-type"] = text(&input)
       headers["x-amzn-trace-id"] = text(&input)
-      if choice == 16 { method = text(&input) }
+      if choice == 59 { method = text(&input) }
     default:
       headers["x-amz-target"] = "AmazonSQS." + actions[choice % actions.count]
     }
@@ -105,10 +110,30 @@ enum Requests {
       check(
         (name + value).utf8.allSatisfy { $0 >= 0x20 && $0 < 0x7f }, "a header \(name): \(value)")
     }
-    guard isJSON, !response.body.isEmpty else { return }
+    if !isJSON { return checkElements(response.body) }
+    guard !response.body.isEmpty else { return }
     do throws(JSONError) {
       check(try JSONParser.parse(response.body).root.kind == .object, "an answer is no object")
     } catch { check(false, "an answer is not JSON: \(error.reason) at \(error.offset)") }
+  }
+
+  /// Every element that begins ends, in order; text holds no markup of the client's.
+  private static func checkElements(_ body: [UInt8]) {
+    guard let xml = String(validating: body, as: UTF8.self) else {
+      return check(false, "XML that is not UTF-8")
+    }
+    guard xml.hasPrefix("<?xml") else { return }
+    var open: [Substring] = []
+    for part in xml.split(separator: "<").dropFirst() {
+      guard let end = part.firstIndex(of: ">") else { return check(false, "a tag without an end") }
+      let tag = part[..<end]
+      if tag.hasPrefix("/") {
+        check(open.popLast() == tag.dropFirst(), "element \(tag) ends another")
+      } else if !tag.hasSuffix("/") {
+        open.append(tag.prefix { $0 != " " })
+      }
+    }
+    check(open.isEmpty, "elements without an end: \(open)")
   }
 
   private static func filledIn(_ body: [UInt8]) -> [UInt8] {

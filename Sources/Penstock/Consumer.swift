@@ -140,11 +140,11 @@ final class Consumer: Sendable {
             maximum: min(free, engine.options.maximumReceive), wait: .seconds(20),
             visibilityTimeout: .milliseconds(timeout)))
       } catch {
-        switch error.code {
-        // It was logged, and those behind it must not wait for it.
-        case .unreadableMessage: break
-        case .storeFull: await waitForSpace()
-        default: stop(error)
+        // What was logged is passed over: those behind it must not wait for it.
+        if error.code == .storeFull {
+          await waitForSpace()
+        } else if !error.concernsOneMessage {
+          stop(error)
         }
       }
     }

@@ -29,20 +29,20 @@ extension Engine {
 
   /// Asks for room; answers a full disk itself.
   ///
-  /// - Returns: whether to go on (true), to try later (nil), or that the answer is given (false).
-  func room<T: Sendable>(
+  /// - Returns: nil when there is; else whether the answer is given, or it is to be tried later.
+  func refusesRoom<T: Sendable>(
     _ size: Int, drains: Bool, _ completion: @escaping Completion<T>, _ shared: inout Shared,
     _ actions: inout Actions
   ) -> Bool? {
-    if !drains, let allowance = shared.allowance, allowance <= 0 { return nil }
+    if !drains, let allowance = shared.allowance, allowance <= 0 { return false }
     switch shared.tail.makeRoom(size, for: drains ? .delete : .send) {
     case .ready:
       if !drains { shared.spend(size) }
-      return true
-    case .wait: return nil
+      return nil
+    case .wait: return false
     case .full:
       actions.call(completion, .failure(.full))
-      return false
+      return true
     }
   }
 
@@ -72,7 +72,7 @@ extension Engine {
   }
 
   func createQueue(
-    _ name: String, _ change: QueueSettingsChange,
+    _ name: String, _ change: QueueSettingsChange, _ defaults: QueueSettings,
     _ completion: @escaping Completion<QueueDescription>
   ) {
     if let error = PenstockError.badName(name) ?? PenstockError.badSettings(change) {
@@ -80,16 +80,16 @@ extension Engine {
     }
     submit(drains: false, completion) { engine, shared, actions in
       do throws(Refusal) {
-        if let entry = try shared.state.decideCreate(name, change) {
+        if let entry = try shared.state.decideCreate(name, change, beside: defaults) {
           if let error = engine.badSize(engine.size(entry)) {
             actions.call(completion, .failure(error))
             return true
           }
-          guard
-            let go = engine.room(engine.size(entry), drains: false, completion, &shared, &actions)
-          else { return false }
-          if go { _ = engine.append(entry, synced: engine.isSynced, &shared) }
-          if !go { return true }
+          let size = engine.size(entry)
+          if let isDone = engine.refusesRoom(size, drains: false, completion, &shared, &actions) {
+            return isDone
+          }
+          _ = engine.append(entry, synced: engine.isSynced, &shared)
         }
         engine.answerDescribed(shared.state.queue(named: name), completion, &shared, &actions)
       } catch {
@@ -110,11 +110,12 @@ extension Engine {
     answerDurably(completion, description, after: told(shared), &shared, &actions)
   }
 
-  func changeQueue(
-    _ queue: QueueID, _ change: QueueSettingsChange,
-    _ completion: @escaping Completion<QueueDescription>
+  func changeQueue<Refused: Error>(
+    _ queue: QueueID,
+    _ decide: @escaping @Sendable (QueueSettings) -> Result<QueueSettingsChange?, Refused>,
+    _ answer: @escaping Completion<Result<QueueDescription, Refused>>
   ) {
-    if let error = PenstockError.badSettings(change) { return completion(.failure(error)) }
+    let completion: Completion<QueueDescription> = { answer($0.map { .success($0) }) }
     submit(drains: true, completion) { engine, shared, actions in
       // What has expired must not come back when the retention grows.
       switch engine.removeExpired(on: queue, for: .delete, &shared) {
@@ -125,14 +126,29 @@ extension Engine {
         return true
       }
       do throws(Refusal) {
+        guard let old = shared.state.settings(queue) else { throw .queueNotFound }
+        let change: QueueSettingsChange
+        switch decide(old) {
+        case .success(let decided): change = decided ?? QueueSettingsChange()
+        case .failure(let error):
+          engine.answerDurably(
+            answer, .failure(error), after: engine.told(shared), &shared, &actions)
+          return true
+        }
         let entry = try shared.state.decideChange(queue, change)
-        if let error = engine.badSize(engine.size(entry)) {
+        if let error = PenstockError.badSettings(change) ?? engine.badSize(engine.size(entry)) {
           actions.call(completion, .failure(error))
           return true
         }
-        guard let go = engine.room(engine.size(entry), drains: true, completion, &shared, &actions)
-        else { return false }
-        guard go else { return true }
+        // What changes nothing is not logged.
+        if case .queueChanged(old) = entry.record {
+          engine.answerDescribed(queue, completion, &shared, &actions)
+          return true
+        }
+        let size = engine.size(entry)
+        if let isDone = engine.refusesRoom(size, drains: true, completion, &shared, &actions) {
+          return isDone
+        }
         _ = engine.append(entry, synced: engine.isSynced, &shared)
         // More may be leased now, or delays have ended.
         shared.wake(queue)
@@ -145,33 +161,41 @@ extension Engine {
   }
 
   func deleteQueue(_ queue: QueueID, _ completion: @escaping Completion<Void>) {
-    submit(drains: true, completion) { engine, shared, actions in
-      do throws(Refusal) {
-        let entry = try shared.state.decideRemove(queue)
-        guard let go = engine.room(engine.size(entry), drains: true, completion, &shared, &actions)
-        else { return false }
-        guard go else { return true }
-        let lsn = engine.append(entry, synced: engine.isSynced, &shared)
-        for waiter in shared.waiters.removeAll(on: queue) {
-          actions.call(waiter.completion, .success([]))
-        }
-        engine.answerDurably(completion, (), after: lsn, &shared, &actions)
-      } catch {
-        engine.refuse(completion, PenstockError(error), &shared, &actions)
+    log(completion) { state throws(Refusal) in
+      try state.decideDeleteQueue(queue)
+    } then: { shared, actions in
+      for waiter in shared.waiters.removeAll(on: queue) {
+        actions.call(waiter.completion, .success([]))
       }
-      return true
+      return ()
     }
   }
 
   func purgeQueue(_ queue: QueueID, _ completion: @escaping Completion<Void>) {
+    log(completion) { state throws(Refusal) in
+      try state.decidePurge(queue)
+    } then: { _, _ in
+      ()
+    }
+  }
+
+  /// Logs what `decide` answers, then answers with what `finish` does.
+  func log<T: Sendable>(
+    _ completion: @escaping Completion<T>,
+    _ decide: @escaping @Sendable (State) throws(Refusal) -> Entry,
+    then finish: @escaping @Sendable (inout Shared, inout Actions) -> T?
+  ) {
     submit(drains: true, completion) { engine, shared, actions in
       do throws(Refusal) {
-        let entry = try shared.state.decidePurge(queue)
-        guard let go = engine.room(engine.size(entry), drains: true, completion, &shared, &actions)
-        else { return false }
-        guard go else { return true }
+        let entry = try decide(shared.state)
+        let size = engine.size(entry)
+        if let isDone = engine.refusesRoom(size, drains: true, completion, &shared, &actions) {
+          return isDone
+        }
         let lsn = engine.append(entry, synced: engine.isSynced, &shared)
-        engine.answerDurably(completion, (), after: lsn, &shared, &actions)
+        if let value = finish(&shared, &actions) {
+          engine.answerDurably(completion, value, after: lsn, &shared, &actions)
+        }
       } catch {
         engine.refuse(completion, PenstockError(error), &shared, &actions)
       }
@@ -228,10 +252,9 @@ extension Engine {
         .failure(PenstockError(.invalidArgument, "\(count) entries are too many for one request")))
     }
     submit(drains: true, completion) { engine, shared, actions in
-      guard let go = engine.room(total, drains: true, completion, &shared, &actions) else {
-        return false
+      if let isDone = engine.refusesRoom(total, drains: true, completion, &shared, &actions) {
+        return isDone
       }
-      guard go else { return true }
       // What is refused or done already tells of records before it: they must be durable too.
       var last = engine.told(shared)
       var results: [Result<Void, PenstockError>] = []
@@ -266,11 +289,19 @@ extension PenstockError {
     return nil
   }
 
+  /// Far less than a checkpoint takes at once.
+  private static let maximumSettings = 1 << 20
+
   static func badSettings(_ change: QueueSettingsChange) -> PenstockError? {
     let names = (change.deadLetterSources.flatMap { $0 } ?? []) + [change.deadLetterQueue ?? ""]
     guard names.count <= 1000, names.allSatisfy({ $0.utf8.count <= 256 }) else {
       return PenstockError(
         .invalidArgument, "names of queues have 256 bytes at most, and a list of them 1000")
+    }
+    let size = change.applied(to: QueueSettings()).encodedSize
+    if size > maximumSettings {
+      return PenstockError(
+        .invalidArgument, "the settings take \(size) bytes, and may take \(maximumSettings)")
     }
     if let bytes = change.maximumMessageBytes, bytes < 1 {
       return PenstockError(.invalidArgument, "maximumMessageBytes is less than 1")

@@ -120,9 +120,7 @@ extension Engine {
   }
 
   /// Reads a message and makes the record that moves it; nil when its bytes are damaged.
-  private func copy(
-    _ resident: State.Resident, isParked: Bool
-  ) throws(LogError) -> Copy? {
+  private func copy(_ resident: State.Resident, isParked: Bool) throws(LogError) -> Copy? {
     do throws(LogError) {
       return try log.read(LogPosition(packed: resident.position)) {
         (payload) throws(LogError) in

@@ -9,9 +9,7 @@ internal import Synchronization
 
 extension Engine {
   /// Lets the reader fetch waiting messages when few are left in memory.
-  func requestDraw(
-    for queue: QueueID, _ shared: inout Shared, _ actions: inout Actions
-  ) {
+  func requestDraw(for queue: QueueID, _ shared: inout Shared, _ actions: inout Actions) {
     guard !shared.drawing.contains(queue),
       let draw = shared.state.decideDraw(queue)
     else { return }
@@ -115,9 +113,7 @@ extension Engine {
   }
 
   /// Whether a message's slot could still be lost.
-  func slotMayVanish(
-    _ message: UInt64, of queue: QueueID, _ shared: borrowing Shared
-  ) -> Bool {
+  func slotMayVanish(_ message: UInt64, of queue: QueueID, _ shared: borrowing Shared) -> Bool {
     guard let draw = shared.undurableDraws[queue] else { return false }
     return draw.lsn > shared.tail.durableLSN && message >= draw.first
   }

@@ -186,8 +186,7 @@ extension Engine {
         taking = isFull ? .noRoom : .notDue(.atMost(nanoseconds: Self.roomRetry))
         guard isFull, newest?.lsn != shared.lastLSN else { return }
       }
-      keeper.snapshot = Snapshot(
-        state: shared.state, lsn: shared.lastLSN, ordinal: shared.segment)
+      keeper.snapshot = Snapshot(state: shared.state, lsn: shared.lastLSN, ordinal: shared.segment)
       keeper.lastLSN = shared.lastLSN
       shared.loggedSince = 0
       shared.segmentsSince = 0
@@ -203,9 +202,7 @@ extension Engine {
   /// - Parameters:
   ///   - size: of the newest, in bytes.
   ///   - helps: it would make room.
-  private func isDue(
-    _ shared: borrowing Shared, _ size: Int, _ helps: Bool, isIdle: Bool
-  ) -> Bool {
+  private func isDue(_ shared: borrowing Shared, _ size: Int, _ helps: Bool, isIdle: Bool) -> Bool {
     if shared.segmentsSince >= Self.segmentsBetween { return true }
     if shared.loggedSince >= max(options.segmentSize / 2, 4 * size) { return true }
     let least = shared.tail.isShortOfSpace ? 0 : options.segmentSize / 4
@@ -254,8 +251,7 @@ extension Engine {
 
   /// Segments before this one are needed for the bodies of messages alone.
   var horizon: UInt32 {
-    plantedBug == .removesBehindOneCheckpoint
-      ? log.checkpoints.last?.ordinal ?? 0 : log.horizon
+    plantedBug == .removesBehindOneCheckpoint ? log.checkpoints.last?.ordinal ?? 0 : log.horizon
   }
 
   /// Logs a record that says nothing, for its sync; the keeper is rung when it is durable.

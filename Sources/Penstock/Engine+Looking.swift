@@ -20,8 +20,11 @@ public struct SeenMessage: Sendable {
   public var receiveCount: Int
   /// The queue that it was moved from, and why; nil when it was sent here.
   public var origin: MessageOrigin?
-  /// Where it was found.
+  /// Why its body and attributes are not here: it is sealed, and cannot be opened.
+  public var failure: PenstockError?
+  /// Where it was found, and what stands there.
   let sight: State.Sight
+  let stored: MessageContent
 }
 
 extension Store {
@@ -34,8 +37,7 @@ extension Store {
   ) {
     engine.see(completion) { engine throws(PenstockError) in
       guard engine.look({ $0.exists(queue) }) else { throw .noQueue }
-      return engine.seen(
-        engine.shared.withLock { $0.state.next(queue, limit: max(0, limit)) })
+      return engine.seen(engine.shared.withLock { $0.state.next(queue, limit: max(0, limit)) })
     }
   }
 
@@ -58,9 +60,7 @@ extension Queue {
   }
 
   /// Looks at every message of the queue, in whatever state, until `body` says no; in no order.
-  public func walk(
-    _ body: (SeenMessage) throws -> Bool
-  ) async throws {
+  public func walk(_ body: (SeenMessage) throws -> Bool) async throws {
     var cursor: WalkCursor? = WalkCursor()
     while let from = cursor {
       let part = try await awaited { store.walk(id, from: from, $0) }
@@ -126,11 +126,17 @@ extension Engine {
         return nil
       }
       guard let stored else { return nil }
+      var (content, failure) = (stored.content, PenstockError?.none)
+      do throws(PenstockError) {
+        content = try open(content, of: sight.resident.message)
+      } catch {
+        (content.body, failure) = ([], error)
+      }
       messages.append(
         SeenMessage(
-          id: stored.id, lsn: sight.resident.message, content: stored.content,
-          sentAt: stored.sentAt, state: sight.state, receiveCount: sight.receiveCount,
-          origin: sight.origin, sight: sight))
+          id: stored.id, lsn: sight.resident.message, content: content, sentAt: stored.sentAt,
+          state: sight.state, receiveCount: sight.receiveCount, origin: sight.origin,
+          failure: failure, sight: sight, stored: stored.content))
     }
     return messages
   }
@@ -142,15 +148,7 @@ extension Engine {
       let position = LogPosition(packed: resident.position)
       guard shared.withLock({ $0.tail.isWritten(position) }) else { return nil }
       do throws(LogError) {
-        return try log.read(position) { (payload) throws(LogError) in
-          do throws(RecordError) {
-            let stored = try StoredMessage(payload)
-            if stored.queue == resident.bytesQueue { return stored }
-            throw RecordError(description: "another queue's message stands there")
-          } catch {
-            throw .corrupted(.init(file: "", offset: 0, lsn: nil, reason: error.description))
-          }
-        }
+        return try stored(at: position, of: resident.bytesQueue, resident.message)
       } catch {
         // Compaction may have moved it and removed the segment.
         let now = look { $0.resident(again: sight) }
@@ -186,8 +184,7 @@ extension Engine {
         size += Int(message.size)
         let position = LogPosition(segment: draw.segment, offset: message.offset).packed
         sights.append(
-          State.Sight(
-            parked: message, position: position, bytesQueue: queue))
+          State.Sight(parked: message, position: position, bytesQueue: queue))
       }
       if sights.count == draw.limit || sights.count < waiting.count, let last = sights.last {
         cursor.message = last.resident.message + 1

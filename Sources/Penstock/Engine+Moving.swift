@@ -64,21 +64,9 @@ extension Engine {
     _ completion: @escaping Completion<MoveTask>, _ source: QueueID, _ id: MessageID,
     _ decide: @escaping @Sendable (State) throws(Refusal) -> Entry
   ) {
-    submit(drains: true, completion) { engine, shared, actions in
-      do throws(Refusal) {
-        let entry = try decide(shared.state)
-        guard let go = engine.room(engine.size(entry), drains: true, completion, &shared, &actions)
-        else { return false }
-        guard go else { return true }
-        let lsn = engine.append(entry, synced: engine.isSynced, &shared)
-        actions.ringsKeeper = true
-        if let task = shared.state.moveTasks(of: source).first(where: { $0.id == id }) {
-          engine.answerDurably(completion, task, after: lsn, &shared, &actions)
-        }
-      } catch {
-        engine.refuse(completion, PenstockError(error), &shared, &actions)
-      }
-      return true
+    log(completion, decide) { shared, actions in
+      actions.ringsKeeper = true
+      return shared.state.moveTasks(of: source).first { $0.id == id }
     }
   }
 

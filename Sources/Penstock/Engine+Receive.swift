@@ -93,9 +93,7 @@ extension Engine {
   ///
   /// - Returns: whether there is more, and no room in the log to give it.
   @discardableResult
-  func serveWaiters(
-    on queue: QueueID, _ shared: inout Shared, _ actions: inout Actions
-  ) -> Bool {
+  func serveWaiters(on queue: QueueID, _ shared: inout Shared, _ actions: inout Actions) -> Bool {
     while let (ticket, waiter) = shared.waiters.first(on: queue) {
       switch serve(waiter, &shared, &actions) {
       case .served: _ = shared.waiters.remove(ticket)
@@ -148,13 +146,8 @@ extension Engine {
       return .nothing
     }
     if let allowance = shared.allowance, allowance <= 0 { return .noRoom }
-    switch removeExpired(on: waiter.queue, &shared) {
-    case .ready: break
-    case .wait: return .noRoom
-    case .full:
-      actions.call(waiter.completion, .failure(.full))
-      return .served
-    }
+    let room = removeExpired(on: waiter.queue, &shared)
+    if let serving = refusal(room, waiter, &actions) { return serving }
     guard let counts = shared.state.counts(waiter.queue), counts.visible > 0 else {
       return .nothing
     }
@@ -163,13 +156,8 @@ extension Engine {
     let most = maximumGroupSize / (Self.smallRecordSize + 16) - 1
     let limit = min(waiter.maximumMessages, allowance, most)
     var found: [State.Resident] = []
-    switch deliverable(waiter, limit, &found, &shared) {
-    case .ready: break
-    case .wait: return .noRoom
-    case .full:
-      actions.call(waiter.completion, .failure(.full))
-      return .served
-    }
+    let rest = deliverable(waiter, limit, &found, &shared)
+    if let serving = refusal(rest, waiter, &actions) { return serving }
     if plantedBug == .receivesNewestFirst { found.reverse() }
     guard !found.isEmpty else {
       requestDraw(for: waiter.queue, &shared, &actions)
@@ -177,8 +165,7 @@ extension Engine {
     }
     if let serving = makeRoom(for: found, waiter, &shared, &actions) { return serving }
     // What is received will be deleted: the log grows by two records, and twice what lived may go.
-    shared.spend(
-      found.reduce(0) { $0 + 2 * $1.size + 2 * Self.smallRecordSize })
+    shared.spend(found.reduce(0) { $0 + 2 * $1.size + 2 * Self.smallRecordSize })
     lease(found, isAgain: false, waiter, &shared, &actions)
     return .served
   }
@@ -190,7 +177,13 @@ extension Engine {
   ) -> Serving? {
     // What may be repeated takes a quarter more for each, and a head.
     let size = (found.count + 1) * (Self.smallRecordSize + (waiter.attempt == nil ? 0 : 16))
-    switch shared.tail.makeRoom(size, for: .lease) {
+    return refusal(shared.tail.makeRoom(size, for: .lease), waiter, &actions)
+  }
+
+  private func refusal(
+    _ room: LogTail.Room, _ waiter: Waiters.Waiter, _ actions: inout Actions
+  ) -> Serving? {
+    switch room {
     case .ready: return nil
     case .wait: return .noRoom
     case .full:
@@ -260,12 +253,16 @@ extension Engine {
     }
     let isFIFO = shared.state.isFIFO(waiter.queue)
     let job = ReadJob(items: items, isFIFO: isFIFO, completion: waiter.completion)
-    answer(after: last, synced: mustSync, &shared, &actions) { error, actions in
-      if let error {
-        actions.call(job.completion, .failure(error))
-      } else {
-        actions.reads.append(.messages(job))
-      }
+    answer(job, after: last, synced: mustSync, &shared, &actions)
+  }
+
+  /// Lets messages be read, or read again, once the log has come so far.
+  private func answer(
+    _ job: ReadJob, after lsn: LSN, synced: Bool, _ shared: inout Shared, _ actions: inout Actions
+  ) {
+    answer(after: lsn, synced: synced, &shared, &actions) { error, actions in
+      if let error { return actions.call(job.completion, .failure(error)) }
+      actions.reads.append(.messages(job))
     }
   }
 
@@ -353,11 +350,13 @@ extension Engine {
   /// Reads the messages of one receive and answers it.
   ///
   /// A message whose bytes are damaged is not delivered: it is set aside and reported. One that
-  /// cannot be read at all stays, and comes back when its lease ends.
+  /// cannot be read at all, or opened, stays, and comes back when its lease ends.
   func read(_ job: ReadJob) {
     var messages: [ReceivedMessage] = []
     messages.reserveCapacity(job.items.count)
     var failure: PenstockError?
+    // Groups that wait for a message of theirs which cannot be opened.
+    var held: Set<String?> = []
     for item in job.items {
       var (position, bytesQueue) = (item.position, item.bytesQueue)
       do throws(LogError) {
@@ -365,9 +364,19 @@ extension Engine {
           if isWritten(position) { continue }
           return readLater(job)
         }
+        if job.isFIFO, held.contains(stored.content.groupID) { continue }
+        let content: MessageContent
+        do throws(PenstockError) {
+          content = try open(stored.content, of: item.handle.message)
+        } catch {
+          options.log?(error.description)
+          failure = error
+          held.insert(stored.content.groupID)
+          continue
+        }
         messages.append(
           ReceivedMessage(
-            id: stored.id, handle: item.handle, content: stored.content,
+            id: stored.id, handle: item.handle, content: content,
             sentAt: (job.isFIFO ? item.origin?.movedAt : nil) ?? stored.sentAt,
             firstReceivedAt: item.firstReceivedAt, receiveCount: item.receiveCount,
             leaseEndsAt: item.leaseEndsAt, origin: item.origin))
@@ -398,12 +407,24 @@ extension Engine {
   /// Reads the messages once all that was appended is written: one was moved a moment ago.
   private func readLater(_ job: ReadJob) {
     critical { shared, actions in
-      answer(after: shared.lastLSN, synced: false, &shared, &actions) { error, actions in
-        if let error {
-          actions.call(job.completion, .failure(error))
-        } else {
-          actions.reads.append(.messages(job))
-        }
+      answer(job, after: shared.lastLSN, synced: false, &shared, &actions)
+    }
+  }
+
+  /// Reads a message whose bytes name a queue.
+  func stored(
+    at place: LogPosition, of queue: QueueID, _ message: UInt64
+  ) throws(LogError) -> StoredMessage {
+    try log.read(place) { (payload) throws(LogError) in
+      do throws(RecordError) {
+        let stored = try StoredMessage(payload)
+        if stored.queue == queue { return stored }
+        throw RecordError(description: "a message of another queue stands in its place")
+      } catch {
+        throw .corrupted(
+          .init(
+            file: "segment \(place.segment)", offset: UInt64(place.offset), lsn: LSN(message),
+            reason: error.description))
       }
     }
   }
@@ -416,20 +437,7 @@ extension Engine {
     while true {
       let (place, queue) = (position, bytesQueue)
       do throws(LogError) {
-        return try log.read(place) { (payload) throws(LogError) in
-          do throws(RecordError) {
-            let stored = try StoredMessage(payload)
-            guard stored.queue == queue else {
-              throw RecordError(description: "a message of another queue stands in its place")
-            }
-            return stored
-          } catch {
-            throw .corrupted(
-              .init(
-                file: "segment \(place.segment)", offset: UInt64(place.offset),
-                lsn: LSN(handle.message), reason: error.description))
-          }
-        }
+        return try stored(at: place, of: queue, handle.message)
       } catch {
         // Compaction may have moved it and removed the segment.
         guard case .system(let cause) = error, cause.isNotFound else { throw error }

@@ -45,8 +45,7 @@ extension Engine {
       report.checkpoints += 1
       report.bytes += checkpoint.bytes
     }
-    report.duration = .nanoseconds(
-      Int64(clamping: clock.monotonicNanoseconds() &- began))
+    report.duration = .nanoseconds(Int64(clamping: clock.monotonicNanoseconds() &- began))
     return report
   }
 

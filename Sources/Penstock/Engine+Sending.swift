@@ -14,10 +14,13 @@ struct Draft: Sendable {
   var deduplication: TextHash?
   /// Messages to the same queue that come before it in a transaction.
   var ahead = 0
+  /// Bytes that count towards the queue's limit: those before it is sealed.
+  let countedSize: Int
 
   init(_ entry: SendEntry, _ queue: QueueID, _ engine: Engine) {
     self.entry = entry
     self.queue = queue
+    countedSize = entry.content.countedSize
     id = MessageID(randomHigh: engine.random.next(), randomLow: engine.random.next())
   }
 
@@ -27,14 +30,13 @@ struct Draft: Sendable {
     let sent = Entry(
       queue: queue, time: Timestamp(milliseconds: 0),
       record: .sent(
-        .init(
-          id: id, visibleAt: Timestamp(milliseconds: 0), group: hash, deduplication: hash)))
+        .init(id: id, visibleAt: Timestamp(milliseconds: 0), group: hash, deduplication: hash)))
     return LogFormat.recordSize(payload: sent.payloadSize(entry.content))
   }
 
   func decide(in state: borrowing State, checksLimits: Bool = true) throws(Refusal) -> State.Send {
     try state.decideSend(
-      queue, messageID: id, size: entry.content.countedSize,
+      queue, messageID: id, size: countedSize,
       delay: entry.delay?.wholeMilliseconds, group: group, deduplication: deduplication,
       priority: entry.priority, ahead: checksLimits ? ahead : nil)
   }
@@ -45,6 +47,11 @@ extension [Draft] {
     contains { $0.entry.delay ?? .zero < .zero }
       ? PenstockError(.invalidArgument, "a delay is negative") : nil
   }
+
+  /// Whether each is sealed with the key of its queue: that may have changed since.
+  func areSealed(in state: borrowing State) -> Bool {
+    allSatisfy { state.encryptionKey($0.queue) == $0.entry.content.sealedWith ?? "" }
+  }
 }
 
 extension Engine {
@@ -53,19 +60,22 @@ extension Engine {
     _ completion: @escaping Completion<[Result<SendReceipt, PenstockError>]>
   ) {
     var drafts = entries.map { Draft($0, queue, self) }
+    do throws(PenstockError) { try prepare(&drafts) } catch { return completion(.failure(error)) }
     let size = drafts.reduce(0) { $0 + $1.largestSize }
     if let error = drafts.badDelay ?? badSize(size) { return completion(.failure(error)) }
-    prepare(&drafts)
     let sends = drafts
     submit(drains: false, completion) { engine, shared, actions in
       guard shared.state.exists(queue) else {
         engine.refuse(completion, .noQueue, &shared, &actions)
         return true
       }
-      guard let go = engine.room(size, drains: false, completion, &shared, &actions) else {
-        return false
+      guard sends.areSealed(in: shared.state) else {
+        actions.callbacks.append { engine.send(entries, to: queue, completion) }
+        return true
       }
-      guard go else { return true }
+      if let isDone = engine.refusesRoom(size, drains: false, completion, &shared, &actions) {
+        return isDone
+      }
       var last = engine.told(shared)
       var receipts: [Result<SendReceipt, PenstockError>] = []
       receipts.reserveCapacity(sends.count)
@@ -73,7 +83,9 @@ extension Engine {
         do throws(Refusal) {
           switch try draft.decide(in: shared.state) {
           case .record(let record):
-            last = engine.append(record, draft.entry.content, synced: engine.isSynced, &shared)
+            last = engine.append(
+              record, draft.entry.content, counted: draft.countedSize, synced: engine.isSynced,
+              &shared)
             receipts.append(.success(SendReceipt(id: draft.id, lsn: last.value)))
           case .duplicate(let id, let message):
             shared.state.countDuplicate(queue)
@@ -101,26 +113,26 @@ extension Engine {
 
   // MARK: Hashes
 
-  /// Reckons what stands for groups, and for deduplication ids in FIFO queues.
-  func prepare(_ drafts: inout [Draft]) {
-    guard drafts.contains(where: { $0.entry.content.groupID != nil }) else { return }
-    let queues = Set(drafts.map(\.queue))
-    let settings = shared.withLock { shared in
-      Dictionary(uniqueKeysWithValues: queues.map { ($0, shared.state.settings($0)) })
-    }
+  /// Reckons what stands for groups, and for deduplication ids in FIFO queues, and seals.
+  func prepare(_ drafts: inout [Draft]) throws(PenstockError) {
     for index in drafts.indices {
-      guard let settings = settings[drafts[index].queue] ?? nil,
-        let group = drafts[index].entry.content.groupID, settings.isFIFO || settings.isFair
-      else { continue }
-      let scope = settings.deduplicatesByGroup ? group : nil
-      drafts[index].group = hash(Array(group.utf8), in: nil)
-      guard settings.isFIFO else { continue }
-      if let id = drafts[index].entry.content.deduplicationID {
-        drafts[index].deduplication = hash(Array(id.utf8), in: scope)
-      } else if settings.deduplicatesByContent {
-        drafts[index].deduplication = hash(
-          drafts[index].entry.content.body, in: scope, isBody: true)
-      }
+      guard let settings = listing(drafts[index].queue)?.settings else { continue }
+      prepare(&drafts[index], settings)
+      try seal(&drafts[index].entry.content, settings)
+    }
+  }
+
+  private func prepare(_ draft: inout Draft, _ settings: QueueSettings) {
+    guard let group = draft.entry.content.groupID, settings.isFIFO || settings.isFair else {
+      return
+    }
+    let scope = settings.deduplicatesByGroup ? group : nil
+    draft.group = hash(Array(group.utf8), in: nil)
+    guard settings.isFIFO else { return }
+    if let id = draft.entry.content.deduplicationID {
+      draft.deduplication = hash(Array(id.utf8), in: scope)
+    } else if settings.deduplicatesByContent {
+      draft.deduplication = hash(draft.entry.content.body, in: scope, isBody: true)
     }
   }
 

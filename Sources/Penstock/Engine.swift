@@ -105,6 +105,8 @@ final class Engine: Sendable {
   }
 
   let shared: Mutex<Shared>
+  /// Taken with the lock held, or alone.
+  let catalogue: Mutex<Catalogue>
   let log: SegmentedLog
   let options: StoreOptions
   let handleKey: SipHash
@@ -129,6 +131,7 @@ final class Engine: Sendable {
     options: StoreOptions, environment: StoreEnvironment, recovery: RecoveryReport
   ) {
     log = opened.log
+    catalogue = Mutex(Catalogue(state))
     self.options = options
     self.recovery = recovery
     clock = environment.clock
@@ -276,12 +279,15 @@ final class Engine: Sendable {
 
   /// Appends a record and applies it; there must be room.
   ///
-  /// - Parameter synced: whether anybody will wait for its sync.
+  /// - Parameters:
+  ///   - counted: bytes of the content before it was sealed.
+  ///   - synced: whether anybody will wait for its sync.
   func append(
-    _ entry: Entry, _ content: MessageContent? = nil, synced: Bool, _ shared: inout Shared
+    _ entry: Entry, _ content: MessageContent? = nil, counted: Int? = nil, synced: Bool,
+    _ shared: inout Shared
   ) -> LSN {
     append(
-      entry, payload: entry.payloadSize(content), content: content?.countedSize ?? 0,
+      entry, payload: entry.payloadSize(content), content: counted ?? content?.countedSize ?? 0,
       synced: synced, &shared
     ) {
       entry.encode(content, into: $0)
@@ -306,8 +312,12 @@ final class Engine: Sendable {
       let parked = try shared.state.apply(
         entry, lsn: lsn.value, position: position.packed, size: size, content: content)
       if let parked { shared.indexes[parked.segment, default: SegmentIndex()].append(parked) }
-      if options.onEvent != nil, case .transferred(let moved) = entry.record {
+      switch entry.record {
+      case .queueCreated, .queueChanged, .queueDeleted:
+        catalogue.withLock { $0.follow(entry.queue, in: shared.state) }
+      case .transferred(let moved) where options.onEvent != nil:
         shared.noteDeadLetter(entry.queue, moved.target)
+      default: break
       }
     } catch {
       // `decide` and `apply` disagree: a fault of this code. What is in memory is no longer what
@@ -407,9 +417,7 @@ extension Engine.Shared {
   mutating func wake(_ queue: QueueID) { if wakes.last != queue { wakes.append(queue) } }
 
   /// Counts what is taken while the keeper is behind.
-  mutating func spend(_ bytes: Int) {
-    if let allowance { self.allowance = allowance - bytes }
-  }
+  mutating func spend(_ bytes: Int) { if let allowance { self.allowance = allowance - bytes } }
 
   /// Another section may have been entered earlier and got the lock later.
   mutating func countWait(_ pending: Engine.Pending) {

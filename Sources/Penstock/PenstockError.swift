@@ -22,7 +22,7 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
       case inputOutput, outcomeUnknown, storeFailed, closed, unreadableMessage
       case queueFull, tooManyLeased, leaseLost, deadLetterQueueNotFound, deadLetterRefused
       case undecodablePayload, attemptOver, moveTaskActive, moveTaskNotFound, moveTaskOver
-      case clockJumped
+      case clockJumped, keyNotFound, keyMismatch
     }
     private var name: Name
     private init(_ name: Name) { self.name = name }
@@ -81,6 +81,10 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     public static var closed: Code { Code(.closed) }
     /// The message's bytes on disk fail their checksum or cannot be read. It was not delivered.
     public static var unreadableMessage: Code { Code(.unreadableMessage) }
+    /// A queue's `encryptionKey`, or the key that a message is sealed with, is not there.
+    public static var keyNotFound: Code { Code(.keyNotFound) }
+    /// A sealed message cannot be opened: the key of that name is another, or its bytes changed.
+    public static var keyMismatch: Code { Code(.keyMismatch) }
     /// The codec of a typed queue cannot read a message's body. The message was not deleted.
     public static var undecodablePayload: Code { Code(.undecodablePayload) }
   }
@@ -110,6 +114,9 @@ public struct PenstockError: Error, Sendable, CustomStringConvertible {
     default: .rejected
     }
   }
+
+  /// One message cannot be received; those behind it can.
+  var concernsOneMessage: Bool { [.unreadableMessage, .keyNotFound, .keyMismatch].contains(code) }
 
   public var description: String { "\(code): \(message)" }
 }

@@ -100,9 +100,7 @@ public struct Queue: Sendable {
   }
 
   /// Deletes all messages that were sent before.
-  public func purge() async throws(PenstockError) {
-    try await awaited { store.purgeQueue(id, $0) }
-  }
+  public func purge() async throws(PenstockError) { try await awaited { store.purgeQueue(id, $0) } }
 
   /// Changes those settings that are not nil.
   @discardableResult
@@ -201,7 +199,7 @@ public struct Leases: AsyncSequence, Sendable {
         } catch {
           if error.code == .closed { return nil }
           // It was logged, and set aside if it is damaged: those behind it must not wait for it.
-          if error.code == .unreadableMessage { continue }
+          if error.concernsOneMessage { continue }
           throw error
         }
         if queue.store.isClosed { return nil }

@@ -48,9 +48,7 @@ public struct RecoveryReport: Sendable, CustomStringConvertible {
   /// right. Below zero the clock was set back, and time goes on from the record.
   public var clockJump: Duration
 
-  init(
-    _ log: LogRecovery, queues: Int, messages: Int, nanoseconds: UInt64, clockJump: Duration
-  ) {
+  init(_ log: LogRecovery, queues: Int, messages: Int, nanoseconds: UInt64, clockJump: Duration) {
     self.clockJump = clockJump
     end =
       switch log.end {

@@ -34,6 +34,9 @@ public struct StoreOptions: Sendable {
   package var spareSegments = 2
   /// Most messages that one receive may take.
   public var maximumReceive = 1000
+  /// Seals and opens the messages of queues with an `encryptionKey`. Without one they take no sends,
+  /// and what is sealed in the store cannot be received.
+  public var cipher: (any ContentCipher)?
   /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called
   /// on threads of the store; must not block.
   public var log: (@Sendable (String) -> Void)?
@@ -69,9 +72,7 @@ public struct StoreEnvironment: Sendable {
   }
 
   /// Surroundings of your own.
-  public init(
-    fileSystem: any FileSystem, clock: any SystemClock, random: any RandomSource
-  ) {
+  public init(fileSystem: any FileSystem, clock: any SystemClock, random: any RandomSource) {
     self.fileSystem = fileSystem
     self.clock = clock
     self.random = random
@@ -231,13 +232,12 @@ public final class Store: Sendable {
 
   // MARK: Looking
 
-  /// The queue of this name as it is in memory, without waiting for anything. It may show a change
-  /// that is not durable yet; what is done with the queue waits for that change.
-  public func lookup(_ name: String) -> QueueDescription? {
-    engine.look { state in state.queue(named: name).flatMap { state.describe($0) } }
-  }
+  /// The queue of this name as it is in memory, without waiting for anything, nor for who is busy
+  /// with the store. It may show a change that is not durable yet; what is done with the queue waits
+  /// for that change.
+  public func lookup(_ name: String) -> QueueListing? { engine.catalogue.withLock { $0[name] } }
 
-  /// As above, by id; nil when there is no such queue.
+  /// The queue with its counts, which may not be durable yet; nil when there is no such queue.
   public func lookup(_ id: QueueID) -> QueueDescription? { engine.look { $0.describe(id) } }
 
   /// Names of queues that begin with `prefix`, ascending, after `after`, at most `limit`.
@@ -280,9 +280,7 @@ public final class Store: Sendable {
   package var brokenInvariant: String? { engine.look { $0.brokenInvariant() } }
 
   /// Messages of a queue that were leased after a record, in that order.
-  package func leased(
-    _ queue: QueueID, after lsn: UInt64
-  ) -> [(token: UInt64, message: UInt64)] {
+  package func leased(_ queue: QueueID, after lsn: UInt64) -> [(token: UInt64, message: UInt64)] {
     engine.shared.withLock { $0.state.leased(queue, after: lsn) }
   }
 
@@ -320,16 +318,36 @@ public final class Store: Sendable {
   /// Creates a queue, or finds the one of that name if its settings equal those supplied.
   ///
   /// Fails with `.queueExists` when one that is supplied differs; `setting` names the first.
+  ///
+  /// - Parameter defaults: what a new queue has beside `settings`.
   public func createQueue(
-    _ name: String, _ settings: QueueSettingsChange,
+    _ name: String, _ settings: QueueSettingsChange, beside defaults: QueueSettings = .init(),
     _ completion: @escaping Completion<QueueDescription>
-  ) { engine.createQueue(name, settings, completion) }
+  ) { engine.createQueue(name, settings, defaults, completion) }
+
+  /// What seals contents; nil for a store without keys.
+  package var cipher: (any ContentCipher)? { engine.options.cipher }
 
   /// Changes those settings that are not nil; the others stay.
   public func changeQueue(
     _ queue: QueueID, _ settings: QueueSettingsChange,
     _ completion: @escaping Completion<QueueDescription>
-  ) { engine.changeQueue(queue, settings, completion) }
+  ) {
+    let decided: Result<QueueSettingsChange?, Never> = .success(settings)
+    engine.changeQueue(queue, { _ in decided }) { completion($0.map { $0.get() }) }
+  }
+
+  /// Changes settings as `decide` says, who sees what they are; nobody else changes them in between.
+  ///
+  /// - Parameters:
+  ///   - decide: answers nil for no change, or a failure, which becomes the result. It runs with the
+  ///     store's lock held, perhaps more than once: it must be quick and may not call the store.
+  ///   - completion: fails as that of the other `changeQueue`.
+  public func changeQueue<Refused: Error>(
+    _ queue: QueueID,
+    deciding decide: @escaping @Sendable (QueueSettings) -> Result<QueueSettingsChange?, Refused>,
+    _ completion: @escaping Completion<Result<QueueDescription, Refused>>
+  ) { engine.changeQueue(queue, decide, completion) }
 
   /// Deletes a queue with its messages. Receives that wait on it end with an empty result.
   public func deleteQueue(_ queue: QueueID, _ completion: @escaping Completion<Void>) {
@@ -401,9 +419,7 @@ public final class Store: Sendable {
   public var isClosed: Bool { engine.shared.withLock { $0.refusal != nil } }
 
   /// As `close` with a completion: waits for the end.
-  public func close() async throws(PenstockError) {
-    try await awaited { self.close($0) }
-  }
+  public func close() async throws(PenstockError) { try await awaited { self.close($0) } }
 }
 
 /// Turns the callback style into `async`.

@@ -69,7 +69,11 @@ extension Queue {
       while let from = cursor {
         let part = try await awaited { store.walk(id, from: from, $0) }
         cursor = part.next
-        let found = try part.messages.filter(matches)
+        let found = try part.messages.filter { message in
+          // What was not read cannot be picked, nor left out.
+          if let failure = message.failure { throw failure }
+          return try matches(message)
+        }
         if isOrdered {
           inOrder += found.map { ($0.sight, $0.content.groupID ?? "") }
           continue
@@ -156,7 +160,7 @@ extension Engine {
     _ completion: @escaping Completion<Int>
   ) {
     let size = messages.reduce(0) { sum, message in
-      let sent = Draft(SendEntry(message.content), queue, self).largestSize
+      let sent = Draft(SendEntry(message.stored), queue, self).largestSize
       return sum + (target == nil ? 0 : sent) + 2 * Self.smallRecordSize
     }
     // One that is too large for a frame of the log stays where it is.
@@ -166,10 +170,10 @@ extension Engine {
         engine.refuse(completion, .noQueue, &shared, &actions)
         return true
       }
-      guard let go = engine.room(size, drains: target == nil, completion, &shared, &actions) else {
-        return false
+      let drains = target == nil
+      if let isDone = engine.refusesRoom(size, drains: drains, completion, &shared, &actions) {
+        return isDone
       }
-      guard go else { return true }
       var (last, done) = (engine.told(shared), 0)
       for message in messages {
         let sight = message.sight
@@ -190,7 +194,7 @@ extension Engine {
             if isFIFO { break }
             continue
           }
-          _ = engine.append(send, message.content, synced: engine.isSynced, &shared)
+          _ = engine.append(send, message.stored, synced: engine.isSynced, &shared)
           shared.wake(to)
         }
         last = engine.append(remove, synced: engine.isSynced, &shared)

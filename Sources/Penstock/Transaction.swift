@@ -95,7 +95,7 @@ extension Store {
 
 extension Engine {
   func commit(_ steps: [Transaction.Step], _ completion: @escaping Completion<[SendReceipt]>) {
-    var (size, handles, drafts) = (0, Set<UInt64>(), [Draft]())
+    var (handles, drafts) = (Set<UInt64>(), [Draft]())
     var ahead: [QueueID: Int] = [:]
     for step in steps {
       switch step {
@@ -104,9 +104,7 @@ extension Engine {
         draft.ahead = ahead[queue, default: 0]
         ahead[queue] = draft.ahead + 1
         drafts.append(draft)
-        size += draft.largestSize
       case .delete(let handle), .reject(let handle), .extend(let handle, _):
-        size += Self.smallRecordSize
         guard handles.insert(handle.message).inserted else {
           return completion(
             .failure(PenstockError(.invalidArgument, "a transaction names a message twice")))
@@ -116,9 +114,10 @@ extension Engine {
         return completion(.failure(PenstockError(.invalidArgument, "a timeout is negative")))
       }
     }
-    if let error = drafts.badDelay ?? badSize(size) { return completion(.failure(error)) }
-    prepare(&drafts)
-    let (total, sends) = (size, drafts)
+    do throws(PenstockError) { try prepare(&drafts) } catch { return completion(.failure(error)) }
+    let total = drafts.reduce(handles.count * Self.smallRecordSize) { $0 + $1.largestSize }
+    if let error = drafts.badDelay ?? badSize(total) { return completion(.failure(error)) }
+    let sends = drafts
     submit(drains: drafts.isEmpty, completion) { engine, shared, actions in
       func decide(_ step: Transaction.Step, _ sent: inout Int, isAgain: Bool) throws(Refusal)
         -> State.Send?
@@ -138,14 +137,18 @@ extension Engine {
               isFenced: true))
         }
       }
+      guard sends.areSealed(in: shared.state) else {
+        actions.callbacks.append { engine.commit(steps, completion) }
+        return true
+      }
       do throws(Refusal) {
         // All are asked before one is done; none makes another impossible.
         var sent = 0
         for step in steps { _ = try decide(step, &sent, isAgain: false) }
-        guard
-          let go = engine.room(total, drains: sends.isEmpty, completion, &shared, &actions)
-        else { return false }
-        guard go else { return true }
+        let drains = sends.isEmpty
+        if let isDone = engine.refusesRoom(total, drains: drains, completion, &shared, &actions) {
+          return isDone
+        }
         var (last, receipts) = (engine.told(shared), [SendReceipt]())
         sent = 0
         for step in steps {
@@ -154,7 +157,9 @@ extension Engine {
           switch (done, step) {
           case (.record(let entry), .send(_, let queue)):
             let draft = sends[before]
-            last = engine.append(entry, draft.entry.content, synced: engine.isSynced, &shared)
+            last = engine.append(
+              entry, draft.entry.content, counted: draft.countedSize, synced: engine.isSynced,
+              &shared)
             receipts.append(SendReceipt(id: draft.id, lsn: last.value))
             shared.wake(queue)
           case (.duplicate(let id, let message), _):

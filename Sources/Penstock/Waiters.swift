@@ -64,8 +64,7 @@ struct Waiters {
     places[Int(index)].previous = tail
     if tail != Self.none { places[Int(tail)].next = index }
     lists[waiter.queue] = (lists[waiter.queue]?.head ?? index, index)
-    deadlines.insert(
-      index, key: UInt64(clamping: waiter.deadline.milliseconds), &heapPlaces)
+    deadlines.insert(index, key: UInt64(clamping: waiter.deadline.milliseconds), &heapPlaces)
     return ReceiveTicket(value: UInt64(places[Int(index)].use) << 32 | UInt64(index))
   }
 

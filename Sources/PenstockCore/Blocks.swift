@@ -29,6 +29,22 @@ package struct Blocks<Element: Sendable>: Sendable {
     count += 1
   }
 
+  /// Puts an element in the first free place, or behind the others.
+  ///
+  /// - Parameter next: the free place that a free one names.
+  package mutating func put(
+    _ element: Element, free: inout UInt32, next: (Element) -> UInt32
+  ) -> UInt32 {
+    guard free != Slab.none else {
+      append(element)
+      return UInt32(count - 1)
+    }
+    let place = free
+    free = next(self[Int(place)])
+    self[Int(place)] = element
+    return place
+  }
+
   /// The array must not be empty.
   package mutating func removeLast() -> Element {
     count -= 1

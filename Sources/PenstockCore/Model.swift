@@ -109,6 +109,9 @@ public struct MessageContent: Hashable, Sendable {
   public var traceHeader: String?
   /// Who sent it, as the host knows its clients.
   public var senderID: String?
+  /// Name of the key that body and attributes are sealed with. Nil in what is sent and received;
+  /// a look at a message that cannot be opened shows it, without body and attributes.
+  public package(set) var sealedWith: String?
 
   /// Content of a message; nothing is checked here.
   public init(
@@ -148,7 +151,7 @@ public struct QueueDescription: Hashable, Sendable {
   public var settings: QueueSettings
   /// When it was created.
   public var createdAt: Timestamp
-  /// When the settings last changed; `createdAt` if never.
+  /// When settings other than tags last changed; `createdAt` if never.
   public var changedAt: Timestamp
   /// Messages in it.
   public var counts: QueueCounts

@@ -48,6 +48,17 @@ public struct QueueSettings: Hashable, Sendable {
   public var isFair = true
   /// What the SQS API says beside `deadLetterSources` of nil, which it can say in two ways.
   public var showsAllowAll = false
+  /// What the host says of the queue, by keys of its own. Kept, and of no effect here.
+  public var tags: [String: String] = [:]
+  /// Who may do what with the queue, in words of the host. Kept, and of no effect here.
+  public var policy = ""
+  /// Name of the key of `StoreOptions.cipher` that seals bodies and attributes of what is sent from
+  /// then on; empty for none. What is there stays as it is.
+  public var encryptionKey = ""
+  /// How long a cipher may go on with one data key.
+  public var dataKeyReuse: Duration = .seconds(300)
+  /// What the SQS API says of encryption while `encryptionKey` is empty, and nothing does.
+  public var showsEncryption = ""
 
   /// The defaults, but for what is named. `with` sets the others.
   public init(
@@ -87,33 +98,23 @@ public enum QueueSetting: UInt32, Hashable, Sendable, CaseIterable {
   case priorityStep = 17
   case showsAllowAll = 18
   case isFair = 19
+  case tags = 20
+  case policy = 21
+  case encryptionKey = 22
+  case dataKeyReuse = 23
+  case showsEncryption = 24
 
   typealias Path = PartialKeyPath<QueueSettings> & Sendable
 
-  var path: any Path {
-    switch self {
-    case .visibilityTimeout: \.visibilityTimeout
-    case .delay: \.delay
-    case .maximumMessageBytes: \.maximumMessageBytes
-    case .retention: \.retention
-    case .receiveWait: \.receiveWait
-    case .isFIFO: \.isFIFO
-    case .deduplicatesByContent: \.deduplicatesByContent
-    case .deduplicatesByGroup: \.deduplicatesByGroup
-    case .showsGroupScope: \.showsGroupScope
-    case .showsGroupLimit: \.showsGroupLimit
-    case .deduplicationWindow: \.deduplicationWindow
-    case .deadLetterQueue: \.deadLetterQueue
-    case .maximumReceives: \.maximumReceives
-    case .deadLetterSources: \.deadLetterSources
-    case .maximumMessages: \.maximumMessages
-    case .maximumBytes: \.maximumBytes
-    case .maximumLeased: \.maximumLeased
-    case .priorityStep: \.priorityStep
-    case .showsAllowAll: \.showsAllowAll
-    case .isFair: \.isFair
-    }
-  }
+  /// By number.
+  static let paths: [any Path] = [
+    \.visibilityTimeout, \.delay, \.maximumMessageBytes, \.retention, \.receiveWait, \.isFIFO,
+    \.deduplicatesByContent, \.deduplicatesByGroup, \.showsGroupScope, \.showsGroupLimit,
+    \.deduplicationWindow, \.deadLetterQueue, \.maximumReceives, \.deadLetterSources,
+    \.maximumMessages, \.maximumBytes, \.maximumLeased, \.priorityStep, \.showsAllowAll, \.isFair,
+    \.tags, \.policy, \.encryptionKey, \.dataKeyReuse, \.showsEncryption,
+  ]
+  var path: any Path { Self.paths[Int(rawValue)] }
 
   /// Every queue's record holds these; of the others those that are not at their default.
   package static let always = 5
@@ -182,6 +183,7 @@ extension QueueSettings {
     case flag(Bool)
     case text(String)
     case names([String]?)
+    case texts([String: String])
   }
 
   package subscript(setting: QueueSetting) -> Value {
@@ -192,6 +194,7 @@ extension QueueSettings {
       case let path as KeyPath<Self, Bool>: .flag(self[keyPath: path])
       case let path as KeyPath<Self, String>: .text(self[keyPath: path])
       case let path as KeyPath<Self, [String]?>: .names(self[keyPath: path])
+      case let path as KeyPath<Self, [String: String]>: .texts(self[keyPath: path])
       default: .number(0)
       }
     }
@@ -207,6 +210,8 @@ extension QueueSettings {
         self[keyPath: path] = value
       case (let path as WritableKeyPath<Self, [String]?>, .names(let value)):
         self[keyPath: path] = value
+      case (let path as WritableKeyPath<Self, [String: String]>, .texts(let value)):
+        self[keyPath: path] = value
       default: break
       }
     }
@@ -215,12 +220,11 @@ extension QueueSettings {
   /// The settings behind the common ones that are not at their default.
   package var more: [QueueSetting] {
     let standard = QueueSettings()
-    return QueueSetting.allCases.dropFirst(QueueSetting.always)
-      .filter { self[$0] != standard[$0] }
+    return QueueSetting.allCases.dropFirst(QueueSetting.always).filter { self[$0] != standard[$0] }
   }
 
   var hasMore: Bool { !more.isEmpty }
-  var encodedSize: Int {
+  package var encodedSize: Int {
     8 * QueueSetting.always
       + (hasMore ? more.reduce(4) { $0 + 8 + self[$1].bytes.count } : 0)
   }
@@ -269,6 +273,8 @@ extension QueueSettings {
       guard number > last, let setting = QueueSetting(rawValue: number), end <= span.byteCount
       else { throw BytesTooShort() }
       last = number
+      let start = cursor.offset
+      func text() throws(BytesTooShort) -> String { try cursor.text(Int(cursor.u32(span)), span) }
       let value: Value
       switch standard[setting] {
       case .number: value = .number(try cursor.i64(span))
@@ -276,14 +282,18 @@ extension QueueSettings {
       case .text: value = .text(try cursor.text(end - cursor.offset, span))
       case .names:
         var names: [String] = []
-        while cursor.offset < end { names.append(try cursor.text(Int(cursor.u32(span)), span)) }
+        while cursor.offset < end { names.append(try text()) }
         value = .names(names)
+      case .texts:
+        var texts: [String: String] = [:]
+        while cursor.offset < end { texts[try text()] = try text() }
+        value = .texts(texts)
       }
       self[setting] = value
-      // Only what is not at its default is written.
-      guard cursor.offset == end, value != standard[setting] else {
-        throw BytesTooShort()
-      }
+      // Only what is not at its default is written, and each value in one way.
+      guard cursor.offset == end, value != standard[setting],
+        value.bytes == span.extracting(start..<end).array
+      else { throw BytesTooShort() }
     }
   }
 }
@@ -299,6 +309,10 @@ extension QueueSettings.Value {
     case .text(let text): return Array(text.utf8)
     case .names(let names):
       return (names ?? []).flatMap { bytes(UInt32($0.utf8.count)) + Array($0.utf8) }
+    case .texts(let texts):
+      return texts.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }
+        .flatMap { [$0.key, $0.value] }
+        .flatMap { bytes(UInt32($0.utf8.count)) + Array($0.utf8) }
     }
   }
 }

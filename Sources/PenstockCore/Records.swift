@@ -268,14 +268,9 @@ extension Entry {
     case .queueChanged(let settings):
       prefix(.queueChanged, settings.hasMore ? Self.flagMore : 0)
       settings.encode(into: buffer)
-    case .leased(let message, let slot, let deadline):
-      prefix(.leased)
-      buffer.put(message)
-      buffer.put(slot)
-      buffer.put(UInt32(0))
-      buffer.put(deadline.milliseconds)
-    case .leaseChanged(let message, let slot, let deadline):
-      prefix(.leaseChanged)
+    case .leased(let message, let slot, let deadline),
+      .leaseChanged(let message, let slot, let deadline):
+      if case .leased = record { prefix(.leased) } else { prefix(.leaseChanged) }
       buffer.put(message)
       buffer.put(slot)
       buffer.put(UInt32(0))

@@ -265,9 +265,7 @@ extension State {
     }
     if !chain.isEmpty { dying = [chain.head] }
     self.dyingCount = dyingCount
-    for _ in 0..<Int(try cursor.u32(span)) {
-      try decodeQueue(&cursor, span, take)
-    }
+    for _ in 0..<Int(try cursor.u32(span)) { try decodeQueue(&cursor, span, take) }
     while cursor.offset < span.byteCount { try decodeSection(&cursor, span, take) }
     // Those that only messages name which wait to be freed.
     origins = origins.filter { $0.value.count > 0 }

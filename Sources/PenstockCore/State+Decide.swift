@@ -59,6 +59,11 @@ extension State {
     places[id.value].map { table[$0].settings.isFIFO } ?? false
   }
 
+  /// The key that messages of the queue are sealed with; empty for none.
+  public func encryptionKey(_ id: QueueID) -> String {
+    places[id.value].map { table[$0].settings.encryptionKey } ?? ""
+  }
+
   /// Whether there is such a queue.
   public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
 
@@ -89,12 +94,14 @@ extension State {
   // MARK: Queues
 
   /// The record that creates a queue, or nil when one with these settings is there already.
+  ///
+  /// - Parameter defaults: what a new queue has beside `change`; an old one may differ.
   public func decideCreate(
-    _ name: String, _ change: QueueSettingsChange
+    _ name: String, _ change: QueueSettingsChange, beside defaults: QueueSettings = .init()
   ) throws(Refusal) -> Entry? {
     guard let id = names[name], let q = places[id.value] else {
       guard nextQueue < .max else { throw .outOfQueueNumbers }
-      let settings = change.applied(to: QueueSettings())
+      let settings = change.applied(to: defaults)
       try checkDeadLetters(settings, of: name)
       return Entry(
         queue: QueueID(nextQueue), time: time,
@@ -107,9 +114,7 @@ extension State {
   }
 
   /// The record that changes settings of a queue.
-  public func decideChange(
-    _ id: QueueID, _ change: QueueSettingsChange
-  ) throws(Refusal) -> Entry {
+  public func decideChange(_ id: QueueID, _ change: QueueSettingsChange) throws(Refusal) -> Entry {
     guard let q = places[id.value] else { throw .queueNotFound }
     let settings = change.applied(to: table[q].settings)
     guard settings.isFIFO == table[q].settings.isFIFO else { throw .kindIsFixed }
@@ -120,7 +125,7 @@ extension State {
   }
 
   /// The record that deletes a queue.
-  public func decideRemove(_ id: QueueID) throws(Refusal) -> Entry {
+  public func decideDeleteQueue(_ id: QueueID) throws(Refusal) -> Entry {
     guard places[id.value] != nil else { throw .queueNotFound }
     return Entry(queue: id, time: time, record: .queueDeleted)
   }
@@ -180,9 +185,7 @@ extension State {
     if messages > 0, table[q].counts.total + ahead >= messages {
       throw .queueFull(setting: .maximumMessages, limit: messages)
     }
-    if bytes > 0, table[q].bytes >= bytes {
-      throw .queueFull(setting: .maximumBytes, limit: bytes)
-    }
+    if bytes > 0, table[q].bytes >= bytes { throw .queueFull(setting: .maximumBytes, limit: bytes) }
   }
 
   /// Up to `limit` visible messages, oldest send first, as priorities make them older and noisy
@@ -241,9 +244,7 @@ extension State {
   }
 
   /// The record that leases a candidate; `timeout` in milliseconds, not below zero.
-  public func decideLease(
-    _ id: QueueID, _ candidate: Resident, timeout: Int64
-  ) -> Entry {
+  public func decideLease(_ id: QueueID, _ candidate: Resident, timeout: Int64) -> Entry {
     Entry(
       queue: id, time: time,
       record: .leased(

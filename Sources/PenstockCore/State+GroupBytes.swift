@@ -76,9 +76,7 @@ extension State {
         let isActive = !table[q].settings.isFIFO && slab[index].state.hasActivity
         guard slab[index].message >= (isActive ? table[q].purgedBefore : last),
           !isActive || tenant(group).map({ tenants[$0].waiting }) == Slab.none
-        else {
-          throw RecordError(description: "a checkpoint's group is out of order")
-        }
+        else { throw RecordError(description: "a checkpoint's group is out of order") }
         if !isActive { last = slab[index].message + 1 }
         switch slab[index].state {
         case .grouped:
@@ -119,9 +117,7 @@ extension State {
         message: try cursor.u64(span), expiresAt: try cursor.i64(span), queue: table[q].id.value)
       if entry.message == 0 { break }
       guard table[q].settings.isFIFO, entry.message > last, Self.messages.contains(entry.message)
-      else {
-        throw RecordError(description: "a checkpoint's remembered sends are out of order")
-      }
+      else { throw RecordError(description: "a checkpoint's remembered sends are out of order") }
       last = entry.message
       insert(q, entry)
     }

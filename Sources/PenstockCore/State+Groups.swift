@@ -73,25 +73,15 @@ extension State {
   }
 
   /// Puts a message at the end of its group, which is made if there is none.
-  mutating func join(
-    _ q: Int, _ hash: TextHash, _ index: UInt32, waits: Bool = true
-  ) -> UInt32 {
+  mutating func join(_ q: Int, _ hash: TextHash, _ index: UInt32, waits: Bool = true) -> UInt32 {
     let group = group(q, hash) ?? makeGroup(q, hash)
     add(index, to: group, waits: waits)
     return group
   }
 
   mutating func makeGroup(_ q: Int, _ hash: TextHash) -> UInt32 {
-    let group: UInt32
-    if freeGroup == Slab.none {
-      groups.append(Group())
-      headPlaces.append(IndexedHeap.absent)
-      group = UInt32(groups.count - 1)
-    } else {
-      group = freeGroup
-      freeGroup = groups[Int(group)].next
-      groups[Int(group)] = Group()
-    }
+    let group = groups.put(Group(), free: &freeGroup) { $0.next }
+    if headPlaces.count < groups.count { headPlaces.append(IndexedHeap.absent) }
     groups[Int(group)].hash = hash
     groups[Int(group)].queue = table[q].id.value
     if !table[q].settings.isFIFO { makeTenant(group) }
@@ -178,9 +168,7 @@ extension State {
 
   private mutating func remove(_ q: Int, group: UInt32) {
     table[q].groups.heads.remove(group, &headPlaces)
-    let (next, previous) = (
-      groups[Int(group)].nextOfQueue, groups[Int(group)].previousOfQueue
-    )
+    let (next, previous) = (groups[Int(group)].nextOfQueue, groups[Int(group)].previousOfQueue)
     if previous == Slab.none {
       table[q].groups.all = next
     } else {
@@ -269,15 +257,7 @@ extension State {
   }
 
   mutating func insert(_ q: Int, _ entry: Deduplication) {
-    let place: UInt32
-    if freeSend == Slab.none {
-      sends.append(entry)
-      place = UInt32(sends.count - 1)
-    } else {
-      place = freeSend
-      freeSend = sends[Int(place)].next
-      sends[Int(place)] = entry
-    }
+    let place = sends.put(entry, free: &freeSend) { $0.next }
     let last = table[q].groups.lastSend
     if last == Slab.none {
       table[q].groups.firstSend = place

@@ -65,9 +65,7 @@ extension State {
   }
 
   /// The run that a message is in, as far as the state can tell; nil when there is none.
-  private func parkedRun(
-    _ q: Int, _ message: UInt64, _ segment: UInt32, _ size: UInt32
-  ) -> Int? {
+  private func parkedRun(_ q: Int, _ message: UInt64, _ segment: UInt32, _ size: UInt32) -> Int? {
     let index = runIndex(q, message)
     guard table[q].runs.indices.contains(index), !table[q].holes.contains(message) else {
       return nil
@@ -86,9 +84,7 @@ extension State {
 
   /// The record that takes a message out of its queue that is parked in a segment; nil when it is
   /// not parked there any more.
-  func decideExcise(
-    _ id: QueueID, in segment: UInt32, _ message: WaitingMessage
-  ) -> Entry? {
+  func decideExcise(_ id: QueueID, in segment: UInt32, _ message: WaitingMessage) -> Entry? {
     guard let q = places[id.value], parkedRun(q, message.message, segment, message.size) != nil
     else { return nil }
     return Entry(

@@ -77,9 +77,7 @@ extension State {
   }
 
   /// Counts a message into the run before place `index`, or into a new one there.
-  private mutating func extend(
-    _ q: Int, at index: Int, _ parked: Parked, _ size: Int
-  ) {
+  private mutating func extend(_ q: Int, at index: Int, _ parked: Parked, _ size: Int) {
     let segment = parked.segment
     let message = parked.message.message
     let second = parked.message.sentSecond
@@ -217,9 +215,7 @@ extension State {
   // MARK: Decide
 
   /// Whether a new message of the queue is to be parked: when others are, or enough are in memory.
-  func parksNext(_ q: Int) -> Bool {
-    !table[q].runs.isEmpty || table[q].readyCount >= window
-  }
+  func parksNext(_ q: Int) -> Bool { !table[q].runs.isEmpty || table[q].readyCount >= window }
 
   /// What to read next, when few messages of the queue are in memory and others wait.
   public func decideDraw(_ id: QueueID) -> Draw? {
@@ -285,9 +281,7 @@ extension State {
     /// The queue that the message's bytes name.
     public var bytesQueue: QueueID
     /// A place; whether it still holds is asked later.
-    public init(
-      slot: UInt32, message: UInt64, position: UInt64, size: Int, bytesQueue: QueueID
-    ) {
+    public init(slot: UInt32, message: UInt64, position: UInt64, size: Int, bytesQueue: QueueID) {
       self.slot = slot
       self.message = message
       self.position = position
@@ -341,9 +335,7 @@ extension State {
     else { return nil }
     guard let q = places[queueNumber(of: resident.slot)],
       isLive(q, slot: resident.slot, message: resident.message)
-    else {
-      return nil
-    }
+    else { return nil }
     return table[q].id
   }
 

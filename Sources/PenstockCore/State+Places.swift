@@ -115,9 +115,7 @@ extension State {
 
   /// Puts a visible activity into the heap that it belongs in.
   mutating func show(_ q: Int, _ activity: UInt32) {
-    let (message, known) = (
-      slab[activities[Int(activity)].slot].message, activities[Int(activity)]
-    )
+    let (message, known) = (slab[activities[Int(activity)].slot].message, activities[Int(activity)])
     if known.group != Slab.none {
       // In a FIFO queue the place in the group says it all.
       guard let tenant = tenant(known.group) else { return }
@@ -135,9 +133,7 @@ extension State {
   mutating func hide(_ q: Int, _ activity: UInt32) {
     let group = activities[Int(activity)].group
     if group != Slab.none {
-      if let tenant = tenant(group) {
-        tenants[tenant].returned.remove(activity, &orderPlaces)
-      }
+      if let tenant = tenant(group) { tenants[tenant].returned.remove(activity, &orderPlaces) }
       return
     }
     table[q].returned.remove(activity, &orderPlaces)
@@ -241,16 +237,12 @@ extension State {
 
   private mutating func allocateActivity(slot: UInt32, queue: UInt32, group: UInt32) -> UInt32 {
     let fresh = Activity(slot: slot, queue: queue, group: group)
-    let activity = freeActivity
-    guard activity == Slab.none else {
-      freeActivity = activities[Int(activity)].slot
-      activities[Int(activity)] = fresh
-      return activity
+    let activity = activities.put(fresh, free: &freeActivity) { $0.slot }
+    if timerPlaces.count < activities.count {
+      timerPlaces.append(IndexedHeap.absent)
+      orderPlaces.append(IndexedHeap.absent)
     }
-    activities.append(fresh)
-    timerPlaces.append(IndexedHeap.absent)
-    orderPlaces.append(IndexedHeap.absent)
-    return UInt32(activities.count - 1)
+    return activity
   }
 
   private mutating func free(activity: UInt32) {

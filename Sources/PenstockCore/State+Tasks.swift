@@ -115,8 +115,7 @@ extension State {
   /// Tasks that are not over, one per queue at most.
   public var activeTasks: [MoveTask] {
     if tasks.isEmpty { return [] }
-    return tasks.sorted { $0.key < $1.key }.compactMap { $0.value.last }
-      .filter(\.status.isActive)
+    return tasks.sorted { $0.key < $1.key }.compactMap { $0.value.last }.filter(\.status.isActive)
   }
 
   // MARK: Decide
@@ -145,17 +144,14 @@ extension State {
   /// The record that tells a task to stop.
   public func decideCancelMove(_ id: QueueID, _ taskID: MessageID) throws(Refusal) -> Entry {
     guard places[id.value] != nil else { throw .queueNotFound }
-    guard let task = tasks[id.value]?.first(where: { $0.id == taskID }) else {
-      throw .taskNotFound
-    }
+    guard let task = tasks[id.value]?.first(where: { $0.id == taskID }) else { throw .taskNotFound }
     guard task.status == .running else { throw .taskIsOver }
     return decideChange(task, .cancelling)
   }
 
   /// The record that ends a task, or tells it to end.
   public func decideChange(_ task: MoveTask, _ status: MoveTask.Status) -> Entry {
-    self.task(
-      task.source, .init(id: task.id, event: .changed, number: UInt32(status.rawValue)))
+    self.task(task.source, .init(id: task.id, event: .changed, number: UInt32(status.rawValue)))
   }
 
   /// The record that counts messages as moved.

@@ -54,14 +54,7 @@ extension State {
   /// Makes a group one of a standard queue.
   mutating func makeTenant(_ group: UInt32) {
     groups[Int(group)].isTenant = true
-    if freeTenant == Slab.none {
-      groups[Int(group)].next = UInt32(tenants.count)
-      tenants.append(Tenant())
-    } else {
-      groups[Int(group)].next = freeTenant
-      freeTenant = tenants[Int(freeTenant)].waiting
-      tenants[Int(groups[Int(group)].next)] = Tenant()
-    }
+    groups[Int(group)].next = tenants.put(Tenant(), free: &freeTenant) { $0.waiting }
   }
 
   mutating func freeTenant(of group: UInt32) {
@@ -162,9 +155,7 @@ extension State {
     func rank(_ turn: (group: UInt32, key: UInt64)) -> (Int, UInt64, UInt64) {
       guard let tenant = tenant(turn.group) else { return (.max, .max, .max) }
       let taken = turns.progress[turn.group]?.taken ?? 0
-      return (
-        tenants[tenant].leased + taken, tenants[tenant].load.amount(at: minute), turn.key
-      )
+      return (tenants[tenant].leased + taken, tenants[tenant].load.amount(at: minute), turn.key)
     }
     let next = turns.noisy.filter { $0.key < .max }.min { rank($0) < rank($1) }
     return next.map { ($0.group, message($0.key, of: $0.group, turns)) }

@@ -49,8 +49,7 @@ extension State {
           "LSN \(lsn) moves a message to queue \(transferred.target.value), which is none "
           + "or of another kind")
     }
-    let group =
-      table[q].settings.isFIFO ? group(of: index).map { groups[Int($0)].hash } : nil
+    let group = table[q].settings.isFIFO ? group(of: index).map { groups[Int($0)].hash } : nil
     let (bytes, origin) = (bytesQueue(of: index), table[q].id.value)
     detach(q, index)
     let activity: UInt32
@@ -97,15 +96,7 @@ extension State {
   }
 
   mutating func remember(_ transfer: Transfer, from name: String) {
-    let place: UInt32
-    if freeTransfer == Slab.none {
-      transfers.append(transfer)
-      place = UInt32(transfers.count - 1)
-    } else {
-      place = freeTransfer
-      freeTransfer = transfers[Int(place)].origin
-      transfers[Int(place)] = transfer
-    }
+    let place = transfers.put(transfer, free: &freeTransfer) { $0.origin }
     let table = transfers
     transferIndex.insert(place, hash: Self.hash(transfer.activity)) {
       Self.hash(table[Int($0)].activity)
@@ -190,8 +181,7 @@ extension State {
     Entry(
       queue: id, time: time,
       record: .transferred(
-        .init(
-          message: candidate.message, slot: candidate.slot, target: target, reason: reason)))
+        .init(message: candidate.message, slot: candidate.slot, target: target, reason: reason)))
   }
 
   /// Whether a queue may name this one for its dead letters.

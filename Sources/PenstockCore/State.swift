@@ -281,7 +281,9 @@ public struct State: Sendable {
     table[q].settings = settings
     table[q].visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
     table[q].retentionMilliseconds = settings.retention.wholeMilliseconds
-    table[q].changedAt = at
+    var others = old
+    others.tags = settings.tags
+    if others != settings || others == old { table[q].changedAt = at }
     if settings.isFIFO, settings.delay != old.delay { moveDelays(q) }
     if settings.priorityStep != old.priorityStep { orderUrgent(q) }
     guard table[q].retentionMilliseconds != oldRetention else { return }
@@ -297,9 +299,7 @@ public struct State: Sendable {
   ///
   /// - Complexity: O(active of the queue · log active); other changes take less.
   private mutating func moveRetention(_ q: Int) {
-    for index in active(q) {
-      setTimer(slab[index].link)
-    }
+    for index in active(q) { setTimer(slab[index].link) }
     expiries.remove(UInt32(q), &expiryPlaces)
     awaitExpiry(q)
     // What is over by the new retention ends with this record.
@@ -330,8 +330,7 @@ public struct State: Sendable {
     expiries.remove(UInt32(q), &expiryPlaces)
     places[queue.id.value] = nil
     tasks[queue.id.value] = nil
-    table[q] = Queue(
-      id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt)
+    table[q] = Queue(id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt)
     freePlaces.append(q)
   }
 
@@ -482,9 +481,7 @@ public struct State: Sendable {
     expireGrouped(q, through)
   }
 
-  func check(
-    _ q: Int, _ index: UInt32, _ message: UInt64, _ lsn: UInt64
-  ) throws(RecordError) {
+  func check(_ q: Int, _ index: UInt32, _ message: UInt64, _ lsn: UInt64) throws(RecordError) {
     guard isLive(q, slot: index, message: message) else {
       throw RecordError(description: "LSN \(lsn) names message \(message), which is not there")
     }

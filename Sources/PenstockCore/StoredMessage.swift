@@ -35,6 +35,7 @@ public struct StoredMessage: Hashable, Sendable {
       content = MessageContent(body: [])
       if flags & Entry.flagExtras != 0 { try content.decodeExtras(&cursor, span) }
       content.body = try cursor.bytes(span.byteCount - cursor.offset, span)
+      guard content.sealedWith == nil || content.attributes.isEmpty else { throw BytesTooShort() }
     } catch {
       throw RecordError(description: "a message's attributes are damaged")
     }
@@ -98,12 +99,13 @@ extension MessageContent {
     case stringAttribute = 4
     case binaryAttribute = 5
     case deduplicationID = 6
+    case sealedWith = 7
   }
 
   /// Bytes of the extras with their length, 0 when there are none.
   var extrasSize: Int {
     var size = 0
-    for text in [groupID, deduplicationID, traceHeader, senderID] where text != nil {
+    for text in [groupID, deduplicationID, traceHeader, senderID, sealedWith] where text != nil {
       size += 8 + (text?.utf8.count ?? 0)
     }
     for attribute in attributes { size += 8 + attribute.storedSize }
@@ -112,7 +114,11 @@ extension MessageContent {
 
   func encodeExtras(_ size: Int, into buffer: CommitBuffer) {
     guard size > 0 else { return }
-    buffer.put(UInt32(size - 4))
+    putExtras(size - 4, into: buffer)
+  }
+
+  private func putExtras(_ length: Int, into buffer: CommitBuffer) {
+    buffer.put(UInt32(length))
     func head(_ tag: Tag, _ length: Int) {
       buffer.put(UInt32(tag.rawValue))
       buffer.put(UInt32(length))
@@ -126,6 +132,7 @@ extension MessageContent {
     put(.deduplicationID, deduplicationID)
     put(.traceHeader, traceHeader)
     put(.senderID, senderID)
+    put(.sealedWith, sealedWith)
     for attribute in attributes {
       let value: [UInt8]
       switch attribute.value {
@@ -159,6 +166,7 @@ extension MessageContent {
       case .deduplicationID: deduplicationID = try cursor.text(length, span)
       case .traceHeader: traceHeader = try cursor.text(length, span)
       case .senderID: senderID = try cursor.text(length, span)
+      case .sealedWith: sealedWith = try cursor.text(length, span)
       case .stringAttribute, .binaryAttribute:
         let nameLength = Int(try cursor.u32(span))
         let typeLength = Int(try cursor.u32(span))
@@ -170,6 +178,29 @@ extension MessageContent {
           ? .string(try cursor.text(rest, span)) : .binary(try cursor.bytes(rest, span))
         attributes.append(MessageAttribute(name: name, type: type, value: value))
       }
+    }
+  }
+
+  /// What a cipher seals: attributes as they are stored, with their length before them, and body.
+  package var plain: [UInt8] {
+    let bare = MessageContent(body: [], attributes: attributes)
+    let buffer = CommitBuffer(capacity: max(4, bare.extrasSize) + body.count)
+    bare.putExtras(max(4, bare.extrasSize) - 4, into: buffer)
+    buffer.put(body)
+    return buffer.withBytes { $0.array }
+  }
+
+  /// The content that a cipher opened; nil when the bytes are none.
+  package func opened(_ plain: [UInt8]) -> MessageContent? {
+    plain.withRaw { span in
+      var (cursor, bare) = (ByteCursor(), MessageContent(body: []))
+      do {
+        try bare.decodeExtras(&cursor, span)
+        var content = self
+        content.body = try cursor.bytes(span.byteCount - cursor.offset, span)
+        (content.attributes, content.sealedWith) = (bare.attributes, nil)
+        return content
+      } catch { return nil }
     }
   }
 

@@ -181,9 +181,7 @@ package struct CheckpointWriter {
     buffer.removeAll()
   }
 
-  private mutating func writeChunk(
-    _ bytes: CommitBuffer, length: UInt32
-  ) throws(SystemError) {
+  private mutating func writeChunk(_ bytes: CommitBuffer, length: UInt32) throws(SystemError) {
     let head = CommitBuffer(capacity: 8)
     head.put(length)
     head.put(bytes.withBytes { CRC32C.of($0) })

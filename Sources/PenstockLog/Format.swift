@@ -40,8 +40,8 @@ public struct LogPosition: Hashable, Sendable {
 /// Sizes and versions of the format, in bytes. `Docs/format.md` has it whole.
 public enum LogFormat {
   /// What is written. Older versions are read, too: see `Docs/format.md` for what differs.
-  public static let version: UInt8 = 5
-  static func isKnown(version: UInt32) -> Bool { (1...5).contains(version) }
+  public static let version: UInt8 = 6
+  static func isKnown(version: UInt32) -> Bool { (1...6).contains(version) }
   /// The unit that a device is assumed to tear: no write touches a sector that holds bytes an
   /// earlier sync made durable.
   public static let sectorSize = 4096

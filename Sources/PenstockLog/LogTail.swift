@@ -79,9 +79,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   static let pendingLimit = 16 << 20
 
   /// Continues after `lastLSN`; the first batch goes to the segment after `lastSegment`.
-  package init(
-    lastLSN: LSN, nextSegment: UInt32, segmentSize: Int, plantedBug: PlantedBug? = nil
-  ) {
+  package init(lastLSN: LSN, nextSegment: UInt32, segmentSize: Int, plantedBug: PlantedBug? = nil) {
     self.plantedBug = plantedBug
     nextLSN = lastLSN.advanced(by: 1)
     writtenLSN = lastLSN
@@ -152,8 +150,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     }
     // The group goes to a new batch: here behind the open one, or in the next segment.
     let nextOffset = open.map { offset + closedExtent(of: $0) } ?? offset
-    let nextEnd = roundUp(
-      nextOffset + LogFormat.frameHeaderSize + size, to: LogFormat.sectorSize)
+    let nextEnd = roundUp(nextOffset + LogFormat.frameHeaderSize + size, to: LogFormat.sectorSize)
     if nextEnd <= usable {
       guard usable - nextEnd + preparedAhead * rollGain >= needed else { return refusal() }
       closeOpenBatch()

@@ -176,9 +176,7 @@ extension Recovery {
       throw .corrupted(scan.damage("the segment is sealed and holds no record"))
     }
     if scan.isSealed, scan.offset < reader.size {
-      if !isNewest {
-        throw .corrupted(scan.damage("the file goes on behind its seal"))
-      }
+      if !isNewest { throw .corrupted(scan.damage("the file goes on behind its seal")) }
       guard try dropped(reader, from: scan.offset) == 0 else {
         throw .corrupted(scan.damage("bytes other than zero behind the seal"))
       }

@@ -243,9 +243,7 @@ struct Recovery {
   }
 
   /// Refuses a directory that holds something else, before anything is made in it.
-  static func refuseStrangers(
-    _ directory: String, _ fileSystem: any FileSystem
-  ) throws(LogError) {
+  static func refuseStrangers(_ directory: String, _ fileSystem: any FileSystem) throws(LogError) {
     let stranger: String?
     do throws(SystemError) {
       guard try fileSystem.status(directory + "/" + StoreFileName.store) == nil else { return }

@@ -162,9 +162,7 @@ package final class SegmentIndexFile: Sendable {
   static let headerSize = 48
 
   /// - Returns: nil when the file is damaged, or another segment's.
-  package init?(
-    _ file: any File, store: StoreID, ordinal: UInt32
-  ) throws(SystemError) {
+  package init?(_ file: any File, store: StoreID, ordinal: UInt32) throws(SystemError) {
     self.file = file
     let size = try file.size()
     var head = [UInt8](repeating: 0, count: Self.headerSize)

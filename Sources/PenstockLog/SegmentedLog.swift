@@ -229,8 +229,7 @@ public final class SegmentedLog: Sendable {
     writer.segment = batch.segment
     writer.end = LogFormat.segmentHeaderSize
     writer.records = 0
-    let info = SegmentInfo(
-      firstLSN: batch.firstLSN, previous: previous, bytes: UInt64(segmentSize))
+    let info = SegmentInfo(firstLSN: batch.firstLSN, previous: previous, bytes: UInt64(segmentSize))
     catalog.withLock { $0.segments[batch.segment] = info }
   }
 

@@ -6,10 +6,6 @@
 /// the store shares them. Those of another account are `~ACCOUNT/NAME`, which comes behind all
 /// plain names.
 enum StoreName {
-  static func isAccount(_ text: String) -> Bool {
-    text.utf8.count == 12 && text.utf8.allSatisfy { $0 &- UInt8(ascii: "0") < 10 }
-  }
-
   static func isForeign(_ name: String) -> Bool { name.utf8.first == UInt8(ascii: "~") }
 }
 

@@ -21,15 +21,16 @@ struct Introspection: Sendable {
 
   /// Answers a GET that is under the prefix; false for all others.
   ///
-  /// - Parameter isAllowed: whether the caller may see what the store holds.
+  /// - Parameter isAllowed: whether a caller may see what the store holds.
   static func answer(
-    _ request: SQSRequest, _ store: Store, _ configuration: SQSConfiguration, isAllowed: Bool,
+    _ request: SQSRequest, _ store: Store, _ configuration: SQSConfiguration,
+    isAllowed: (SQSRequest) -> Bool,
     _ completion: @escaping @Sendable (SQSReply) -> Void
   ) -> Bool {
     guard request.method == "GET", request.target.hasPrefix(prefix) else { return false }
     let introspection = Introspection(store: store, configuration: configuration)
     let (path, query) = parts(request.target)
-    introspection.answer(path, query, isAllowed) { response in
+    introspection.answer(path, query, isAllowed(request)) { response in
       completion(SQSReply { response })
     }
     return true
@@ -76,14 +77,20 @@ struct Introspection: Sendable {
     default: break
     }
     guard isAllowed else {
-      return completion(Self.failure(403, "Only callers on the server's machine see this."))
+      return completion(
+        Self.failure(
+          403, "Only callers on the server's machine, and those who sign as its account, see this.")
+      )
     }
     if path == Metrics.path { return completion(Metrics.response(store)) }
     let parts = path.split(separator: "/", omittingEmptySubsequences: false)
     guard parts.count == 6, parts[2] == "queues", parts[5] == "peek" else {
       return completion(Self.failure(404, "There is nothing here."))
     }
-    guard parts[3] == configuration.accountID, let queue = store.lookup(String(parts[4])) else {
+    let (account, name) = (String(parts[3]), String(parts[4]))
+    guard AccountID.isValid(account), !StoreName.isForeign(name),
+      let queue = store.lookup(configuration.storeName(of: name, in: account))
+    else {
       return completion(Self.failure(404, "There is no such queue."))
     }
     guard let look = Look(query) else {
@@ -107,6 +114,7 @@ struct Introspection: Sendable {
         guard isAllowed else { return }
         writer.member("durability", store.durability.rawValue)
         writer.member("recovery", recovery.end.rawValue)
+        writer.member("encryption", store.cipher == nil ? "none" : "key ring")
         writer.key("segmentsRecovered")
         writer.number(recovery.segments)
       }
@@ -148,7 +156,7 @@ struct Introspection: Sendable {
   }
 
   private func peek(
-    _ queue: QueueDescription, _ look: Look,
+    _ queue: QueueListing, _ look: Look,
     _ completion: @escaping @Sendable (SQSResponse) -> Void
   ) {
     if look.isOfAll {

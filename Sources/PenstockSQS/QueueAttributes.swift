@@ -22,7 +22,6 @@ enum QueueAttribute: String, CaseIterable, Sendable {
   case fifoThroughputLimit = "FifoThroughputLimit"
   case redrivePolicy = "RedrivePolicy"
   case redriveAllowPolicy = "RedriveAllowPolicy"
-  // These never have a value in this version.
   case policy = "Policy"
   case kmsMasterKeyID = "KmsMasterKeyId"
   case kmsDataKeyReusePeriodSeconds = "KmsDataKeyReusePeriodSeconds"
@@ -43,8 +42,7 @@ enum QueueAttribute: String, CaseIterable, Sendable {
     case .messageRetentionPeriod: return seconds(settings.retention)
     case .queueARN: return configuration.arn(ofQueue: queue.name)
     case .receiveMessageWaitTimeSeconds: return seconds(settings.receiveWait)
-    // Not Amazon's default "true": bodies are not encrypted on disk, and must not seem to be.
-    case .sqsManagedSSEEnabled: return "false"
+    case .sqsManagedSSEEnabled: return String(QueueEncryption.isManaged(settings))
     case .visibilityTimeout: return seconds(settings.visibilityTimeout)
     case .fifoQueue: return settings.isFIFO ? "true" : nil
     case .contentBasedDeduplication:
@@ -55,7 +53,10 @@ enum QueueAttribute: String, CaseIterable, Sendable {
       return settings.isFIFO ? settings.showsGroupLimit ? "perMessageGroupId" : "perQueue" : nil
     case .redrivePolicy: return RedrivePolicy.text(of: settings, configuration)
     case .redriveAllowPolicy: return RedriveAllowPolicy.text(of: settings, configuration)
-    case .policy, .kmsMasterKeyID, .kmsDataKeyReusePeriodSeconds: return nil
+    case .policy: return settings.policy.isEmpty ? nil : settings.policy
+    case .kmsMasterKeyID: return QueueEncryption.masterKey(settings)
+    case .kmsDataKeyReusePeriodSeconds:
+      return QueueEncryption.masterKey(settings).map { _ in seconds(settings.dataKeyReuse) }
     }
   }
 
@@ -90,14 +91,15 @@ enum QueueAttributeChange {
   ///
   /// - Parameters:
   ///   - account: who owns the queue.
+  ///   - seals: whether the store has a key ring.
   ///   - isFIFO: whether the queue is a FIFO queue, or is to be one.
   ///   - settings: those of a queue that is there.
   static func settings(
     _ attributes: [(name: String, value: String)], _ configuration: SQSConfiguration,
-    account: String, isFIFO: Bool, of settings: QueueSettings? = nil
+    account: String, isFIFO: Bool, seals: Bool, of settings: QueueSettings? = nil
   ) throws(SQSError) -> QueueSettingsChange {
-    try refuseTwoEncryptions(attributes)
     var change = QueueSettingsChange()
+    var encryption = QueueEncryption.Change()
     for (name, value) in attributes {
       guard let attribute = QueueAttribute(rawValue: name) else {
         throw QueueAttribute.unknown(name)
@@ -107,9 +109,19 @@ enum QueueAttributeChange {
       case .redrivePolicy:
         try RedrivePolicy.apply(value, configuration, account: account, to: &change)
       case .redriveAllowPolicy: try RedriveAllowPolicy.apply(value, configuration, to: &change)
+      case .policy: change.policy = try policy(value, isNew: settings == nil)
+      case .kmsMasterKeyID:
+        guard value != KeyRing.managedKey, value.utf8.count <= 256 else {
+          throw QueueAttribute.invalidValue(name)
+        }
+        encryption.masterKey = value
+      case .sqsManagedSSEEnabled:
+        guard let isOn = boolean(value) else { throw QueueAttribute.invalidValue(name) }
+        encryption.isManaged = isOn
       default: try apply(attribute, value, configuration.bounds, to: &change)
       }
     }
+    try encryption.apply(to: &change, of: settings, seals: seals)
     if change.showsGroupLimit == true,
       !(change.showsGroupScope ?? settings?.showsGroupScope ?? false)
     {
@@ -170,18 +182,8 @@ enum QueueAttributeChange {
       change.retention = .seconds(try integer(value, bounds.retention, name))
     case .receiveMessageWaitTimeSeconds:
       change.receiveWait = .seconds(try integer(value, bounds.wait, name))
-    case .policy, .kmsMasterKeyID:
-      // Empty means "remove it", and there is none.
-      guard value.isEmpty else { throw .unsupported("the queue attribute \(name)") }
     case .kmsDataKeyReusePeriodSeconds:
-      // The default may stay; it means something only beside a key.
-      guard try integer(value, 60...86_400, name) == 300 else {
-        throw .unsupported("the queue attribute \(name)")
-      }
-    case .sqsManagedSSEEnabled:
-      guard let isOn = boolean(value) else { throw QueueAttribute.invalidValue(name) }
-      // Accepting "true" would promise encryption that nobody does.
-      guard !isOn else { throw .unsupported("encryption at rest; set \(name) to false") }
+      change.dataKeyReuse = .seconds(try integer(value, 60...86_400, name))
     case .deduplicationScope, .fifoThroughputLimit:
       throw SQSError(
         .invalidAttributeName,
@@ -190,20 +192,23 @@ enum QueueAttributeChange {
     }
   }
 
-  private static func refuseTwoEncryptions(
-    _ attributes: [(name: String, value: String)]
-  ) throws(SQSError) {
-    let isManaged = attributes.contains {
-      $0.name == QueueAttribute.sqsManagedSSEEnabled.rawValue && boolean($0.value) == true
+  /// A policy without blanks; empty to take it away.
+  private static func policy(_ text: String, isNew: Bool) throws(SQSError) -> String {
+    guard !text.isEmpty else { return "" }
+    do throws(PolicyError) {
+      return try AccessPolicy(text, .queue).text
+    } catch {
+      let name = QueueAttribute.policy.rawValue
+      guard let count = error.statements else {
+        throw SQSError(
+          .invalidAttributeValue,
+          "Invalid value for the parameter \(name). Reason: \(error.message)")
+      }
+      throw SQSError(
+        isNew ? .invalidParameterValue : .overLimit,
+        "\(count) statements were found in the submitted policy, max allowed is "
+          + "\(AccessPolicy.maximumStatements)")
     }
-    let hasKey = attributes.contains {
-      $0.name == QueueAttribute.kmsMasterKeyID.rawValue && !$0.value.isEmpty
-    }
-    guard isManaged && hasKey else { return }
-    throw SQSError(
-      .invalidAttributeName,
-      "You can use one type of server-side encryption (SSE) at one time. You can either enable "
-        + "KMS SSE or SQS SSE.")
   }
 
   /// A decimal integer without sign or blanks.

@@ -112,10 +112,6 @@ extension SQSError {
     invalid("Value \(echo(value, limit)) for parameter \(parameter) is invalid. Reason: \(reason)")
   }
 
-  static func unsupported(_ what: String) -> SQSError {
-    SQSError(.unsupportedOperation, "This version of Penstock does not support \(what).")
-  }
-
   static func malformedHandle(_ handle: String) -> SQSError {
     SQSError(
       .receiptHandleIsInvalid,
@@ -142,6 +138,8 @@ extension SQSError {
       self = SQSError(.overLimit, "The maximum number of in flight messages is reached")
     case .moveTaskNotFound: self = SQSError(.resourceNotFound, "Task does not exist.")
     case .moveTaskActive, .moveTaskOver: self = .invalid(error.message)
+    case .keyNotFound: self = SQSError(.kmsNotFound, error.message)
+    case .keyMismatch: self = SQSError(.kmsInvalidKeyUsage, error.message)
     case .queueFull: self = SQSError(.overLimit, error.message)
     case .storeFull, .storeFailed, .closed:
       self = SQSError(.serviceUnavailable, error.message)

@@ -11,12 +11,27 @@ public final class SQSService: Sendable {
   let configuration: SQSConfiguration
   let purges = Cooldowns()
   let deletions = Cooldowns()
+  let policies = PolicyCache()
   private let requestIDs = RequestIDs()
 
+  private let credentials: CredentialStore?
+  /// Who everybody is when there are no credentials.
+  private let anyone: Caller
+
   /// Serves an open store, which the caller closes afterwards.
-  public init(store: Store, configuration: SQSConfiguration = SQSConfiguration()) {
+  ///
+  /// - Parameter credentials: who may sign requests; nil when requests are not looked at for that,
+  ///   and whoever sends one is the owner.
+  public init(
+    store: Store, configuration: SQSConfiguration = SQSConfiguration(),
+    credentials: CredentialStore? = nil
+  ) {
     self.store = store
     self.configuration = configuration
+    self.credentials = credentials
+    anyone = Caller(
+      principal: .root(of: configuration.accountID, partition: configuration.partition),
+      account: configuration.accountID)
   }
 
   /// Carries out one request.
@@ -32,9 +47,7 @@ public final class SQSService: Sendable {
       completion(SQSReply { Self.methodNotAllowed(requestID) })
       return nil
     }
-    if Introspection.answer(
-      request, store, configuration, isAllowed: Introspection.isAllowed(request), completion)
-    {
+    if Introspection.answer(request, store, configuration, isAllowed: isTrusted, completion) {
       return nil
     }
     let wire = WireProtocol(request)
@@ -142,10 +155,32 @@ public final class SQSService: Sendable {
     return try Fields(document.root)
   }
 
+  /// Whether a caller may see what the store holds beside the API: those on this machine, and those
+  /// who sign as the server's own account, without a policy that limits them.
+  private func isTrusted(_ request: SQSRequest) -> Bool {
+    if Introspection.isAllowed(request) { return true }
+    guard let credentials else { return false }
+    do throws(SQSError) {
+      let credential = try SignatureV4.authenticate(
+        request, with: credentials, region: configuration.region,
+        nowSeconds: store.now.milliseconds / 1000)
+      return credential?.account == configuration.accountID && credential?.policy == nil
+    } catch { return false }
+  }
+
   private func caller(of request: SQSRequest) throws(SQSError) -> Caller {
-    Caller(
-      principal: .root(of: configuration.accountID, partition: configuration.partition),
-      account: configuration.accountID)
+    guard let credentials else { return anyone }
+    let now = store.now.milliseconds
+    let credential = try SignatureV4.authenticate(
+      request, with: credentials, region: configuration.region, nowSeconds: now / 1000)
+    var context = AccessContext(
+      time: now, sourceIP: request.remoteAddress, isSecure: request.isSecure ? true : nil)
+    context.userAgent = request.headers.first("user-agent")
+    let principal = credential?.principal ?? .anonymous
+    return Caller(
+      principal: principal,
+      account: credential == nil ? configuration.accountID : principal.account,
+      access: .init(identityPolicy: credential?.policy, context: context))
   }
 
   /// Where this client reaches the server, by its own words.
@@ -162,13 +197,6 @@ public final class SQSService: Sendable {
           || byte == UInt8(ascii: "[") || byte == UInt8(ascii: "]")
       }
   }
-}
-
-/// Who sends a request, and what that decides.
-struct Caller: Sendable {
-  var principal: Principal
-  /// Where bare names of queues are looked for.
-  var account: String
 }
 
 /// One request on its way. Every path ends in exactly one of `finish` and `fail` (I1).
@@ -208,8 +236,11 @@ struct Call: Sendable {
     case .startMessageMoveTask: try startMessageMoveTask(fields)
     case .listMessageMoveTasks: try listMessageMoveTasks(fields)
     case .cancelMessageMoveTask: try cancelMessageMoveTask(fields)
-    case .addPermission, .removePermission, .tagQueue, .untagQueue, .listQueueTags:
-      throw .unsupported("the action \(action.rawValue)")
+    case .addPermission: try addPermission(fields)
+    case .removePermission: try removePermission(fields)
+    case .tagQueue: try tagQueue(fields)
+    case .untagQueue: try untagQueue(fields)
+    case .listQueueTags: try listQueueTags(fields)
     }
     return nil
   }
@@ -252,21 +283,31 @@ struct Call: Sendable {
 
   /// The queue that `QueueUrl` names. Absent, empty and unreadable ones do not exist, unless the
   /// protocol has the path for it.
-  func queue(_ url: String?) throws(SQSError) -> QueueDescription {
+  func queue(
+    _ url: String?, tags: [(name: String, value: String)] = [], tagKeys: [String] = []
+  ) throws(SQSError) -> QueueListing {
     if url == nil, wire == .query {
       throw SQSError(
         .invalidAddress, "The address \(baseURL)/ is not valid for this endpoint.")
     }
-    guard let url, let address = QueueAddress(parsing: configuration.withoutPublicPath(url)) else {
-      throw .queueDoesNotExist
-    }
-    return try queue(address.name, in: address.account ?? caller.account)
+    guard let url, let address = QueueAddress(parsing: configuration.withoutPublicPath(url)) else { throw .queueDoesNotExist }
+    return try queue(
+      address.name, in: address.account ?? caller.account, tags: tags, tagKeys: tagKeys)
   }
 
-  func queue(_ name: String, in account: String) throws(SQSError) -> QueueDescription {
-    guard StoreName.isAccount(account), !StoreName.isForeign(name),
-      let queue = store.lookup(configuration.storeName(of: name, in: account))
-    else { throw .queueDoesNotExist }
+  /// A queue with which the caller may do what this action does. Strangers are not told whether
+  /// there is one.
+  func queue(
+    _ name: String, in account: String, tags: [(name: String, value: String)] = [],
+    tagKeys: [String] = []
+  ) throws(SQSError) -> QueueListing {
+    let isName = AccountID.isValid(account) && !StoreName.isForeign(name)
+    let queue = isName ? store.lookup(configuration.storeName(of: name, in: account)) : nil
+    if queue == nil, caller.owns(account) { throw .queueDoesNotExist }
+    try authorise(
+      AccessRequest.actionName(of: action), on: name, in: account,
+      policy: queue?.settings.policy ?? "", tags: tags, tagKeys: tagKeys)
+    guard let queue else { throw .queueDoesNotExist }
     return queue
   }
 

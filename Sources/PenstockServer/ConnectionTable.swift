@@ -6,6 +6,8 @@ internal import PenstockSQS
 struct ServerShared: Sendable {
   var configuration: PenstockServer.Configuration
   var tls: TLSCredentials?
+  /// Who may sign requests; nil when nobody is asked.
+  var credentials: CredentialStore?
   /// Open connections.
   var connections: Gauge
   /// Bytes of request bodies.

@@ -81,7 +81,7 @@ public final class PenstockServer: Sendable {
   /// - Parameters:
   ///   - store: stays open for as long as the caller leaves it open; `stop` does not close it.
   ///   - host: name or address of an interface of this machine. Anything but loopback needs
-  ///     credentials: see `Configuration.isAuthenticated`.
+  ///     credentials: see `Configuration.credentialsPath`.
   ///   - port: 0 takes any free one; `port` of the server says which.
   ///   - logger: takes what concerns the server itself; what an operator should read of the store
   ///     goes to `StoreOptions.log`.
@@ -127,7 +127,7 @@ public final class PenstockServer: Sendable {
 
   /// Gives a server that listens its store. May be called once, and not after `start`.
   public func serve(_ store: Store) async {
-    let handler = Self.service(store, shared.configuration, drainFlag)
+    let handler = Self.service(store, shared, drainFlag)
     for table in tables {
       do {
         try await table.eventLoop.submit {
@@ -142,11 +142,11 @@ public final class PenstockServer: Sendable {
   }
 
   private static func service(
-    _ store: Store, _ configuration: Configuration, _ drainFlag: DrainFlag
+    _ store: Store, _ shared: ServerShared, _ drainFlag: DrainFlag
   ) -> SQSService {
-    var service = configuration.service
+    var service = shared.configuration.service
     service.isDraining = { drainFlag.isUp }
-    return SQSService(store: store, configuration: service)
+    return SQSService(store: store, configuration: service, credentials: shared.credentials)
   }
 
   private static func begin(
@@ -160,21 +160,31 @@ public final class PenstockServer: Sendable {
       throw StartError(description: "cannot listen on \(host) port \(port): \(problem)")
     }
     let tls = configuration.tls.map { TLSCredentials($0) }
+    var files = configuration.watchedFiles + (tls.map { [$0.files] } ?? [])
+    var credentials: CredentialStore?
+    if let path = configuration.credentialsPath {
+      let store = CredentialStore(region: configuration.region, account: configuration.accountID)
+      credentials = store
+      files.append(
+        WatchedFiles([path]) { contents in
+          do throws(CredentialsError) {
+            try store.replace(parsing: String(decoding: contents[0], as: UTF8.self))
+          } catch { throw StartError(description: "\(path): \(error)") }
+        })
+    }
     let watcher: FileWatcher
     do {
-      watcher = try FileWatcher(
-        configuration.watchedFiles + (tls.map { [$0.files] } ?? []),
-        every: configuration.watchInterval, logger)
+      watcher = try FileWatcher(files, every: configuration.watchInterval, logger)
     } catch {
       throw StartError(description: "cannot listen on \(host) port \(port): \(error)")
     }
     let shared = ServerShared(
-      configuration: configuration, tls: tls,
+      configuration: configuration, tls: tls, credentials: credentials,
       connections: Gauge(limit: min(configuration.maximumConnections, FileLimit.connections)),
       bufferedBytes: Gauge(limit: configuration.maximumBufferedBytes),
       unsentBytes: Gauge(limit: configuration.maximumBufferedBytes))
     let (opening, drainFlag) = (SQSOpening(), DrainFlag())
-    let service = store.map { Self.service($0, configuration, drainFlag) }
+    let service = store.map { Self.service($0, shared, drainFlag) }
     let wallSeconds: @Sendable () -> Int64 =
       if let store {
         { store.now.milliseconds / 1000 }

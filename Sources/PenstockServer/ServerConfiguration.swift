@@ -40,8 +40,12 @@ extension PenstockServer {
     public var trustsForwarded = false
     /// Whether the limits of the store hold where they are wider than those of Amazon's service.
     public var hasExtendedLimits = false
-    /// Whether callers have to show credentials. Without, nothing listens beyond this machine.
-    public var isAuthenticated = false
+    /// The access keys of callers, in the format of the AWS shared credentials file. It is read
+    /// again when it changes. Without one nobody is asked, and nothing listens beyond this machine.
+    public var credentialsPath: String?
+    /// Whether a queue can be purged once a minute only, and its name is taken for a minute after
+    /// it was deleted, as on Amazon.
+    public var hasCooldowns = false
     /// Files that the server reads before it listens and again when they change.
     public var watchedFiles: [WatchedFiles] = []
     /// How often it looks at them, and at certificate and key.
@@ -74,7 +78,7 @@ extension PenstockServer {
         return "the public URL must be http or https, a host, perhaps a port and a path, "
           + "without a slash at the end"
       }
-      if !isAuthenticated, !PenstockServer.isLoopback(host) {
+      if credentialsPath == nil, !PenstockServer.isLoopback(host) {
         return "it is not loopback, and without credentials anyone who reaches it could use the "
           + "queues"
       }
@@ -86,6 +90,7 @@ extension PenstockServer {
       service.publicURL = publicURL
       service.trustsForwarded = trustsForwarded
       service.limits = hasExtendedLimits ? .extended : .amazon
+      service.hasCooldowns = hasCooldowns
       service.accountID = accountID
       service.region = region
       service.maximumInFlight = maximumInFlight

@@ -33,8 +33,7 @@
     guard count + bytes > capacity else { return }
     let larger = max(count + bytes, capacity * 2)
     // unsafe: both areas hold at least `count` bytes.
-    let copy = UnsafeMutableRawPointer.allocate(
-      byteCount: larger, alignment: Self.alignment)
+    let copy = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: Self.alignment)
     unsafe copy.copyMemory(from: base, byteCount: count)
     unsafe base.deallocate()
     unsafe base = copy
@@ -162,9 +161,7 @@ public struct ByteCursor: Sendable {
   public mutating func bytes(
     _ length: Int, _ span: borrowing RawSpan
   ) throws(BytesTooShort) -> [UInt8] {
-    guard offset >= 0, length >= 0, span.byteCount - offset >= length else {
-      throw BytesTooShort()
-    }
+    guard offset >= 0, length >= 0, span.byteCount - offset >= length else { throw BytesTooShort() }
     let start = offset
     offset += length
     return span.extracting(start..<start + length).array

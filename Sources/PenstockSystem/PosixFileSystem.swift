@@ -62,8 +62,7 @@ public struct PosixFileSystem: FileSystem {
       if error.isNotFound { return nil }
       throw error
     }
-    return FileStatus(
-      size: UInt64(info.st_size), isDirectory: info.st_mode & S_IFMT == S_IFDIR)
+    return FileStatus(size: UInt64(info.st_size), isDirectory: info.st_mode & S_IFMT == S_IFDIR)
   }
 
   /// `statvfs(3)`: what a process without privileges may use.

@@ -80,9 +80,7 @@ internal import Synchronization
   package func take() -> Bool { rung.exchange(false, ordering: .sequentiallyConsistent) }
 
   /// Waits for a ring.
-  public func wait() {
-    _ = wait { unsafe pthread_cond_wait(condition, mutex) }
-  }
+  public func wait() { _ = wait { unsafe pthread_cond_wait(condition, mutex) } }
 
   /// Waits for a ring at most so long, by a clock that nobody sets.
   ///
@@ -110,9 +108,7 @@ internal import Synchronization
     waiters.add(1, ordering: .sequentiallyConsistent)
     defer { waiters.subtract(1, ordering: .sequentiallyConsistent) }
     while !rung.exchange(false, ordering: .sequentiallyConsistent) {
-      if sleep() == ETIMEDOUT {
-        return rung.exchange(false, ordering: .sequentiallyConsistent)
-      }
+      if sleep() == ETIMEDOUT { return rung.exchange(false, ordering: .sequentiallyConsistent) }
     }
     return true
   }

@@ -9,7 +9,15 @@ enum RecordText {
   static func members(_ payload: borrowing RawSpan) -> [(String, JSON)] {
     do throws(RecordError) {
       let entry = try Entry(payload)
-      return members(of: entry)
+      var members = members(of: entry)
+      switch entry.record {
+      case .sent, .moved:
+        if let key = try StoredMessage(payload).content.sealedWith {
+          members.append(("sealedWith", .string(key)))
+        }
+      default: break
+      }
+      return members
     } catch {
       return [("record", .string("unreadable")), ("reason", .string(error.description))]
     }
@@ -95,6 +103,11 @@ enum RecordText {
       case .flag(let isOn): ("\(setting)", .bool(isOn))
       case .text(let text): ("\(setting)", .string(text))
       case .names(let names): ("\(setting)", .array((names ?? []).map { .string($0) }))
+      case .texts(let texts):
+        (
+          "\(setting)",
+          .object(texts.sorted { $0.key < $1.key }.map { ($0.key, .string($0.value)) })
+        )
       }
     }
   }

@@ -242,7 +242,13 @@ private final class Collector: SegmentVisitor {
     members.append(("loose", .bool(place.isLoose)))
     members.append(("segment", .string(place.segment)))
     members.append(("offset", .int(place.offset)))
-    members.append(JSON.bytes("body", content.body))
+    if let key = content.sealedWith {
+      members += [
+        ("sealedWith", .string(key)), ("sealedBase64", .string(JSON.base64(content.body))),
+      ]
+    } else {
+      members.append(JSON.bytes("body", content.body))
+    }
     for (name, text) in [
       ("group", content.groupID), ("deduplicationID", content.deduplicationID),
       ("traceHeader", content.traceHeader),

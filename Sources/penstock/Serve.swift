@@ -2,6 +2,7 @@
 import ArgumentParser
 import Logging
 import Penstock
+import PenstockSQS
 import PenstockServer
 import UnixSignals
 
@@ -77,6 +78,26 @@ struct Serve: AsyncParsableCommand {
       """)
   var maximumClockJumpDays = 180
 
+  @Option(
+    help: """
+      File with the access keys of callers, like ~/.aws/credentials. With it requests must be \
+      signed, and permissions are looked at. It is read again when it changes.
+      """)
+  var credentials: String?
+
+  @Option(
+    help: """
+      File with the keys that messages are encrypted with on disk. It is read again when it changes.
+      """)
+  var keyRing: String?
+
+  @Flag(
+    help: """
+      As on Amazon, refuse a second purge of a queue within a minute, and a new queue under the \
+      name of one that was deleted a minute ago.
+      """)
+  var cooldowns = false
+
   @OptionGroup var connections: ConnectionOptions
 
   func validate() throws {
@@ -101,7 +122,7 @@ struct Serve: AsyncParsableCommand {
     }
     guard !dataDir.isEmpty else { throw ValidationError("--data-dir must name a directory.") }
     guard !host.isEmpty else { throw ValidationError("--host must name an address.") }
-    guard PenstockServer.isLoopback(host) else {
+    guard credentials != nil || PenstockServer.isLoopback(host) else {
       throw ValidationError(
         "--host \(host) is not loopback, and without credentials anyone who reaches it could use "
           + "the queues. Give --credentials.")
@@ -117,6 +138,9 @@ struct Serve: AsyncParsableCommand {
 
     var configuration = PenstockServer.Configuration()
     configuration.maximumInFlight = maximumInFlight
+    configuration.credentialsPath = credentials
+    configuration.hasCooldowns = cooldowns
+    let keys = watchKeyRing(&configuration)
     connections.apply(to: &configuration)
     let server: PenstockServer
     do {
@@ -137,6 +161,7 @@ struct Serve: AsyncParsableCommand {
         maximumClockJumpDays == 0 ? nil : .seconds(maximumClockJumpDays * 86_400)
       options.log = { [logger] text in logger.error("\(text)") }
       options.onEvent = server.note
+      options.cipher = keys
       store = try await Store.open(at: dataDir, options: options)
     } catch {
       await server.stop()
@@ -144,7 +169,7 @@ struct Serve: AsyncParsableCommand {
       throw Failure("cannot open the store in \(dataDir): \(error.message)\(option)")
     }
     await server.serve(store)
-    Self.say(startText(server.endpoint, store))
+    Self.say(startText(server.endpoint, store, keys))
 
     for await _ in signals { break }
     await server.stop()
@@ -156,7 +181,9 @@ struct Serve: AsyncParsableCommand {
     Self.say("stopped cleanly")
   }
 
-  private func startText(_ endpoint: String, _ store: Store) -> String {
+  private func startText(
+    _ endpoint: String, _ store: Store, _ keys: KeyRing?
+  ) -> String {
     let durability =
       switch store.durability {
       case .synced: "synced: an acknowledged message survives power loss"
@@ -168,12 +195,49 @@ struct Serve: AsyncParsableCommand {
       "penstock is listening on \(endpoint)",
       "  data directory  \(store.path)",
       "  durability      \(durability)",
-      "  credentials     any",
+      "  credentials     \(credentials ?? "any")",
     ]
-    for (place, line) in recovery.enumerated() {
-      lines.append((place == 0 ? "  recovery        " : "                  ") + line)
+    func add(_ title: String, _ texts: [String]) {
+      for (place, text) in texts.enumerated() {
+        lines.append("  " + pad(place == 0 ? title : "", 16) + text)
+      }
     }
+    add("encryption", encryption(store, keys))
+    add("recovery", recovery.map { String($0) })
     return lines.joined(separator: "\n")
+  }
+
+  /// The key ring, if one is given; it is read before the server listens.
+  private func watchKeyRing(_ configuration: inout PenstockServer.Configuration) -> KeyRing? {
+    guard let keyRing else { return nil }
+    let ring = KeyRing()
+    configuration.watchedFiles.append(
+      WatchedFiles([keyRing]) { contents in
+        do throws(KeyRingError) {
+          try ring.replace(parsing: String(decoding: contents[0], as: UTF8.self))
+        } catch { throw Failure("the key ring \(keyRing): \(error)") }
+      })
+    return ring
+  }
+
+  /// What becomes of messages on disk, and which queues are not as they say.
+  private func encryption(_ store: Store, _ keys: KeyRing?) -> [String] {
+    var (locked, pretending): ([String], [String]) = ([], [])
+    for name in store.queueNames() {
+      guard let settings = store.lookup(name)?.settings else { continue }
+      if !settings.encryptionKey.isEmpty, keys?.has(key: settings.encryptionKey) != true {
+        locked.append("\(name) (\(settings.encryptionKey))")
+      }
+      if !settings.showsEncryption.isEmpty { pretending.append(name) }
+    }
+    func tell(_ text: String, _ names: [String]) -> [String] {
+      names.isEmpty
+        ? []
+        : [text + names.prefix(10).joined(separator: ", ") + (names.count > 10 ? ", …" : "")]
+    }
+    return [keyRing.map { "with the keys of \($0)" } ?? "none"]
+      + tell("no key, so no sends and receives: ", locked)
+      + tell("said to be encrypted and not: ", pretending)
   }
 
   /// Writes a line to standard output at once, also when that is a file or a pipe.

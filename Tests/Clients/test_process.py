@@ -1,6 +1,7 @@
 """The process itself: signals, one owner per directory, and errors that say what to do."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from harness import COMMAND, DEADLINE, read_answer, request_bytes
+from harness import COMMAND, DEADLINE, Raw, read_answer, request_bytes, wait_until
 
 
 def run(*words):
@@ -95,6 +96,28 @@ def test_an_open_address_needs_credentials(tmp_path, host):
     _, text = serve(tmp_path / "data", host)
     assert "--credentials" in text
     assert not (tmp_path / "data").exists()
+
+
+def test_a_server_is_alive_before_its_store_is_open(tmp_path, new_server):
+    """The store's file is a pipe, which can be opened when somebody writes: so long it opens."""
+    data = tmp_path / "data"
+    data.mkdir()
+    os.mkfifo(data / "STORE")
+    server = new_server().spawn()
+    pattern = r"opens .*: http://127\.0\.0\.1:(\d+)/penstock/health/ready"
+    found = wait_until(lambda: re.search(pattern, server.output), "it listens")
+    raw = Raw(int(found[1]))
+    for path, status, state in (("live", 200, "live"), ("ready", 503, "opening")):
+        raw.connection.request("GET", f"/penstock/health/{path}")
+        response = raw.connection.getresponse()
+        assert (response.status, json.loads(response.read())["state"]) == (status, state)
+    assert raw.error("ListQueues")[:3] == (
+        503, "com.amazon.coral.service#ServiceUnavailable", "ServiceUnavailable")
+    assert "listening on" not in server.output
+    with open(data / "STORE", "wb"):
+        code = server.process.wait(DEADLINE)
+    assert code > 0
+    wait_until(lambda: "cannot open the store in" in server.output, "it says why it ended")
 
 
 def test_a_file_in_the_place_of_the_directory(tmp_path):

@@ -80,7 +80,7 @@ struct Machine {
     try expire()
   }
 
-  mutating func remove(_ queue: QueueID) throws { try apply(try state.decideRemove(queue)) }
+  mutating func remove(_ queue: QueueID) throws { try apply(try state.decideDeleteQueue(queue)) }
   mutating func purge(_ queue: QueueID) throws { try apply(try state.decidePurge(queue)) }
 
   /// Returns the message's number.

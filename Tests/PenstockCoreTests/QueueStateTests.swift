@@ -175,6 +175,23 @@ private func mixed(
     #expect(description.changedAt.milliseconds == description.createdAt.milliseconds + 7000)
   }
 
+  @Test func tagsAloneAreNoChangeOfAQueue() throws {
+    var machine = Machine()
+    let queue = try machine.create("q")
+    try machine.pass(seconds: 7)
+    try machine.change(queue, .init { $0.tags = ["a": "b"] })
+    let tagged = try #require(machine.state.describe(queue))
+    #expect(tagged.settings.tags == ["a": "b"] && tagged.changedAt == tagged.createdAt)
+    try machine.change(
+      queue,
+      .init {
+        $0.tags = [:]
+        $0.policy = "p"
+      })
+    let changed = try #require(machine.state.describe(queue))
+    #expect(changed.changedAt > changed.createdAt && changed.settings.tags.isEmpty)
+  }
+
   @Test func namesAreListedInOrderFromAPrefixAndAPlace() throws {
     var machine = Machine()
     for name in ["b", "ab", "a", "ac", "abc"] { _ = try machine.create(name) }

@@ -78,6 +78,11 @@ private let fullSettings = QueueSettings(isFIFO: true) {
   $0.maximumLeased = 2
   $0.priorityStep = .milliseconds(Int64.min)
   $0.showsAllowAll = true
+  $0.tags = ["ä": "", "": "b", "z": "zz"]
+  $0.policy = #"{"Version":"2012-10-17"}"#
+  $0.encryptionKey = "ü"
+  $0.dataKeyReuse = .zero
+  $0.showsEncryption = "x"
 }
 
 private let contents: [MessageContent] = [
@@ -263,6 +268,49 @@ private let contents: [MessageContent] = [
       var bytes = encoded(entry)
       bytes[1] ^= flag
       #expect(throws: RecordError.self, "flag \(flag)") { try decoded(bytes) }
+    }
+  }
+
+  /// Each value is read only as it would be written: no order but one, no key twice.
+  @Test func tagsInAnotherOrderOrTwiceAreRefused() throws {
+    let entry = Entry(
+      queue: QueueID(1), time: Timestamp(milliseconds: 1),
+      record: .queueChanged(settings: QueueSettings { $0.tags = ["a": "1", "b": "2"] }))
+    let bytes = encoded(entry)
+    #expect(try decoded(bytes) == entry)
+    let pairs = bytes.count - 20
+    #expect(bytes[pairs + 4] == UInt8(ascii: "a") && bytes[pairs + 14] == UInt8(ascii: "b"))
+    for key in ["b", "c"] {
+      var other = bytes
+      other[pairs + 4] = Array(key.utf8)[0]
+      #expect(throws: RecordError.self) { try decoded(other) }
+    }
+    var truth = encoded(
+      Entry(
+        queue: QueueID(1), time: entry.time,
+        record: .queueChanged(settings: QueueSettings { $0.showsAllowAll = true })))
+    truth[truth.count - 7] = 1
+    #expect(throws: RecordError.self) { try decoded(truth) }
+  }
+
+  @Test func aSealedMessageHasNoAttributes() throws {
+    var content = MessageContent(
+      body: [1, 2], attributes: [.init(name: "a", type: "String", value: .string("b"))])
+    content.sealedWith = "key"
+    let sent = Record.Sent(id: MessageID(randomHigh: 9, randomLow: 8), visibleAt: nil)
+    let entry = Entry(queue: QueueID(3), time: Timestamp(milliseconds: 5), record: .sent(sent))
+    #expect(throws: RecordError.self) { try message(encoded(entry, content)) }
+    content.attributes = []
+    #expect(try message(encoded(entry, content)).content == content)
+  }
+
+  @Test(arguments: contents) func whatIsSealedComesBack(content: MessageContent) throws {
+    #expect(content.opened(content.plain) == content)
+    var bare = content
+    (bare.body, bare.attributes, bare.sealedWith) = ([9], [], "key")
+    #expect(bare.opened(content.plain) == content)
+    for end in 0..<min(4, content.plain.count) {
+      #expect(bare.opened(Array(content.plain.prefix(end))) == nil)
     }
   }
 

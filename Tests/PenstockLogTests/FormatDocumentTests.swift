@@ -448,7 +448,7 @@ import Testing
 
   @Test func theConstants() throws {
     let text = try Self.document().joined(separator: "\n")
-    #expect(LogFormat.version == 5 && text.contains("Format version 5"))
+    #expect(LogFormat.version == 6 && text.contains("Format version 6"))
     #expect(LogFormat.sectorSize == 4096 && LogFormat.frameAlignment == 64)
     #expect(LogFormat.frameHeaderSize == 64 && LogFormat.segmentHeaderSize == 4096)
     #expect(LogFormat.recordHeaderSize == 8 && LogFormat.recordAlignment == 8)

@@ -145,7 +145,7 @@ import Testing
     return disk
   }
 
-  @Test(arguments: [1, 2, 3, 4, 5]) func opensAndReplaysItsRecords(_ version: Int) throws {
+  @Test(arguments: [1, 2, 3, 4, 5, 6]) func opensAndReplaysItsRecords(_ version: Int) throws {
     let session = try open(try Self.load(version))
     #expect(session.found.payloads == Self.payloads)
     #expect(session.found.lastLSN == 7)
@@ -158,7 +158,7 @@ import Testing
   }
 
   /// The state in its checkpoint is the one that was written, and replay goes on behind it.
-  @Test(arguments: [3, 4, 5]) func goesOnFromItsCheckpoint(_ version: Int) throws {
+  @Test(arguments: [3, 4, 5, 6]) func goesOnFromItsCheckpoint(_ version: Int) throws {
     var options = LogOptions()
     options.segmentSize = segmentSize
     var restored: State?
@@ -194,7 +194,7 @@ import Testing
   }
 
   /// What is written to an older store is of this version; `STORE` stays, and `HEAD` is not added.
-  @Test(arguments: [1, 2, 3, 4, 5]) func goesOn(_ version: Int) throws {
+  @Test(arguments: [1, 2, 3, 4, 5, 6]) func goesOn(_ version: Int) throws {
     let disk = try Self.load(version)
     let store = disk.contents(of: path(StoreFileName.store))
     var session = try open(disk)

@@ -15,26 +15,26 @@ private func parse(
     let credentials = try parse(
       "\u{feff}# A comment\r\n; another\r\n\r\n[default]\r\n"
         + "aws_access_key_id = AK1\r\naws_secret_access_key = a/b+c=d#e;\r\nregion = us-east-1\r\n"
-        + """
-        [ alice ]  # ours
-          AWS_ACCESS_KEY_ID=AK2
-        \taws_secret_access_key\t=\ts2
-          account = 111122223333
-          user = alice
-          policy = {"Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}]}
-          # a comment of a profile
-          output=json
-          endpoint_url = http://localhost:9324
-          aws_something_else = 1
-        [worker]
-        aws_access_key_id = AK3
-        aws_secret_access_key = s3
-        aws_session_token = t3==
-        aws_account_id = 111122223333
-        role = worker
-        session = host-1@example
-        expires = 2030-01-31T12:00:00Z
-        """)
+          + """
+          [ alice ]  # ours
+            AWS_ACCESS_KEY_ID=AK2
+          \taws_secret_access_key\t=\ts2
+            account = 111122223333
+            user = alice
+            policy = {"Statement": [{"Effect": "Allow", "Action": "sqs:*", "Resource": "*"}]}
+            # a comment of a profile
+            output=json
+            endpoint_url = http://localhost:9324
+            aws_something_else = 1
+          [worker]
+          aws_access_key_id = AK3
+          aws_secret_access_key = s3
+          aws_session_token = t3==
+          aws_account_id = 111122223333
+          role = worker
+          session = host-1@example
+          expires = 2030-01-31T12:00:00Z
+          """)
     #expect(credentials.count == 3)
     #expect(credentials.accounts == ["000000000000", "111122223333"])
     #expect(credentials["AK4"] == nil)
@@ -63,48 +63,51 @@ private func parse(
       try #require(try parse("[a]\n\(key)\n\(more)", partition: partition)["AK"]).senderID
     }
     let alice = try id("user=alice")
-    #expect(alice == "AIDASENDER")
+    #expect(alice == "AIDAGCV2FBKW6JTGMZOFO")
     #expect(try id("user=alice") == alice)
     #expect(try id("user=bob") != alice)
     #expect(try id("user=alice\naccount=111122223333") != alice)
     #expect(try id("user=alice", "aws-cn") != alice)
     let session = try id("role=r\nsession=s")
-    #expect(session == "AROASENDER:s")
+    #expect(session == "AROA2PCOY2HSXQY4QJ4DS:s")
     #expect(try id("role=r\nsession=other") == session.dropLast() + "other")
   }
 
-  @Test(arguments: [
-    ("", nil, "holds no profile"), ("# nothing\n\n", nil, "holds no profile"),
-    ("a = b", 1, "before the first profile"), ("[default]", 1, "no aws_access_key_id"),
-    ("\n[a]\naws_access_key_id=AK", 2, "no aws_secret_access_key"),
-    ("[a]\naws_secret_access_key=topsecret", 1, "no aws_access_key_id"),
-    ("[a]\naws_access_key_id=AK\naws_secret_access_key=", 3, "is empty"),
-    ("[a]\n\(key)\naws_session_token = ", 4, "aws_session_token is empty"),
-    ("[a]\n\(key)\n[b]\n\(key)", 5, "that of line 2"),
-    ("[a]\n\(key)\n[a]\n\(key)", 4, "on line 1"),
-    ("[a]\n\(key)\naws_access_key_id=B", 4, "on line 2"), ("[a", 1, "like [default]"),
-    ("[]\n", 1, "like [default]"), ("[a] b\n", 1, "like [default]"),
-    ("[a]\ntopsecret", 2, "name = value"), ("[a]\n\(key)\nusr = x", 4, "unknown setting usr"),
-    ("[a]\n\(key)\naccount = 12345678901", 4, "12 digits"),
-    ("[a]\n\(key)\naccount = 12345678901x", 4, "12 digits"),
-    ("[a]\n\(key)\naccount=111111111111\naws_account_id=222222222222", 5, "differ"),
-    ("[a]\n\(key)\nuser=", 4, "1 to 64"), ("[a]\n\(key)\nuser=a/b", 4, "1 to 64"),
-    ("[a]\n\(key)\nuser=\(String(repeating: "a", count: 65))", 4, "1 to 64"),
-    ("[a]\n\(key)\nuser=a\nrole=b\nsession=c", 4, "user or of a role"),
-    ("[a]\n\(key)\nuser=a\nsession=c", 4, "user or of a role"),
-    ("[a]\n\(key)\nrole=b", 4, "needs a session"),
-    ("[a]\n\(key)\nsession=b", 4, "needs a role"),
-    ("[a]\n\(key)\nexpires=2030-01-31T12:00:00Z", 4, "aws_session_token"),
-    ("[a]\n\(key)\naws_session_token=t\nexpires=2030-01-31", 5, "2030-01-31T12:00:00Z"),
-    ("[a]\n\(key)\npolicy={", 4, "not JSON"), ("[a]\n\(key)\npolicy=[]", 4, "an object"),
-    ("[a]\n\(key)\npolicy=", 4, "not JSON"),
-    ("[a]\naws_access_key_id=A/K\naws_secret_access_key=topsecret", 2, "1 to 128"),
-    ("[a]\naws_access_key_id=\naws_secret_access_key=topsecret", 2, "1 to 128"),
-    ("[a]\naws_access_key_id=AK # mine\naws_secret_access_key=topsecret", 2, "1 to 128"),
-    ("[a]\naws_access_key_id=AK\naws_secret_access_key=topsecret # mine", 3, "without blanks"),
-    ("[a]\naws_access_key_id=AK\naws_secret_access_key=\n topsecret=", 4, "unknown setting topse"),
-    ("[a]\naws_access_key_id=AK\naws_secret_access_key=x\n Top/Secret1=", 4, "unknown setting."),
-  ] as [(String, Int?, String)])
+  @Test(
+    arguments: [
+      ("", nil, "holds no profile"), ("# nothing\n\n", nil, "holds no profile"),
+      ("a = b", 1, "before the first profile"), ("[default]", 1, "no aws_access_key_id"),
+      ("\n[a]\naws_access_key_id=AK", 2, "no aws_secret_access_key"),
+      ("[a]\naws_secret_access_key=topsecret", 1, "no aws_access_key_id"),
+      ("[a]\naws_access_key_id=AK\naws_secret_access_key=", 3, "is empty"),
+      ("[a]\n\(key)\naws_session_token = ", 4, "aws_session_token is empty"),
+      ("[a]\n\(key)\n[b]\n\(key)", 5, "that of line 2"),
+      ("[a]\n\(key)\n[a]\n\(key)", 4, "on line 1"),
+      ("[a]\n\(key)\naws_access_key_id=B", 4, "on line 2"), ("[a", 1, "like [default]"),
+      ("[]\n", 1, "like [default]"), ("[a] b\n", 1, "like [default]"),
+      ("[a]\ntopsecret", 2, "name = value"), ("[a]\n\(key)\nusr = x", 4, "unknown setting usr"),
+      ("[a]\n\(key)\naccount = 12345678901", 4, "12 digits"),
+      ("[a]\n\(key)\naccount = 12345678901x", 4, "12 digits"),
+      ("[a]\n\(key)\naccount=111111111111\naws_account_id=222222222222", 5, "differ"),
+      ("[a]\n\(key)\nuser=", 4, "1 to 64"), ("[a]\n\(key)\nuser=a/b", 4, "1 to 64"),
+      ("[a]\n\(key)\nuser=\(String(repeating: "a", count: 65))", 4, "1 to 64"),
+      ("[a]\n\(key)\nuser=a\nrole=b\nsession=c", 4, "user or of a role"),
+      ("[a]\n\(key)\nuser=a\nsession=c", 4, "user or of a role"),
+      ("[a]\n\(key)\nrole=b", 4, "needs a session"),
+      ("[a]\n\(key)\nsession=b", 4, "needs a role"),
+      ("[a]\n\(key)\nexpires=2030-01-31T12:00:00Z", 4, "aws_session_token"),
+      ("[a]\n\(key)\naws_session_token=t\nexpires=2030-01-31", 5, "2030-01-31T12:00:00Z"),
+      ("[a]\n\(key)\npolicy={", 4, "not JSON"), ("[a]\n\(key)\npolicy=[]", 4, "an object"),
+      ("[a]\n\(key)\npolicy=", 4, "not JSON"),
+      ("[a]\naws_access_key_id=A/K\naws_secret_access_key=topsecret", 2, "1 to 128"),
+      ("[a]\naws_access_key_id=\naws_secret_access_key=topsecret", 2, "1 to 128"),
+      ("[a]\naws_access_key_id=AK # mine\naws_secret_access_key=topsecret", 2, "1 to 128"),
+      ("[a]\naws_access_key_id=AK\naws_secret_access_key=topsecret # mine", 3, "without blanks"),
+      (
+        "[a]\naws_access_key_id=AK\naws_secret_access_key=\n topsecret=", 4, "unknown setting topse"
+      ),
+      ("[a]\naws_access_key_id=AK\naws_secret_access_key=x\n Top/Secret1=", 4, "unknown setting."),
+    ] as [(String, Int?, String)])
   func whatIsWrongIsNamed(_ text: String, _ line: Int?, _ part: String) {
     let error = #expect(throws: CredentialsError.self) { try parse(text) }
     #expect(error?.line == line)

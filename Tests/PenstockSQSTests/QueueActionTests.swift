@@ -76,7 +76,22 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
     Refusal(
       "unknown action", "Frobnicate", "{}", 400,
       "com.amazon.coral.service#UnknownOperationException", "InvalidAction"),
-    Refusal("tags action", "TagQueue", "{}", unsupported: "the action TagQueue"),
+    noSuchQueue("tags without a queue", "TagQueue", "{}"),
+    Refusal("no tags", "TagQueue", #"{"QueueUrl":"$Q"}"#, missing: "Tags"),
+    Refusal(
+      "empty tag key", "TagQueue", #"{"QueueUrl":"$Q","Tags":{"":"x"}}"#, invalid: tagLength),
+    Refusal(
+      "tag key with a strange character", "TagQueue", #"{"QueueUrl":"$Q","Tags":{"a!":"x"}}"#,
+      invalid: "Tag keys may only contain unicode letters, digits, whitespace, or one of these "
+        + "symbols: _ . : / = + - @"),
+    Refusal(
+      "reserved tag key", "TagQueue", #"{"QueueUrl":"$Q","Tags":{"AWS:a":"x"}}"#,
+      invalid: "Tag keys must not start with aws:, which is reserved."),
+    Refusal("no keys", "UntagQueue", #"{"QueueUrl":"$Q","TagKeys":[]}"#, invalid: tagLength),
+    Refusal("no label", "AddPermission", #"{"QueueUrl":"$Q"}"#, missing: "Label"),
+    Refusal(
+      "unknown label", "RemovePermission", #"{"QueueUrl":"$Q","Label":"l"}"#,
+      invalid: "Value l for parameter Label is invalid. Reason: can't find label."),
     Refusal(
       "no name", "CreateQueue", "{}",
       invalid: "Value for parameter QueueName is invalid. Reason: Must specify a queue name."),
@@ -91,8 +106,9 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
       invalid: "The name of a FIFO queue can only include alphanumeric characters, hyphens, or "
         + "underscores, must end with .fifo suffix and be 1 to 80 in length"),
     Refusal(
-      "tags at creation", "CreateQueue", #"{"QueueName":"a","tags":{"a":"b"}}"#,
-      unsupported: "tags on queues"),
+      "bad tags at creation", "CreateQueue", #"{"QueueName":"a","tags":{"a?":"b"}}"#,
+      invalid: "Tag keys may only contain unicode letters, digits, whitespace, or one of these "
+        + "symbols: _ . : / = + - @"),
     noSuchQueue("no such name", "GetQueueUrl", #"{"QueueName":"nope"}"#),
     noSuchQueue(
       "other owner", "GetQueueUrl",
@@ -142,17 +158,14 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
         400, "com.amazonaws.sqs#InvalidAttributeName", "InvalidAttributeName",
         "You can use one type of server-side encryption (SSE) at one time. You can either enable "
           + "KMS SSE or SQS SSE."),
-    ]
-    + ["Policy", "KmsMasterKeyId"].map {
       Refusal(
-        $0, "SetQueueAttributes", #"{"QueueUrl":"$Q","Attributes":{"\#($0)":"{}"}}"#,
-        unsupported: "the queue attribute \($0)")
-    } + [
-      Refusal(
-        "managed encryption", "SetQueueAttributes",
-        #"{"QueueUrl":"$Q","Attributes":{"SqsManagedSseEnabled":"True"}}"#,
-        unsupported: "encryption at rest; set SqsManagedSseEnabled to false")
+        "policy that is none", "SetQueueAttributes",
+        #"{"QueueUrl":"$Q","Attributes":{"Policy":"{}"}}"#,
+        400, "com.amazonaws.sqs#InvalidAttributeValue", "InvalidAttributeValue",
+        "Invalid value for the parameter Policy. Reason: the policy: Statement is missing"),
     ]
+
+  static let tagLength = "Tag keys must be between 1 and 128 characters in length."
 
   @Test func everyRuleHasItsCodeAndText() async throws {
     try await ServiceFixture.runWithQueue { fixture in
@@ -251,7 +264,7 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
     }
   }
 
-  @Test func harmlessValuesOfUnsupportedAttributesAreAccepted() async throws {
+  @Test func emptyValuesTakeAttributesAway() async throws {
     let attributes = """
       {"Policy":"","RedrivePolicy":"","RedriveAllowPolicy":"","KmsMasterKeyId":"",\
       "KmsDataKeyReusePeriodSeconds":"300","SqsManagedSseEnabled":"False"}

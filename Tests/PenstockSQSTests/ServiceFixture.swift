@@ -145,13 +145,6 @@ struct Refusal: CustomTestStringConvertible, Sendable {
       "MalformedInput", message)
   }
 
-  init(_ rule: String, _ action: String, _ body: String, unsupported: String? = nil) {
-    self.init(
-      rule, action, body, 400, "com.amazonaws.sqs#UnsupportedOperation",
-      "AWS.SimpleQueueService.UnsupportedOperation",
-      unsupported.map { "This version of Penstock does not support \($0)." })
-  }
-
   var testDescription: String { rule }
 
   func check(_ fixture: ServiceFixture) async {

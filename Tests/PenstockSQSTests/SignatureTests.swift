@@ -108,7 +108,7 @@ extension SignatureVerdict {
     [("Host", "localhost:9324")], "")
 
   @Test(arguments: [
-    (json, "66636a9e3569658e502102855f763882d4c7afbcdec4caf7e0ecc8b817072036"),
+    (json, "66636a9e3569658e502107855f763882d4c7afbcdec4caf7e0ecc8b817072036"),
     (form, "090545d101b0890f5c2326f8d9d02de5affbfeacb4bd53ad3f8db941f8c135fb"),
     (presigned, "c9961526ca4c259d168d4576a8c7215677e3161cd629bf93c70fee768b43e88f"),
   ])
@@ -343,7 +343,8 @@ extension SignatureVerdict {
     other.headers = HeaderList(fields: list.fields.filter { $0.name.lowercased() != name })
     #expect(try verdict(other) == .wrongSignature)
     other.headers = HeaderList(fields: list.fields + [(name, "2")])
-    #expect(try verdict(other) == .wrongSignature)
+    let twice = try verdict(other)
+    #expect(name == "x-amz-target" ? twice.isIncomplete : twice == .wrongSignature)
     other.headers = HeaderList(fields: list.fields + [("X-Unsigned", "2")])
     #expect(try verdict(other) == .known)
   }

@@ -67,7 +67,8 @@ import Testing
           "Signature expired: 20260115T120000Z is now earlier than 20260115T120001Z "
             + "(20260115T120501Z - 5 min.)"))
     #expect(
-      try verdict(url, at: signingNow - 901).message?.hasPrefix("Signature not yet current") == true)
+      try verdict(url, at: signingNow - 901).message?.hasPrefix("Signature not yet current") == true
+    )
     let week = TestSigner().presigned(expires: "604800")
     #expect(try verdict(week, at: signingNow + 604_800) == .known)
     let second = TestSigner().presigned(expires: "1")
@@ -162,7 +163,8 @@ import Testing
     ("", "/"), ("/", "/"), ("//", "/"), ("/.", "/"), ("/..", "/"), ("/../..", "/"), ("/a", "/a"),
     ("/a/", "/a/"), ("/a//b", "/a/b"), ("//a///b//", "/a/b/"), ("/a/./b", "/a/b"),
     ("/a/../b", "/b"), ("/a/b/../..", "/"), ("/a/..//", "/"), ("/a/.", "/a"), ("/a/./", "/a/"),
-    ("/%2F", "/%252F"), ("/a b", "/a%20b"), ("/ü", "/%C3%BC"), ("/...", "/..."), ("/~a-_.", "/~a-_."),
+    ("/%2F", "/%252F"), ("/a b", "/a%20b"), ("/ü", "/%C3%BC"), ("/...", "/..."),
+    ("/~a-_.", "/~a-_."),
     ("/%2e%2e/a", "/%252e%252e/a"), ("/a:b@c,+", "/a%3Ab%40c%2C%2B"), ("*", "/%2A"),
   ])
   func paths(_ path: String, _ canonical: String) {
@@ -189,7 +191,7 @@ import Testing
     #expect(String(decoding: CanonicalRequest.headerValue(values), as: UTF8.self) == canonical)
   }
 
-  static let times: [(Int64, String, String, String)] = [
+  static let moments: [(Int64, String, String, String)] = [
     (0, "19700101T000000Z", "1970-01-01T00:00:00Z", "Thu, 01 Jan 1970 00:00:00 GMT"),
     (951_782_400, "20000229T000000Z", "2000-02-29T00:00:00Z", "Tue, 29 Feb 2000 00:00:00 GMT"),
     (784_111_777, "19941106T084937Z", "1994-11-06T08:49:37Z", "Sun, 06 Nov 1994 08:49:37 GMT"),
@@ -206,7 +208,7 @@ import Testing
     ),
   ]
 
-  @Test(arguments: times)
+  @Test(arguments: moments)
   func times(_ seconds: Int64, _ basic: String, _ extended: String, _ http: String) {
     #expect(SigningTime(basic: basic)?.seconds == seconds)
     #expect(SigningTime(extended: extended)?.seconds == seconds)

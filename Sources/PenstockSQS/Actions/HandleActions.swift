@@ -34,7 +34,7 @@ extension Call {
 
   /// Reads a receipt handle of this queue.
   func lease(
-    _ text: String?, of queue: QueueDescription, parameter: String = "ReceiptHandle"
+    _ text: String?, of queue: QueueListing, parameter: String = "ReceiptHandle"
   ) throws(SQSError) -> NamedLease {
     guard let text, !text.isEmpty else { throw .missing(parameter) }
     guard text.utf8.count <= 1024, let handle = store.leaseHandle(from: text) else {
@@ -94,7 +94,7 @@ extension Call {
 
   /// Checks in order: handle there, timeout there, timeout in range, handle good.
   private func check(
-    _ input: VisibilityInput, for queue: QueueDescription, prefix: String, range: String
+    _ input: VisibilityInput, for queue: QueueListing, prefix: String, range: String
   ) throws(SQSError) -> CheckedVisibility {
     guard let text = input.handle, !text.isEmpty else { throw .missing(prefix + "ReceiptHandle") }
     guard let timeout = input.timeout else { throw .missing(prefix + "VisibilityTimeout") }

@@ -10,16 +10,16 @@ extension Call {
     let destinationARN = try destination.map { (text) throws(SQSError) in
       try moveARN(text, "DestinationArn")
     }
-    let queue = try moveQueue(sourceARN, "SourceArn")
+    let queue = try moveQueue(sourceARN, "SourceArn", action.rawValue)
     guard !store.deadLetterSources(of: queue.name, limit: 1).isEmpty else {
       throw .invalid("Source queue must be configured as a Dead Letter Queue.")
     }
-    var target: QueueDescription?
+    var target: QueueListing?
     if let destinationARN {
       guard source != destination else {
         throw .invalid("Source queue arn and destination queue arn cannot be the same.")
       }
-      target = try moveQueue(destinationARN, "DestinationArn")
+      target = try moveQueue(destinationARN, "DestinationArn", "SendMessage")
     }
     if let target, target.settings.isFIFO != queue.settings.isFIFO {
       throw .invalid("The source queue and destination queue must be of the same queue type.")
@@ -46,7 +46,7 @@ extension Call {
   func listMessageMoveTasks(_ fields: Fields) throws(SQSError) {
     let source = try fields.string("SourceArn")
     let limit = try fields.integer("MaxResults") ?? 1
-    let queue = try moveQueue(moveARN(source, "SourceArn"), "SourceArn")
+    let queue = try moveQueue(moveARN(source, "SourceArn"), "SourceArn", action.rawValue)
     guard (1...10).contains(limit) else {
       throw .invalid(
         "Value for parameter MaxResults is invalid. Reason: You must enter a number that's "
@@ -72,7 +72,7 @@ extension Call {
       let handle = RedrivePolicy.object(String(decoding: bytes, as: UTF8.self)),
       let taskID = handle.member("taskId")?.string, let arn = handle.member("sourceArn")?.string
     else { throw .invalid("Value for parameter TaskHandle is invalid.") }
-    let queue = try moveQueue(moveARN(arn, "SourceArn"), "SourceArn")
+    let queue = try moveQueue(moveARN(arn, "SourceArn"), "SourceArn", action.rawValue)
     guard
       let task = store.moveTasks(of: queue.id).first(where: { $0.id.description == taskID })
     else { throw SQSError(.resourceNotFound, "Task does not exist.") }
@@ -108,11 +108,18 @@ extension Call {
   }
 
   private func moveQueue(
-    _ arn: QueueARN, _ parameter: String
-  ) throws(SQSError) -> QueueDescription {
-    guard arn.region == configuration.region, arn.account == caller.account,
-      let queue = store.lookup(configuration.storeName(of: arn.name, in: arn.account))
-    else {
+    _ arn: QueueARN, _ parameter: String, _ permission: String
+  ) throws(SQSError) -> QueueListing {
+    let isName =
+      arn.region == configuration.region && AccountID.isValid(arn.account)
+      && !StoreName.isForeign(arn.name)
+    let found =
+      isName ? store.lookup(configuration.storeName(of: arn.name, in: arn.account)) : nil
+    if found != nil || !caller.owns(arn.account) {
+      try authorise(
+        permission, on: arn.name, in: arn.account, policy: found?.settings.policy ?? "")
+    }
+    guard let queue = found else {
       throw SQSError(
         .resourceNotFound,
         "The resource that you specified for the \(parameter) parameter doesn't exist.")

@@ -5,8 +5,15 @@ extension Call {
   func createQueue(_ fields: Fields) throws(SQSError) {
     let name = try fields.string("QueueName")
     let attributes = try fields.stringMap("Attributes") ?? []
-    let tags = try fields.stringMap("tags") ?? []
+    let lowerTags = try fields.stringMap("tags") ?? []
     let capitalTags = try fields.stringMap("Tags") ?? []
+    let tags = lowerTags + capitalTags
+    try authorise(
+      action.rawValue, on: name ?? "", in: caller.account, policy: "", tags: tags)
+    if !tags.isEmpty {
+      try authorise(
+        Action.tagQueue.rawValue, on: name ?? "", in: caller.account, policy: "", tags: tags)
+    }
     let checked = try Self.queueName(name)
     let isFIFO = attributes.contains {
       $0.name == QueueAttribute.fifoQueue.rawValue
@@ -17,10 +24,18 @@ extension Call {
     } else {
       guard QueueName.isValid(checked) else { throw .invalid(Self.nameRule) }
     }
-    var settings = try QueueAttributeChange.settings(
-      attributes, configuration, account: caller.account, isFIFO: isFIFO)
-    guard tags.isEmpty, capitalTags.isEmpty else { throw .unsupported("tags on queues") }
-    settings.maximumLeased = configuration.maximumInFlight
+    let settings = try QueueAttributeChange.settings(
+      attributes, configuration, account: caller.account, isFIFO: isFIFO,
+      seals: store.cipher != nil)
+    try TagRules.check(tags)
+    var defaults = QueueSettings()
+    defaults.maximumLeased = configuration.maximumInFlight
+    defaults.tags = try TagRules.merge(tags, into: [:], of: checked)
+    let longest = configuration.bounds.messageBytes.upperBound
+    defaults.maximumMessageBytes = min(defaults.maximumMessageBytes, longest)
+    if store.cipher?.has(key: KeyRing.managedKey) == true {
+      defaults.encryptionKey = KeyRing.managedKey
+    }
     let storeName = configuration.storeName(of: checked, in: caller.account)
     if configuration.hasCooldowns, store.lookup(storeName) == nil,
       service.deletions.rests(storeName, at: store.now)
@@ -30,21 +45,9 @@ extension Call {
         "You must wait 60 seconds after deleting a queue before you can create another with the "
           + "same name.")
     }
-    create(storeName, settings, attributes)
-  }
-
-  private func create(
-    _ name: String, _ settings: QueueSettingsChange, _ attributes: [(name: String, value: String)]
-  ) {
-    store.createQueue(name, settings) { result in
+    store.createQueue(storeName, settings, beside: defaults) { result in
       switch result {
       case .success(let queue): finish { $0.member("QueueUrl", url(ofQueue: queue.name)) }
-      // A queue that is there keeps its limit, and clients compare what they supply.
-      case .failure(let error)
-      where error.code == .queueExists && error.setting == .maximumLeased:
-        var supplied = settings
-        supplied.maximumLeased = nil
-        create(name, supplied, attributes)
       case .failure(let error):
         fail(RedrivePolicy.refusal(error, attributes) ?? Self.creationError(error))
       }
@@ -81,8 +84,11 @@ extension Call {
       case .showsGroupLimit: .fifoThroughputLimit
       case .deadLetterQueue, .maximumReceives: .redrivePolicy
       case .deadLetterSources, .showsAllowAll: .redriveAllowPolicy
+      case .policy: .policy
+      case .encryptionKey, .showsEncryption: .kmsMasterKeyID
+      case .dataKeyReuse: .kmsDataKeyReusePeriodSeconds
       case .deduplicationWindow, .maximumMessages, .maximumBytes, .maximumLeased, .priorityStep,
-        .isFair, nil:
+        .isFair, .tags, nil:
         nil
       }
     guard let name else { return SQSError(.queueNameExists, error.message) }
@@ -103,6 +109,7 @@ extension Call {
   func listQueues(_ fields: Fields) throws(SQSError) {
     let prefix = try fields.string("QueueNamePrefix") ?? ""
     let account = caller.account
+    try authorise(action.rawValue, on: "", in: account, policy: "")
     let start = configuration.storeName(of: "", in: account)
     try list(fields, prefix: prefix, .init("QueueUrls", "QueueUrl")) {
       [store] after, limit in
@@ -193,14 +200,13 @@ extension Call {
     let attributes = try fields.stringMap("Attributes") ?? []
     let queue = try queue(url)
     guard !attributes.isEmpty else { throw .missing("Attribute.Name") }
-    let settings = try QueueAttributeChange.settings(
-      attributes, configuration, account: configuration.owner(of: queue.name).account,
-      isFIFO: queue.settings.isFIFO, of: queue.settings)
-    store.changeQueue(queue.id, settings) { result in
-      switch result {
-      case .success: finish()
-      case .failure(let error): fail(RedrivePolicy.refusal(error, attributes) ?? SQSError(error))
-      }
+    let seals = store.cipher != nil
+    let account = configuration.owner(of: queue.name).account
+    change(queue.id, refusal: { RedrivePolicy.refusal($0, attributes) ?? SQSError($0) }) {
+      [configuration] (settings) throws(SQSError) in
+      try QueueAttributeChange.settings(
+        attributes, configuration, account: account, isFIFO: settings.isFIFO, seals: seals,
+        of: settings)
     }
   }
 }

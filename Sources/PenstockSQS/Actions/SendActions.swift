@@ -66,7 +66,7 @@ struct SendWording: Sendable {
 extension Call {
   /// All rules for one message, in the order in which the real service lets them win.
   func check(
-    _ input: SendInput, for queue: QueueDescription, _ wording: SendWording
+    _ input: SendInput, for queue: QueueListing, _ wording: SendWording
   ) throws(SQSError) -> CheckedSend {
     guard !input.body.isEmpty else { throw .missing(wording.missingBody) }
     let limit = queue.settings.maximumMessageBytes
@@ -110,7 +110,7 @@ extension Call {
     let content = MessageContent(
       body: input.body, attributes: attributes, groupID: input.groupID,
       deduplicationID: isFIFO ? input.deduplicationID ?? Digests.sha256(input.body) : nil,
-      traceHeader: traceText, senderID: configuration.accountID)
+      traceHeader: traceText, senderID: caller.principal.id)
     return CheckedSend(
       // In a FIFO queue a zero does not take the queue's delay away.
       entry: SendEntry(content, delay: isFIFO ? nil : input.delay.map { .seconds($0) }),

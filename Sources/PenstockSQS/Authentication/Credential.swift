@@ -13,8 +13,8 @@ package struct Credential: Sendable {
   /// Seconds since 1970 from which on the token is refused; nil for never.
   package var expiresAt: Int64?
   var principal: Principal
-  /// What the principal may do, as JSON; nil for no limit of its own.
-  package var policyText: String?
+  /// What the principal may do; nil for no limit of its own.
+  package var policy: AccessPolicy?
 }
 
 extension Credential: CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
@@ -30,6 +30,7 @@ extension Credential {
   package var arn: String { principal.arn }
   /// What messages name as their sender.
   package var senderID: String { principal.id }
+  package var policyText: String? { policy?.text }
   /// The role of a session; nil for others.
   package var roleARN: String? {
     guard case .session(let role) = principal.kind else { return nil }

@@ -31,13 +31,23 @@ public final class CredentialStore: Sendable {
   public init(
     parsing text: String, region: String, account: String
   ) throws(CredentialsError) {
-    partition =
-      region.hasPrefix("cn-") ? "aws-cn" : region.hasPrefix("us-gov-") ? "aws-us-gov" : "aws"
+    partition = Self.partition(of: region)
     self.account = account
     state = Mutex(
       State(
         credentials: try Credentials(
           parsing: text, partition: partition, defaultAccount: account)))
+  }
+
+  /// Nobody is known before `replace`.
+  public init(region: String, account: String) {
+    partition = Self.partition(of: region)
+    self.account = account
+    state = Mutex(State(credentials: .none))
+  }
+
+  private static func partition(of region: String) -> String {
+    region.hasPrefix("cn-") ? "aws-cn" : region.hasPrefix("us-gov-") ? "aws-us-gov" : "aws"
   }
 
   /// Puts the keys of another text in place of all that were there. When it throws, they stay.

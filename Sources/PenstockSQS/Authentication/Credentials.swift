@@ -18,10 +18,14 @@ public struct CredentialsError: Error, Hashable, Sendable, CustomStringConvertib
 /// The access keys of a credentials file.
 ///
 /// Invariants
-/// - I1: at least one key; no two with the same id.
+/// - I1: no two keys with the same id; at least one, but in `none`.
 /// - I2: no secret and no token is empty.
 package struct Credentials: Sendable {
   private let byKeyID: [String: Credential]
+
+  static let none = Credentials(byKeyID: [:])
+
+  private init(byKeyID: [String: Credential]) { self.byKeyID = byKeyID }
 
   package var count: Int { byKeyID.count }
 

@@ -127,7 +127,7 @@ extension CredentialsFile.Profile {
       keyID: keyID.value, secret: secret.value, sessionToken: settings[.token]?.value,
       expiresAt: try expiry(),
       principal: try principal(partition: partition, defaultAccount: defaultAccount),
-      policyText: try policy())
+      policy: try policy())
   }
 
   /// Blanks would be those of a comment that was taken for part of the value.
@@ -200,17 +200,13 @@ extension CredentialsFile.Profile {
     return time.seconds
   }
 
-  private func policy() throws(CredentialsError) -> String? {
+  private func policy() throws(CredentialsError) -> AccessPolicy? {
     guard let (value, line) = settings[.policy] else { return nil }
-    do throws(JSONError) {
-      let document = try JSONParser.parse(Array(value.utf8))
-      if document.root.kind == .object { return value }
+    do throws(PolicyError) {
+      return try AccessPolicy(value, .identity)
     } catch {
       throw CredentialsError(
-        line,
-        "policy is not JSON: \(error.reason) at byte \(error.offset) of the value. Write the "
-          + "policy as one line of JSON.")
+        line, "the policy is not one line of JSON, or no policy: \(error.message).")
     }
-    throw CredentialsError(line, "policy is one line of JSON, an object with Statement.")
   }
 }
