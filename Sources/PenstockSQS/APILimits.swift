@@ -19,15 +19,12 @@ struct APILimits: Sendable {
   var batchBytes = 1_048_576
   /// Message attributes of one message.
   var attributes = 10
-  /// Whether the entry `MaximumMessageSize` of a queue that does not say is this limit's end.
-  var restrictsDefaultSize = false
 
   /// Those of Amazon.
   static let amazon = APILimits()
 
   /// Those of Amazon before August 2025.
-  static let before2025 = APILimits(
-    messageBytes: 1024...262_144, batchBytes: 262_144, restrictsDefaultSize: true)
+  static let legacy = APILimits(messageBytes: 1024...262_144, batchBytes: 262_144)
 
   /// Those of the engine, where it has any; else what no one needs more of. The body of a request
   /// has a limit of its own.
@@ -38,5 +35,11 @@ struct APILimits: Sendable {
 }
 
 extension SQSConfiguration {
-  var bounds: APILimits { .amazon }
+  var bounds: APILimits {
+    switch limits {
+    case .amazon: .amazon
+    case .legacy: .legacy
+    case .extended: .extended
+    }
+  }
 }

@@ -6,8 +6,20 @@ public struct SQSConfiguration: Sendable {
   public enum Limits: String, Sendable, Hashable {
     /// Those of Amazon's service.
     case amazon
+    /// Those that it had before August 2025: messages and batches of 256 KiB.
+    case legacy
     /// Those of the store, where they are wider.
     case extended
+  }
+
+  /// How queue URLs look. All of them are understood.
+  public enum QueueURLs: String, Sendable, Hashable {
+    /// `BASE/ACCOUNT/NAME`.
+    case standard
+    /// `BASE/queue/REGION/ACCOUNT/NAME`.
+    case path
+    /// `BASE/ACCOUNT/NAME` with `REGION.queue.` before the host.
+    case domain
   }
 
   /// Twelve digits. Owner of every queue and sender of every message.
@@ -29,6 +41,8 @@ public struct SQSConfiguration: Sendable {
   public var trustsForwarded = false
   /// Whose limits hold.
   public var limits = Limits.amazon
+  /// How the URLs look that are handed out.
+  public var queueURLs = QueueURLs.standard
   /// Whether the host takes no more requests; health says so.
   public var isDraining: @Sendable () -> Bool = { false }
 
@@ -54,6 +68,21 @@ public struct SQSConfiguration: Sendable {
       }), let path = publicURL[authority...].firstIndex(of: "/")
     else { return url }
     return String(publicURL[..<path] + url.dropFirst(publicURL.count))
+  }
+
+  /// Where a client that reaches the server at `base` reaches a queue of the store.
+  func url(ofQueue storeName: String, at base: String) -> String {
+    let (account, name) = owner(of: storeName)
+    switch queueURLs {
+    case .standard: return "\(base)/\(account)/\(name)"
+    case .path: return "\(base)/queue/\(region)/\(account)/\(name)"
+    case .domain:
+      let domain = "://\(region).queue."
+      let parts = base.split(separator: "://", maxSplits: 1)
+      // A client that came by such a name keeps it.
+      guard parts.count == 2, !base.contains(domain) else { return "\(base)/\(account)/\(name)" }
+      return "\(parts[0])\(domain)\(parts[1])/\(account)/\(name)"
+    }
   }
 
   // MARK: What may be configured

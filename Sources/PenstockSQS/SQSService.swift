@@ -290,7 +290,9 @@ struct Call: Sendable {
       throw SQSError(
         .invalidAddress, "The address \(baseURL)/ is not valid for this endpoint.")
     }
-    guard let url, let address = QueueAddress(parsing: configuration.withoutPublicPath(url)) else { throw .queueDoesNotExist }
+    guard let url, let address = QueueAddress(parsing: configuration.withoutPublicPath(url)) else {
+      throw .queueDoesNotExist
+    }
     return try queue(
       address.name, in: address.account ?? caller.account, tags: tags, tagKeys: tagKeys)
   }
@@ -313,7 +315,6 @@ struct Call: Sendable {
 
   /// Where this client reaches a queue of the store.
   func url(ofQueue storeName: String) -> String {
-    let (account, name) = configuration.owner(of: storeName)
-    return "\(baseURL)/\(account)/\(name)"
+    configuration.url(ofQueue: storeName, at: baseURL)
   }
 }

@@ -38,8 +38,10 @@ extension PenstockServer {
     /// Whether `X-Forwarded-For`, `-Proto` and `-Host` say who the client is and what it called the
     /// server. Only behind a proxy that sets all of them.
     public var trustsForwarded = false
-    /// Whether the limits of the store hold where they are wider than those of Amazon's service.
-    public var hasExtendedLimits = false
+    /// Whose limits hold for requests.
+    public var limits = Limits.amazon
+    /// How queue URLs look.
+    public var queueURLs = QueueURLs.standard
     /// The access keys of callers, in the format of the AWS shared credentials file. It is read
     /// again when it changes. Without one nobody is asked, and nothing listens beyond this machine.
     public var credentialsPath: String?
@@ -50,6 +52,26 @@ extension PenstockServer {
     public var watchedFiles: [WatchedFiles] = []
     /// How often it looks at them, and at certificate and key.
     public var watchInterval: Duration = .seconds(1)
+
+    /// Whose limits hold for requests.
+    public enum Limits: String, Sendable {
+      /// Those of Amazon's service.
+      case amazon
+      /// Those that it had before August 2025: messages and batches of 256 KiB.
+      case legacy
+      /// Those of the store, where they are wider.
+      case extended
+    }
+
+    /// How queue URLs look. All of them are understood.
+    public enum QueueURLs: String, Sendable {
+      /// `BASE/ACCOUNT/NAME`.
+      case standard
+      /// `BASE/queue/REGION/ACCOUNT/NAME`.
+      case path
+      /// `BASE/ACCOUNT/NAME` with `REGION.queue.` before the host.
+      case domain
+    }
 
     /// Files in PEM. They are read again when they change, for the connections that come then.
     public struct TLS: Sendable {
@@ -89,7 +111,8 @@ extension PenstockServer {
       var service = SQSConfiguration()
       service.publicURL = publicURL
       service.trustsForwarded = trustsForwarded
-      service.limits = hasExtendedLimits ? .extended : .amazon
+      service.limits = SQSConfiguration.Limits(rawValue: limits.rawValue) ?? .amazon
+      service.queueURLs = SQSConfiguration.QueueURLs(rawValue: queueURLs.rawValue) ?? .standard
       service.hasCooldowns = hasCooldowns
       service.accountID = accountID
       service.region = region

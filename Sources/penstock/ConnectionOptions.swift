@@ -35,15 +35,27 @@ struct ConnectionOptions: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Whose limits hold: amazon's, or extended to those of the store.",
-      valueName: "amazon|extended"),
+      "Whose limits hold: amazon's, legacy for those before August 2025, extended for the store's.",
+      valueName: "amazon|legacy|extended"),
     transform: { text throws in
-      guard let limits = SQSConfiguration.Limits(rawValue: text) else {
-        throw ValidationError("--limits must be amazon or extended.")
+      guard let limits = PenstockServer.Configuration.Limits(rawValue: text) else {
+        throw ValidationError("--limits must be amazon, legacy or extended.")
       }
       return limits
     })
-  var limits = SQSConfiguration.Limits.amazon
+  var limits = defaults.limits
+
+  @Option(
+    help: ArgumentHelp(
+      "How queue URLs look: /ACCOUNT/NAME, /queue/REGION/ACCOUNT/NAME, or REGION.queue.HOST.",
+      valueName: "standard|path|domain"),
+    transform: { text throws in
+      guard let style = PenstockServer.Configuration.QueueURLs(rawValue: text) else {
+        throw ValidationError("--queue-urls must be standard, path or domain.")
+      }
+      return style
+    })
+  var queueUrls = defaults.queueURLs
 
   @Option(help: "Most connections at a time. The limit of open files may leave room for fewer.")
   var maximumConnections = defaults.maximumConnections
@@ -103,7 +115,8 @@ struct ConnectionOptions: ParsableArguments {
     if let tlsCertificate, let tlsKey {
       configuration.tls = .init(certificatePath: tlsCertificate, keyPath: tlsKey)
     }
-    configuration.hasExtendedLimits = limits == .extended
+    configuration.limits = limits
+    configuration.queueURLs = queueUrls
     configuration.maximumConnections = maximumConnections
     configuration.maximumBodyBytes = maximumBodyBytes
     configuration.maximumBufferedBytes = maximumBufferedBytes

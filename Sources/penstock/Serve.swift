@@ -55,9 +55,9 @@ struct Serve: AsyncParsableCommand {
   @Option(
     help: """
       Most messages in flight of a queue that is made over the protocol, which keeps it. 0 for no \
-      limit.
+      limit. (default: 120000; 0 with --limits extended)
       """)
-  var maximumInFlight = PenstockServer.Configuration().maximumInFlight
+  var maximumInFlight: Int?
 
   @Option(
     help: ArgumentHelp(
@@ -114,7 +114,7 @@ struct Serve: AsyncParsableCommand {
     guard compactionBytesPerSecond > 0 else {
       throw ValidationError("--compaction-bytes-per-second must be at least 1.")
     }
-    guard maximumInFlight >= 0 else {
+    guard maximumInFlight ?? 0 >= 0 else {
       throw ValidationError("--maximum-in-flight must not be negative.")
     }
     guard (0...100_000).contains(maximumClockJumpDays) else {
@@ -137,7 +137,11 @@ struct Serve: AsyncParsableCommand {
     let signals = await UnixSignalsSequence(trapping: .sigterm, .sigint)
 
     var configuration = PenstockServer.Configuration()
-    configuration.maximumInFlight = maximumInFlight
+    if let maximumInFlight {
+      configuration.maximumInFlight = maximumInFlight
+    } else if connections.limits == .extended {
+      configuration.maximumInFlight = 0
+    }
     configuration.credentialsPath = credentials
     configuration.hasCooldowns = cooldowns
     let keys = watchKeyRing(&configuration)
