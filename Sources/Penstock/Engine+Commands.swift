@@ -129,7 +129,10 @@ extension Engine {
         guard let old = shared.state.settings(queue) else { throw .queueNotFound }
         let change: QueueSettingsChange
         switch decide(old) {
-        case .success(let decided): change = decided ?? QueueSettingsChange()
+        case .success(nil):
+          engine.answerDescribed(queue, completion, &shared, &actions)
+          return true
+        case .success(let decided?): change = decided
         case .failure(let error):
           engine.answerDurably(
             answer, .failure(error), after: engine.told(shared), &shared, &actions)
@@ -138,11 +141,6 @@ extension Engine {
         let entry = try shared.state.decideChange(queue, change)
         if let error = PenstockError.badSettings(change) ?? engine.badSize(engine.size(entry)) {
           actions.call(completion, .failure(error))
-          return true
-        }
-        // What changes nothing is not logged.
-        if case .queueChanged(old) = entry.record {
-          engine.answerDescribed(queue, completion, &shared, &actions)
           return true
         }
         let size = engine.size(entry)

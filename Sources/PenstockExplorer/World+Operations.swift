@@ -142,7 +142,8 @@ extension World {
   func describe(_ queue: Int, _ machine: Machine) throws(Violation) {
     // Counts include what has outlived its retention until the scheduler has seen to that; looking
     // lets time go on.
-    _ = machine.store.lookup("q\(queue)")
+    let id = id(queue)
+    _ = machine.store.lookup(id)
     for _ in 0..<1000 {
       guard
         let worker = machine.driver.due.first(where: { $0 == .scheduler || $0 == .preparer }),
@@ -153,7 +154,6 @@ extension World {
     if hasEnded { return }
     // A store that failed logs no expiry any more, nor may one on a full disk.
     if machine.store.isClosed || disk.capacity != nil { return }
-    let id = id(queue)
     let exists = timeline.present.queues[queue] != nil
     let present = timeline.present
     let now = now

@@ -50,7 +50,6 @@ extension Store {
     let lsn = store.lastLSN
     #expect(try await store.tag(queue.id, "b", limit: 1) == .failure(TooMany(tags: 2)))
     #expect(try await store.tag(queue.id, "a").get() == first)
-    #expect(try await queue.change(.init { $0.tags = first.settings.tags }) == first)
     #expect(store.lastLSN == lsn)
     try await Answer { store.deleteQueue(queue.id, $0) }.value
     #expect(await code { _ = try await store.tag(queue.id, "c") } == .queueNotFound)
