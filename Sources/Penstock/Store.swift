@@ -34,8 +34,8 @@ public struct StoreOptions: Sendable {
   package var spareSegments = 2
   /// Most messages that one receive may take.
   public var maximumReceive = 1000
-  /// Seals and opens the messages of queues with an `encryptionKey`. Without one they take no sends,
-  /// and what is sealed in the store cannot be received.
+  /// Seals and opens the messages of queues with an `encryptionKey`. Without one they take no
+  /// sends, and what is sealed in the store cannot be received.
   public var cipher: (any ContentCipher)?
   /// Takes what an operator should read: a full disk, a failed store, an unreadable message. Called
   /// on threads of the store; must not block.
@@ -233,8 +233,8 @@ public final class Store: Sendable {
   // MARK: Looking
 
   /// The queue of this name as it is in memory, without waiting for anything, nor for who is busy
-  /// with the store. It may show a change that is not durable yet; what is done with the queue waits
-  /// for that change.
+  /// with the store. It may show a change that is not durable yet; what is done with the queue
+  /// waits for that change.
   public func lookup(_ name: String) -> QueueListing? { engine.catalogue.withLock { $0[name] } }
 
   /// The queue with its counts, which may not be durable yet; nil when there is no such queue.
@@ -337,11 +337,11 @@ public final class Store: Sendable {
     engine.changeQueue(queue, { _ in decided }) { completion($0.map { $0.get() }) }
   }
 
-  /// Changes settings as `decide` says, who sees what they are; nobody else changes them in between.
+  /// Changes settings as `decide` says, who sees what they are; nobody changes them in between.
   ///
   /// - Parameters:
-  ///   - decide: answers nil for no change, or a failure, which becomes the result. It runs with the
-  ///     store's lock held, perhaps more than once: it must be quick and may not call the store.
+  ///   - decide: answers nil for no change, or a failure, which becomes the result. It runs with
+  ///     the store's lock held, perhaps more than once: it must be quick and not call the store.
   ///   - completion: fails as that of the other `changeQueue`.
   public func changeQueue<Refused: Error>(
     _ queue: QueueID,
