@@ -2,5 +2,6 @@
 import FuzzSupport
 
 runFuzzer([
-  FuzzTarget("requests") { Requests.run($0, $1) }
+  FuzzTarget("requests") { Requests.run($0, $1) },
+  FuzzTarget("access") { Access.run($0, $1) },
 ])

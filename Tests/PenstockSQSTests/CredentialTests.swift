@@ -107,6 +107,7 @@ private func parse(
         "[a]\naws_access_key_id=AK\naws_secret_access_key=\n topsecret=", 4, "unknown setting topse"
       ),
       ("[a]\naws_access_key_id=AK\naws_secret_access_key=x\n Top/Secret1=", 4, "unknown setting."),
+      ("[a]\naws_access_key_id=AK\naws_secret_access_key=x\n TopSecret=", 4, "unknown setting."),
     ] as [(String, Int?, String)])
   func whatIsWrongIsNamed(_ text: String, _ line: Int?, _ part: String) {
     let error = #expect(throws: CredentialsError.self) { try parse(text) }

@@ -61,7 +61,8 @@ enum CredentialsFile {
         throw CredentialsError(
           number, "a setting stands before the first profile. Begin with a line like [default].")
       }
-      let name = String(decoding: trimmed(line[..<equals]), as: UTF8.self).lowercased()
+      let written = String(decoding: trimmed(line[..<equals]), as: UTF8.self)
+      let name = written.lowercased()
       let value = String(decoding: trimmed(line[(equals + 1)...]), as: UTF8.self)
       if let earlier = names.updateValue(number, forKey: name) {
         throw CredentialsError(
@@ -72,7 +73,7 @@ enum CredentialsFile {
       } else if !name.hasPrefix("aws_"), !ofClients.contains(name) {
         throw CredentialsError(
           number,
-          "unknown setting\(shown(name)). Known are account, user, role, session, expires and "
+          "unknown setting\(shown(written)). Known are account, user, role, session, expires and "
             + "policy, and those of AWS clients.")
       }
     }
@@ -92,7 +93,8 @@ enum CredentialsFile {
     throw CredentialsError(number, "a profile begins with a line like [default].")
   }
 
-  /// The name when it cannot be part of a secret that was broken over two lines.
+  /// The name when it is hardly part of a secret that was broken over two lines: those have
+  /// capitals and digits.
   private static func shown(_ name: String) -> String {
     let isWord = name.utf8.allSatisfy { byte in
       (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(byte) || byte == UInt8(ascii: "_")

@@ -2,13 +2,12 @@
 
 /// How a member of a request lies in a form.
 struct FormMember: Sendable {
-  indirect enum Shape: Sendable {
+  enum Shape: Sendable {
     /// A list of texts.
     case texts
-    /// A map: each element has a key and a value.
-    case map(key: String, value: Shape?)
-    /// A structure, or a list of them.
-    case structure([FormMember])
+    /// A map: each element has a key and a value, which is a text or, with members, a structure.
+    case map(key: String, value: [FormMember]?)
+    /// A list of structures.
     case structures([FormMember])
   }
 
@@ -22,10 +21,10 @@ struct FormMember: Sendable {
     (self.name, self.element, self.shape) = (name, element, shape)
   }
 
-  private static let value = Shape.structure([
+  private static let value = [
     FormMember("StringListValues", "StringListValue", .texts),
     FormMember("BinaryListValues", "BinaryListValue", .texts),
-  ])
+  ]
   private static let attributes = FormMember(
     "Attributes", "Attribute", .map(key: "Name", value: nil))
   private static let tags = FormMember("Tags", "Tag", .map(key: "Key", value: nil))
@@ -129,7 +128,6 @@ private struct DocumentBuilder {
 
   private mutating func value(_ shape: FormMember.Shape, at place: Int, of form: Form) {
     switch shape {
-    case .structure(let members): structure(members, at: place, of: form)
     case .structures(let members):
       container(.array) { builder in
         for element in form.elements(of: place) {
@@ -142,15 +140,15 @@ private struct DocumentBuilder {
           if let text = form.nodes[element].text { builder.text(text) }
         }
       }
-    case .map(let key, let shape):
+    case .map(let key, let members):
       container(.object) { builder in
         for element in form.elements(of: place) {
           let node = form.nodes[element]
           let name = node.children[key].flatMap { form.nodes[$0].text }
           let child = node.children["Value"]
           builder.text(name ?? [])
-          switch (shape, child) {
-          case (let shape?, let child?): builder.value(shape, at: child, of: form)
+          switch (members, child) {
+          case (let members?, let child?): builder.structure(members, at: child, of: form)
           case (nil, let child?): builder.text(form.nodes[child].text ?? [])
           // As an empty structure, or an empty text.
           case (.some, nil): builder.container(.object) { _ in }
