@@ -315,7 +315,9 @@ def error_of(status, headers, answer):
     assert fault == ("Sender" if status < 500 else "Receiver")
     prefix, kind = answer["__type"].split("#")
     assert prefix in ("com.amazonaws.sqs", "com.amazon.coral.service")
-    return status, answer["__type"], code, answer["message"]
+    # The real service spells this one differently.
+    return status, answer["__type"], code, answer[
+        "Message" if code == "AccessDenied" else "message"]
 
 
 def counts_of(answer):
