@@ -154,8 +154,10 @@ class Server:
 
     def sqs(self, retries=0, key=None, url=None, verify=None, **config):
         """A boto3 client whose every answer is checked against its MD5s."""
-        options = {"retries": {"total_max_attempts": retries + 1}, "read_timeout": DEADLINE,
-                   "connect_timeout": DEADLINE, **config}
+        if isinstance(retries, int):
+            retries = {"total_max_attempts": retries + 1}
+        options = {"retries": retries, "read_timeout": DEADLINE, "connect_timeout": DEADLINE,
+                   **config}
         client = _session(key).client(
             "sqs", endpoint_url=url or self.url, verify=verify,
             config=botocore.config.Config(**options))
