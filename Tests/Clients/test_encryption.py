@@ -1,5 +1,5 @@
-"""Encryption at rest: no file has what was sent, keys may be added while the server runs, and without
-the right keys nothing is taken, nothing given out and nothing lost.
+"""Encryption at rest: no file has what was sent, keys may be added while the server runs, and
+without the right keys nothing is taken, nothing given out and nothing lost.
 """
 
 import base64
@@ -13,7 +13,8 @@ from test_rules_queues import change
 
 MARK = "a-text-that-is-nowhere-else-"
 ATTRIBUTES = {"secretName7163": {"DataType": "String", "StringValue": MARK + "attribute"},
-              "blob": {"DataType": "Binary.secretType8812", "BinaryValue": (MARK + "blob").encode()}}
+              "blob": {"DataType": "Binary.secretType8812",
+                       "BinaryValue": (MARK + "blob").encode()}}
 # Texts as they are, and as the wire and JSON might have left them.
 SEALED = [MARK, "secretName7163", "secretType8812",
           base64.b64encode((MARK + "blob").encode()).decode()[:24]]
@@ -114,7 +115,8 @@ def test_new_queues_are_encrypted_when_there_is_a_key_for_it(server, new_server,
     assert str(ring.path) in encryption_line(server)
     queue = sqs.create_queue(QueueName="q")["QueueUrl"]
     assert encryption(sqs, queue) == ("true", None, None)
-    off = sqs.create_queue(QueueName="off", Attributes={"SqsManagedSseEnabled": "false"})["QueueUrl"]
+    off = sqs.create_queue(
+        QueueName="off", Attributes={"SqsManagedSseEnabled": "false"})["QueueUrl"]
     assert encryption(sqs, off) == ("false", None, None)
     send(sqs, off)
     assert files_with(server, MARK)
@@ -213,7 +215,8 @@ def test_a_ring_that_lost_a_key_is_not_taken(server, ring):
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("loss, expected", [
     ("no ring", NOT_FOUND), ("without the key", NOT_FOUND), ("another key", OTHER_KEY)])
-def test_without_the_key_nothing_is_taken_given_out_or_lost(server, new_server, ring, loss, expected, end):
+def test_without_the_key_nothing_is_taken_given_out_or_lost(
+        server, new_server, ring, loss, expected, end):
     sqs = server.sqs()
     for name in ("q", "gone"):
         sqs.create_queue(QueueName=name, Attributes={
@@ -237,7 +240,8 @@ def test_without_the_key_nothing_is_taken_given_out_or_lost(server, new_server, 
         assert "no key, so no sends and receives: " in locked.output
         assert "q (orders)" in locked.output and "f.fifo (orders)" in locked.output
         assert "plain (" not in locked.output
-        assert code(sqs, sqs.send_message, QueueUrl=queue_url(locked, "q"), MessageBody="m") == NOT_FOUND
+        assert code(sqs, sqs.send_message, QueueUrl=queue_url(locked, "q"),
+                    MessageBody="m") == NOT_FOUND
     assert ("none" in encryption_line(locked)) == (loss == "no ring")
     for name in ("q", "f.fifo"):
         for wait in (0, 1):

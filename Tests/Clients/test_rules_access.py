@@ -1,5 +1,5 @@
-"""Rules of tags, permissions, access and encryption, one test each, named by the part of the API that
-it is of. The server has credentials, and every client signs.
+"""Rules of tags, permissions, access and encryption, one test each, named by the part of the API
+that it is of. The server has credentials, and every client signs.
 
 Docs/conformance.md has all rules and their tests, those of other files too.
 """
@@ -9,7 +9,7 @@ import json
 import botocore
 import pytest
 
-from harness import NO_QUEUE, QUERY, TEST_KEY, Key, counts, receive, write_keys
+from harness import NO_QUEUE, QUERY, TEST_KEY, Key, Server, counts, receive, write_keys
 from test_dead_letters import arn, policy, refused
 from test_rules_queues import attributes, change
 from test_tls import make_pair
@@ -53,7 +53,6 @@ OWNERS = ["AddPermission", "RemovePermission", "CreateQueue", "DeleteQueue", "Li
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    from harness import Server
     directory = tmp_path_factory.mktemp("access")
     keys = write_keys(directory / "credentials", *KEYS)
     server = Server(directory / "data", "--credentials", keys, "--account", OWNER).start()
@@ -160,7 +159,8 @@ def test_2_14_tags_of_creation(sqs, name):
 def test_2_14_wrong_tags(sqs, queue, name, wrong, text):
     refused(sqs, sqs.tag_queue, "InvalidParameterValue", text, QueueUrl=queue,
             Tags={"good": "1", **wrong})
-    refused(sqs, sqs.create_queue, "InvalidParameterValue", text, QueueName=name + "-new", tags=wrong)
+    refused(sqs, sqs.create_queue, "InvalidParameterValue", text, QueueName=name + "-new",
+            tags=wrong)
     assert tags(sqs, queue) is None
 
 
@@ -280,8 +280,8 @@ def test_8_2_a_permission_of_nothing(sqs, queue, member, text):
 def test_8_2_twenty_statements(sqs, queue):
     for number in range(20):
         add(sqs, queue, str(number))
-    refused(sqs, sqs.add_permission, "OverLimit", "21 Statements were found, maximum allowed is 20.",
-            QueueUrl=queue, Label="l", AWSAccountIds=[OTHER], Actions=["SendMessage"])
+    refused(sqs, sqs.add_permission, "OverLimit",
+            "21 Statements were found, maximum allowed is 20.", QueueUrl=queue, Label="l", AWSAccountIds=[OTHER], Actions=["SendMessage"])
 
 
 def test_8_2_a_label_that_is_not_there(sqs, queue):
@@ -325,7 +325,8 @@ def test_8_1_a_statement_that_is_not_understood_is_refused(sqs, queue, member, v
 @pytest.mark.parametrize("limit, members", [
     (50, lambda n: {"Principal": {"AWS": [f"{number:012}" for number in range(n)]}}),
     (7, lambda n: {"Action": [f"sqs:{action}" for action in ALLOWED[:n]]}),
-    (10, lambda n: {"Condition": {"StringEquals": {f"aws:PrincipalTag/{k}": "v" for k in range(n)}}}),
+    (10, lambda n: {"Condition": {
+        "StringEquals": {f"aws:PrincipalTag/{k}": "v" for k in range(n)}}}),
 ])
 def test_8_1_limits_of_a_statement(sqs, queue, let, limit, members):
     let(members(limit))
@@ -622,7 +623,7 @@ def test_1_5_accounts_have_queues_of_their_own_under_equal_names(sqs, clients, n
     assert stranger.list_queues(QueueNamePrefix=name)["QueueUrls"] == [theirs]
 
 
-def test_1_5_lists_hold_queues_of_the_caller_alone(server, new_server, tmp_path):
+def test_1_5_lists_hold_queues_of_the_caller_alone(new_server, tmp_path):
     server = new_server(
         "--credentials", write_keys(tmp_path / "keys", *KEYS), "--account", OWNER).start()
     ours, theirs = server.sqs(key=ROOT), server.sqs(key=STRANGER)
