@@ -78,19 +78,26 @@ def queue(sqs, name):
 @pytest.fixture
 def aws(server):
     """Runs `aws sqs …`: returns the parsed answer, or (exit code, error text) if it must fail."""
+    return command_line("--endpoint-url", server.url)
+
+
+def command_line(*options, **env):
+    """An `aws` as the fixture, with other options and variables."""
     def run(*words, fails=False):
         result = start(*words)
         out, err = result.communicate(timeout=DEADLINE)
         if fails:
+            assert result.returncode != 0, out
             return result.returncode, err
         assert result.returncode == 0, err
         return json.loads(out) if out.strip() else {}
 
     def start(*words):
-        command = ["aws", "--endpoint-url", server.url, "--output", "json", "sqs", *words]
+        command = ["aws", *options, "--output", "json", "sqs", *words]
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8"})
+            text=True, encoding="utf-8",
+            env={**os.environ, "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", **env})
 
     run.start = start
     return run

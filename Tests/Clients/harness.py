@@ -1,7 +1,9 @@
 """What the tests stand on: a server process, a raw JSON connection, MD5 checks, waiting."""
 
 import base64
+import datetime
 import hashlib
+import hmac
 import http.client
 import json
 import os
@@ -13,6 +15,8 @@ import struct
 import subprocess
 import threading
 import time
+import urllib.parse
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import boto3
@@ -148,18 +152,21 @@ class Server:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) * 1024
 
-    def sqs(self, retries=0, **config):
+    def sqs(self, retries=0, key=None, url=None, verify=None, **config):
         """A boto3 client whose every answer is checked against its MD5s."""
-        options = {"retries": {"total_max_attempts": retries + 1}, "read_timeout": DEADLINE,
-                   "connect_timeout": DEADLINE, **config}
-        client = _session().client(
-            "sqs", endpoint_url=self.url, config=botocore.config.Config(**options))
+        if isinstance(retries, int):
+            retries = {"total_max_attempts": retries + 1}
+        options = {"retries": retries, "read_timeout": DEADLINE, "connect_timeout": DEADLINE,
+                   **config}
+        client = _session(key).client(
+            "sqs", endpoint_url=url or self.url, verify=verify,
+            config=botocore.config.Config(**options))
         check_digests(client)
         speak_alike(client)
         return client
 
-    def resource(self):
-        resource = _session().resource(
+    def resource(self, key=None):
+        resource = _session(key).resource(
             "sqs", endpoint_url=self.url,
             config=botocore.config.Config(retries={"total_max_attempts": 1}))
         check_digests(resource.meta.client)
@@ -172,9 +179,97 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), timeout)
 
 
-def _session():
+@dataclass(frozen=True)
+class Key:
+    """A profile of the credentials file; `settings` are its lines beside the key itself."""
+
+    id: str
+    secret: str
+    token: str = None
+    settings: dict = field(default_factory=dict)
+
+    @property
+    def profile(self):
+        lines = [f"[{self.id}]", f"aws_access_key_id = {self.id}",
+                 f"aws_secret_access_key = {self.secret}"]
+        lines += [f"aws_session_token = {self.token}"] if self.token else []
+        return "\n".join([*lines, *(f"{name} = {v}" for name, v in self.settings.items()), ""])
+
+
+def write_keys(path, *keys):
+    replace_file(path, "\n".join(key.profile for key in keys))
+    return path
+
+
+def replace_file(path, text):
+    """Puts a file in the place of another in one step."""
+    part = Path(path).with_suffix(".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+TEST_KEY = Key("test", "test")
+
+
+def _session(key=None):
+    key = key or TEST_KEY
     return boto3.session.Session(
-        aws_access_key_id="test", aws_secret_access_key="test", region_name="us-east-1")
+        aws_access_key_id=key.id, aws_secret_access_key=key.secret, aws_session_token=key.token,
+        region_name="us-east-1")
+
+
+def _quote(text):
+    return urllib.parse.quote(text, safe="-_.~")
+
+
+class Signature:
+    """Version 4 of AWS signatures, by hand: whatever goes into one can be chosen."""
+
+    def __init__(self, key, at=0, region="us-east-1", service="sqs", day=None,
+                 terminator="aws4_request"):
+        """`at` is in seconds from now; `day` is that of the scope."""
+        now = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=at)
+        self.key = key
+        self.time = now.strftime("%Y%m%dT%H%M%SZ")
+        self.scope = [day or self.time[:8], region, service, terminator]
+
+    def of(self, method, path, query, headers, body):
+        """The signature of a request whose every header is signed."""
+        query = "&".join(sorted(f"{_quote(name)}={_quote(value)}" for name, value in query))
+        lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+        request = "\n".join([method, urllib.parse.quote(path, safe="/-_.~"), query, lines,
+                             ";".join(sorted(headers)), hashlib.sha256(body).hexdigest()])
+        text = "\n".join(["AWS4-HMAC-SHA256", self.time, "/".join(self.scope),
+                          hashlib.sha256(request.encode()).hexdigest()])
+        secret = ("AWS4" + self.key.secret).encode()
+        for part in [*self.scope, text]:
+            secret = hmac.new(secret, part.encode(), hashlib.sha256).digest()
+        return secret.hex()
+
+    @property
+    def credential(self):
+        return "/".join([self.key.id, *self.scope])
+
+    def headers(self, host, headers=(), body=b"", method="POST", path="/", query=()):
+        """The headers of a request, signed in its `Authorization`."""
+        headers = {name.lower(): value for name, value in dict(headers).items()}
+        headers |= {"host": host, "x-amz-date": self.time}
+        if self.key.token:
+            headers["x-amz-security-token"] = self.key.token
+        signature = self.of(method, path, list(query), headers, body)
+        names = ";".join(sorted(headers))
+        return {**headers, "Authorization": f"AWS4-HMAC-SHA256 Credential={self.credential}, "
+                                            f"SignedHeaders={names}, Signature={signature}"}
+
+    def target(self, host, fields, path="/", expires=300, **more):
+        """Path and query of a GET that is signed in its query."""
+        query = {**fields, "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
+                 "X-Amz-Credential": self.credential, "X-Amz-Date": self.time,
+                 "X-Amz-Expires": str(expires), "X-Amz-SignedHeaders": "host", **more}
+        if self.key.token:
+            query["X-Amz-Security-Token"] = self.key.token
+        query["X-Amz-Signature"] = self.of("GET", path, query.items(), {"host": host}, b"")
+        return f"{path}?" + "&".join(f"{_quote(n)}={_quote(v)}" for n, v in query.items())
 
 
 class Raw:
@@ -222,7 +317,9 @@ def error_of(status, headers, answer):
     assert fault == ("Sender" if status < 500 else "Receiver")
     prefix, kind = answer["__type"].split("#")
     assert prefix in ("com.amazonaws.sqs", "com.amazon.coral.service")
-    return status, answer["__type"], code, answer["message"]
+    # The real service spells this one differently.
+    return status, answer["__type"], code, answer[
+        "Message" if code == "AccessDenied" else "message"]
 
 
 def counts_of(answer):

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
-from harness import DEADLINE, LATE, counts_of, md5, md5_of_attributes
+from conftest import command_line
+from harness import DEADLINE, LATE, Key, counts_of, md5, md5_of_attributes, write_keys
+from test_tls import make_pair
 
 BINARY = "text as bytes"
 ATTRIBUTES = {
@@ -166,3 +168,81 @@ def test_bad_values_are_refused_with_their_codes(aws, url):
     code, text = aws("create-queue", "--queue-name", url.split("/")[-1], "--attributes",
                      "VisibilityTimeout=31", fails=True)
     assert code in (254, 255) and "(QueueAlreadyExists)" in text
+
+
+def attribute(aws, url, name):
+    found = aws("get-queue-attributes", "--queue-url", url, "--attribute-names", name)
+    return found.get("Attributes", {}).get(name)
+
+
+def test_tags(aws, name):
+    url = aws("create-queue", "--queue-name", name, "--tags", "team=blue,cost=1")["QueueUrl"]
+    aws("tag-queue", "--queue-url", url, "--tags", json.dumps({"team": "red", "a:b/c": "Zürich"}))
+    tags = {"team": "red", "cost": "1", "a:b/c": "Zürich"}
+    assert aws("list-queue-tags", "--queue-url", url) == {"Tags": tags}
+    aws("untag-queue", "--queue-url", url, "--tag-keys", *tags)
+    assert aws("list-queue-tags", "--queue-url", url) == {}
+
+
+def test_permissions_and_policies(aws, url):
+    queue_arn = attribute(aws, url, "QueueArn")
+    aws("add-permission", "--queue-url", url, "--label", "partner", "--aws-account-ids",
+        "444455556666", "777788889999", "--actions", "SendMessage", "GetQueueUrl")
+    [statement] = json.loads(attribute(aws, url, "Policy"))["Statement"]
+    assert statement["Sid"] == "partner" and len(statement["Principal"]["AWS"]) == 2
+    code, text = aws("add-permission", "--queue-url", url, "--label", "partner",
+                     "--aws-account-ids", "444455556666", "--actions", "*", fails=True)
+    assert code in (254, 255) and "Already exists." in text
+    aws("remove-permission", "--queue-url", url, "--label", "partner")
+    assert attribute(aws, url, "Policy") is None
+    policy = {"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": queue_arn}]}
+    aws("set-queue-attributes", "--queue-url", url, "--attributes",
+        json.dumps({"Policy": json.dumps(policy, indent=2), "DelaySeconds": "5"}))
+    assert json.loads(attribute(aws, url, "Policy")) == policy
+    aws("set-queue-attributes", "--queue-url", url, "--attributes", json.dumps({"Policy": ""}))
+    assert attribute(aws, url, "Policy") is None
+
+
+def test_a_profile_of_the_file_that_the_server_reads(new_server, tmp_path, name):
+    keys = write_keys(
+        tmp_path / "keys", Key("OWNER", "s/1+", settings={"account": "111122223333"}),
+        Key("SESSION", "s2", "token==", settings={
+            "account": "111122223333", "role": "r", "session": "s"}),
+        Key("STRANGER", "s3", settings={"account": "444455556666"}))
+    server = new_server("--credentials", keys, "--account", "111122223333").start()
+    body = "sent by a session"
+
+    def aws(profile, *words, region="us-east-1", **more):
+        return command_line("--profile", profile, "--region", region, "--endpoint-url", server.url,
+                            AWS_SHARED_CREDENTIALS_FILE=str(keys))(*words, **more)
+
+    url = aws("OWNER", "create-queue", "--queue-name", name)["QueueUrl"]
+    assert url == f"{server.url}/111122223333/{name}"
+    aws("SESSION", "send-message", "--queue-url", url, "--message-body", body)
+    code, text = aws("STRANGER", "receive-message", "--queue-url", url, fails=True)
+    assert code in (254, 255) and "(AccessDenied)" in text and body not in text
+    assert "arn:aws:iam::444455556666:root is not authorized to perform: sqs:receivemessage" in text
+    code, text = aws("OWNER", "list-queues", region="eu-west-1", fails=True)
+    assert "(SignatureDoesNotMatch)" in text and "scoped to a valid region" in text
+    [message] = aws("OWNER", "receive-message", "--queue-url", url)["Messages"]
+    assert message["Body"] == body
+
+
+def test_an_endpoint_from_the_environment(server, name):
+    # For regions that it knows, version 1 of the command puts its own host before the variable.
+    aws = command_line("--region", "local", AWS_ENDPOINT_URL_SQS=server.url)
+    assert aws("create-queue", "--queue-name", name)["QueueUrl"] == (
+        f"{server.url}/000000000000/{name}")
+
+
+def test_tls_with_a_certificate_that_signs_itself(new_server, tmp_path, name):
+    certificate, secret = make_pair(tmp_path, "pair")
+    server = new_server("--tls-certificate", certificate, "--tls-key", secret).start()
+    endpoint = f"https://127.0.0.1:{server.port}"
+    aws = command_line("--endpoint-url", endpoint, "--ca-bundle", str(certificate))
+    assert aws("create-queue", "--queue-name", name)["QueueUrl"] == (
+        f"{endpoint}/000000000000/{name}")
+    code, text = command_line("--endpoint-url", endpoint, AWS_MAX_ATTEMPTS="1")(
+        "list-queues", fails=True)
+    assert code and "SSL" in text

@@ -2,9 +2,12 @@
 
 import time
 
+import boto3
 import pytest
 
-from harness import ALL, ATTRIBUTES, BODY, LATE, counts, md5_of_attributes, receive
+from harness import (ALL, ATTRIBUTES, BODY, LATE, QUERY, Key, check_digests, counts, drain,
+                     md5_of_attributes, receive, write_keys)
+from test_tls import make_pair
 
 
 def test_the_digest_of_the_tests_agrees_with_known_values():
@@ -337,3 +340,81 @@ def test_a_client_with_retries_needs_none(server, name):
         sqs.get_queue_url(QueueName=name + "-missing")
     assert e.value.response["ResponseMetadata"]["RetryAttempts"] == 0
     assert time.monotonic() - started < LATE
+
+
+@pytest.fixture
+def guarded(new_server, tmp_path):
+    """A server behind TLS, with credentials of two accounts."""
+    server = new_server("--credentials", write_keys(tmp_path / "keys", OWNER, STRANGER),
+                        "--account", "111122223333", *tls(tmp_path)).start()
+    server.certificate = str(tmp_path / "pair.pem")
+    server.secure = f"https://127.0.0.1:{server.port}"
+    yield server
+    server.stop()
+
+
+OWNER = Key("OWNER", "s/1+=", settings={"account": "111122223333"})
+STRANGER = Key("STRANGER", "s2", "token==", settings={
+    "account": "444455556666", "role": "r", "session": "s"})
+
+
+def tls(directory):
+    certificate, secret = make_pair(directory, "pair")
+    return "--tls-certificate", certificate, "--tls-key", secret
+
+
+def test_the_resource_api_signed_and_over_tls(guarded, name):
+    def resource(key):
+        made = boto3.session.Session(
+            aws_access_key_id=key.id, aws_secret_access_key=key.secret,
+            aws_session_token=key.token, region_name="us-east-1").resource(
+                "sqs", endpoint_url=guarded.secure, verify=guarded.certificate)
+        check_digests(made.meta.client)
+        return made
+
+    queue = resource(OWNER).create_queue(QueueName=name)
+    assert queue.url == f"{guarded.secure}/111122223333/{name}"
+    theirs = resource(STRANGER).Queue(queue.url)
+    with pytest.raises(theirs.meta.client.exceptions.ClientError, match="AccessDenied"):
+        theirs.send_message(MessageBody=BODY)
+    queue.add_permission(Label="l", AWSAccountIds=["444455556666"],
+                         Actions=["SendMessage", "GetQueueUrl"])
+    theirs.send_message(MessageBody=BODY, MessageAttributes=ATTRIBUTES)
+    assert resource(STRANGER).get_queue_by_name(
+        QueueName=name, QueueOwnerAWSAccountId="111122223333").url == queue.url
+    [message] = queue.receive_messages(MessageAttributeNames=["All"])
+    assert (message.body, message.message_attributes) == (BODY, ATTRIBUTES)
+    message.delete()
+    queue.remove_permission(Label="l")
+    with pytest.raises(theirs.meta.client.exceptions.ClientError, match="AccessDenied"):
+        theirs.send_message(MessageBody=BODY)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "standard", "adaptive"])
+def test_a_signed_client_with_retries_needs_none(guarded, name, mode):
+    sqs = guarded.sqs(key=OWNER, url=guarded.secure, verify=guarded.certificate,
+                      retries={"total_max_attempts": 4, "mode": mode})
+    queue = sqs.create_queue(QueueName=name)["QueueUrl"]
+    for number in range(30):
+        answer = sqs.send_message(QueueUrl=queue, MessageBody=str(number),
+                                  MessageAttributes=ATTRIBUTES)
+        assert answer["ResponseMetadata"]["RetryAttempts"] == 0
+    drain(sqs, queue, 30)
+    # A denial is no reason to try again.
+    stranger = guarded.sqs(key=STRANGER, url=guarded.secure, verify=guarded.certificate,
+                           retries={"total_max_attempts": 4, "mode": mode})
+    with pytest.raises(stranger.exceptions.ClientError, match="AccessDenied") as denial:
+        stranger.send_message(QueueUrl=queue, MessageBody="m")
+    assert denial.value.response["ResponseMetadata"]["RetryAttempts"] == 0
+
+
+def test_a_certificate_that_signs_itself_must_be_named(guarded):
+    with pytest.raises(Exception, match="CERTIFICATE_VERIFY_FAILED"):
+        guarded.sqs(key=OWNER, url=guarded.secure).list_queues()
+
+
+@pytest.mark.skipif(QUERY, reason="this client is older than the variable")
+def test_an_endpoint_from_the_environment(server, monkeypatch, name):
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", server.url)
+    assert boto3.client("sqs").create_queue(QueueName=name)["QueueUrl"] == (
+        f"{server.url}/000000000000/{name}")
