@@ -21,8 +21,7 @@ final class ServedPolls: WaitingPolls {
   private let path: String
   private let record = WakeRecord()
   private let loops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
-  private let server = Process()
-  private var isRunning = false
+  private var server: BenchServer?
   private var connections: [any Channel] = []
   private var control: (any Channel)?
 
@@ -31,13 +30,13 @@ final class ServedPolls: WaitingPolls {
   }
 
   var residentBytes: Double {
-    isRunning ? BacklogStep.residentMebibytes("\(server.processIdentifier)") * 1_048_576 : 0
+    server.map { BacklogStep.residentMebibytes("\($0.processIdentifier)") * 1_048_576 } ?? 0
   }
 
   var processorNanoseconds: UInt64 {
     #if os(Linux)
       var (clock, time) = (clockid_t(), timespec())
-      guard clock_getcpuclockid(server.processIdentifier, &clock) == 0 else { return 0 }
+      guard let server, clock_getcpuclockid(server.processIdentifier, &clock) == 0 else { return 0 }
       clock_gettime(clock, &time)
       return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
     #else
@@ -49,7 +48,9 @@ final class ServedPolls: WaitingPolls {
     let store = try await Store.open(at: path)
     _ = try await store.makeQueues(queueCount)
     try await store.close()
-    let port = try start()
+    let server = try BenchServer(path)
+    self.server = server
+    let port = server.port
     let (loops, record) = (loops, record)
     control = try await Self.connect(port, nil, loops, record)
     for first in stride(from: 0, to: polls, by: 500) {
@@ -66,26 +67,6 @@ final class ServedPolls: WaitingPolls {
     for poll in 0..<polls { receive(poll) }
     // Requests of other connections are taken meanwhile.
     for _ in 0..<100 { try request("ListQueues", #"{"MaxResults":1}"#) }
-  }
-
-  /// Starts the server; answers its port.
-  private func start() throws -> Int {
-    server.executableURL = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath()
-    server.arguments = ["serve", "--data-dir", path, "--port", "0"]
-    let output = Pipe()
-    server.standardOutput = output
-    try server.run()
-    isRunning = true
-    var text = ""
-    while !text.contains("listening on") {
-      let more = output.fileHandleForReading.availableData
-      guard !more.isEmpty else { break }
-      text += String(decoding: more, as: UTF8.self)
-    }
-    guard let start = text.range(of: "listening on http://127.0.0.1:")?.upperBound,
-      let port = Int(text[start...].prefix { $0.isNumber })
-    else { throw ValidationError("the server did not start.") }
-    return port
   }
 
   private static func connect(
@@ -142,11 +123,8 @@ final class ServedPolls: WaitingPolls {
   }
 
   func end() {
-    if isRunning {
-      server.terminate()
-      server.waitUntilExit()
-      isRunning = false
-    }
+    server?.stop()
+    server = nil
     connections = []
     control = nil
     do { try loops.syncShutdownGracefully() } catch { print("closing connections: \(error)") }

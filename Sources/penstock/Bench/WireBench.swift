@@ -122,6 +122,7 @@ struct WireBench: AsyncParsableCommand {
 final class BenchServer {
   let port: Int
   private let process = Process()
+  var processIdentifier: Int32 { process.processIdentifier }
 
   /// Starts it over a new store.
   init(_ path: String) throws {
@@ -130,8 +131,13 @@ final class BenchServer {
     let output = Pipe()
     process.standardOutput = output
     try process.run()
-    let text = String(decoding: output.fileHandleForReading.availableData, as: UTF8.self)
-    guard let start = text.range(of: "127.0.0.1:")?.upperBound,
+    var text = ""
+    while !text.contains("listening on") {
+      let more = output.fileHandleForReading.availableData
+      guard !more.isEmpty else { break }
+      text += String(decoding: more, as: UTF8.self)
+    }
+    guard let start = text.range(of: "listening on http://127.0.0.1:")?.upperBound,
       let port = Int(text[start...].prefix { $0.isNumber })
     else {
       process.terminate()
