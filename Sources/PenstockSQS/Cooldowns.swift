@@ -23,6 +23,9 @@ final class Cooldowns: Sendable {
     }
   }
 
+  /// Lets a name go again, because nothing came of it.
+  func end(_ name: String) { began.withLock { $0[name] = nil } }
+
   func rests(_ name: String, at now: Timestamp) -> Bool {
     began.withLock { began in
       began[name].map { now.milliseconds - $0.milliseconds < Self.milliseconds } ?? false

@@ -41,7 +41,25 @@ struct Introspection: Sendable {
   static func isAllowed(_ request: SQSRequest) -> Bool {
     guard let address = request.remoteAddress, isLoopback(address) else { return false }
     return request.headers.first("x-forwarded-for") == nil
-      && request.headers.first("forwarded") == nil
+      && request.headers.first("forwarded") == nil && !isOfAWebPage(request)
+      && request.headers.first("host").map { isLocal(authority: $0) } ?? true
+  }
+
+  /// Whether a browser sent it for a page of another origin: such a page can reach this machine,
+  /// and its user's requests are not the page's.
+  static func isOfAWebPage(_ request: SQSRequest) -> Bool {
+    if request.headers.first("origin") != nil { return true }
+    guard let site = request.headers.first("sec-fetch-site") else { return false }
+    return site != "none" && site != "same-origin"
+  }
+
+  /// Whether a Host header names this machine by a name that nobody else can give it.
+  private static func isLocal(authority: String) -> Bool {
+    if authority.hasPrefix("[") { return authority.hasPrefix("[::1]") }
+    let host = authority.prefix { $0 != ":" }
+    return host.lowercased() == "localhost"
+      || isLoopback(String(host))
+        && host.utf8.allSatisfy { $0 == UInt8(ascii: ".") || $0 &- UInt8(ascii: "0") < 10 }
   }
 
   /// True for addresses that only this machine has. They come from the socket, so they are
@@ -79,7 +97,9 @@ struct Introspection: Sendable {
     guard isAllowed else {
       return completion(
         Self.failure(
-          403, "Only callers on the server's machine, and those who sign as its account, see this.")
+          403,
+          "Only callers on the server's machine and its account's root see this."
+        )
       )
     }
     if path == Metrics.path { return completion(Metrics.response(store)) }
@@ -88,8 +108,9 @@ struct Introspection: Sendable {
       return completion(Self.failure(404, "There is nothing here."))
     }
     let (account, name) = (String(parts[3]), String(parts[4]))
+    let storeName = configuration.storeName(of: name, in: account)
     guard AccountID.isValid(account), !StoreName.isForeign(name),
-      let queue = store.lookup(configuration.storeName(of: name, in: account))
+      let queue = store.lookup(storeName)
     else {
       return completion(Self.failure(404, "There is no such queue."))
     }

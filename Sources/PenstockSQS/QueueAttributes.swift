@@ -60,6 +60,14 @@ enum QueueAttribute: String, CaseIterable, Sendable {
     }
   }
 
+  /// Whether an empty text takes it away.
+  var isRemovable: Bool {
+    switch self {
+    case .policy, .redrivePolicy, .redriveAllowPolicy, .kmsMasterKeyID: true
+    default: false
+    }
+  }
+
   /// The attributes that a list of names asks for.
   static func requested(_ names: [String]) throws(SQSError) -> Set<QueueAttribute> {
     var result: Set<QueueAttribute> = []
@@ -104,6 +112,8 @@ enum QueueAttributeChange {
       guard let attribute = QueueAttribute(rawValue: name) else {
         throw QueueAttribute.unknown(name)
       }
+      // What an empty text takes away, a new queue does not have.
+      if settings == nil, value.isEmpty, attribute.isRemovable { continue }
       if isFIFO, try applyFIFO(attribute, value, settings, to: &change) { continue }
       switch attribute {
       case .redrivePolicy:
@@ -122,7 +132,7 @@ enum QueueAttributeChange {
       }
     }
     try encryption.apply(to: &change, of: settings, seals: seals)
-    if change.showsGroupLimit == true,
+    if change.showsGroupLimit ?? settings?.showsGroupLimit ?? false,
       !(change.showsGroupScope ?? settings?.showsGroupScope ?? false)
     {
       throw SQSError(

@@ -4,6 +4,8 @@ internal import Penstock
 /// The attribute RedrivePolicy: where messages go that were received too often.
 enum RedrivePolicy {
   static let name = QueueAttribute.redrivePolicy.rawValue
+  /// Of this attribute and of the other: as much as a policy of permissions has.
+  static let maximumBytes = 8192
 
   static func text(of settings: QueueSettings, _ configuration: SQSConfiguration) -> String? {
     guard !settings.deadLetterQueue.isEmpty else { return nil }
@@ -29,7 +31,7 @@ enum RedrivePolicy {
     func wrong(_ reason: String) -> SQSError {
       .invalid(text, for: name, reason, limit: 8192)
     }
-    guard let policy = object(text) else {
+    guard text.utf8.count <= maximumBytes, let policy = object(text) else {
       throw .invalid(
         "Invalid value for the parameter \(name). Reason: Redrive policy is not a valid JSON map.")
     }
@@ -134,7 +136,8 @@ enum RedriveAllowPolicy {
     change.showsAllowAll = false
     change.deadLetterSources = .some(nil)
     guard !text.isEmpty else { return }
-    guard let policy = RedrivePolicy.object(text),
+    guard text.utf8.count <= RedrivePolicy.maximumBytes,
+      let policy = RedrivePolicy.object(text),
       policy.members.allSatisfy({
         $0.key.isString("redrivePermission") || $0.key.isString("sourceQueueArns")
       }), let permission = policy.member("redrivePermission"), permission.kind == .string
@@ -186,8 +189,10 @@ struct QueueARN {
 
   init?(_ text: String) {
     let parts = text.split(separator: ":", omittingEmptySubsequences: false)
+    // The store's names of other accounts' queues are none of the wire's.
     guard text.utf8.count <= 1024, parts.count == 6, parts[0] == "arn",
-      parts.allSatisfy({ !$0.isEmpty })
+      parts.allSatisfy({ !$0.isEmpty }), ["aws", "aws-cn", "aws-us-gov"].contains(parts[1]),
+      !StoreName.isForeign(String(parts[5]))
     else { return nil }
     (service, region) = (String(parts[2]), String(parts[3]))
     (account, name) = (String(parts[4]), String(parts[5]))

@@ -85,6 +85,15 @@ public struct SQSConfiguration: Sendable {
     }
   }
 
+  /// The path of a request without that of `publicURL`.
+  func withoutPublicPath(path: Substring) -> String {
+    guard let publicURL, let authority = publicURL.firstRange(of: "://")?.upperBound,
+      let slash = publicURL[authority...].firstIndex(of: "/")
+    else { return String(path) }
+    let start = publicURL[slash...]
+    return String(path.hasPrefix(start + "/") ? path.dropFirst(start.count) : path)
+  }
+
   // MARK: What may be configured
 
   /// True for twelve digits.

@@ -54,7 +54,7 @@ public final class SQSService: Sendable {
     var call: Call?
     do throws(SQSError) {
       let caller = try caller(of: request)
-      guard let (action, fields) = try Self.read(request, wire) else {
+      guard let (action, fields) = try read(request, wire) else {
         completion(SQSReply { Self.noAction(requestID) })
         return nil
       }
@@ -114,14 +114,16 @@ public final class SQSService: Sendable {
   }
 
   /// Action and parameters; nil for a form without an action.
-  private static func read(
+  private func read(
     _ request: SQSRequest, _ wire: WireProtocol
   ) throws(SQSError) -> (Action, Fields)? {
-    guard wire == .query else { return (try action(request), try fields(request.body)) }
+    guard wire == .query else {
+      return (try Self.action(request), try Self.fields(request.body))
+    }
     let form = try Form(request)
     guard let name = form["Action"], !name.isEmpty else { return nil }
     let action = try Action(named: name)
-    let path = String(request.target.prefix { $0 != "?" })
+    let path = configuration.withoutPublicPath(path: request.target.prefix { $0 != "?" })
     let queue = QueueAddress(parsing: path).flatMap { $0.account == nil ? nil : path }
     if queue != nil, request.method == "GET", action == .createQueue || action == .listQueues {
       throw SQSError(
@@ -156,7 +158,7 @@ public final class SQSService: Sendable {
   }
 
   /// Whether a caller may see what the store holds beside the API: those on this machine, and those
-  /// who sign as the server's own account, without a policy that limits them.
+  /// who sign as the root of the server's own account, without a policy that limits them.
   private func isTrusted(_ request: SQSRequest) -> Bool {
     if Introspection.isAllowed(request) { return true }
     guard let credentials else { return false }
@@ -164,12 +166,20 @@ public final class SQSService: Sendable {
       let credential = try SignatureV4.authenticate(
         request, with: credentials, region: configuration.region,
         nowSeconds: store.now.milliseconds / 1000)
-      return credential?.account == configuration.accountID && credential?.policy == nil
+      return credential?.principal.kind == .root && credential?.policy == nil
+        && credential?.account == configuration.accountID
     } catch { return false }
   }
 
   private func caller(of request: SQSRequest) throws(SQSError) -> Caller {
-    guard let credentials else { return anyone }
+    guard let credentials else {
+      if Introspection.isOfAWebPage(request) {
+        throw SQSError(
+          .accessDenied,
+          "A web page sent this request, and without credentials the server takes none of those.")
+      }
+      return anyone
+    }
     let now = store.now.milliseconds
     let credential = try SignatureV4.authenticate(
       request, with: credentials, region: configuration.region, nowSeconds: now / 1000)
@@ -297,14 +307,23 @@ struct Call: Sendable {
       address.name, in: address.account ?? caller.account, tags: tags, tagKeys: tagKeys)
   }
 
+  /// A queue of exactly this name. The store takes texts that look alike, such as two forms of an
+  /// accent, for the same; permissions do not.
+  func find(_ name: String, in account: String) -> QueueListing? {
+    guard AccountID.isValid(account), !StoreName.isForeign(name) else { return nil }
+    let storeName = configuration.storeName(of: name, in: account)
+    guard let queue = store.lookup(storeName), queue.name.utf8.elementsEqual(storeName.utf8)
+    else { return nil }
+    return queue
+  }
+
   /// A queue with which the caller may do what this action does. Strangers are not told whether
   /// there is one.
   func queue(
     _ name: String, in account: String, tags: [(name: String, value: String)] = [],
     tagKeys: [String] = []
   ) throws(SQSError) -> QueueListing {
-    let isName = AccountID.isValid(account) && !StoreName.isForeign(name)
-    let queue = isName ? store.lookup(configuration.storeName(of: name, in: account)) : nil
+    let queue = find(name, in: account)
     if queue == nil, caller.owns(account) { throw .queueDoesNotExist }
     try authorise(
       AccessRequest.actionName(of: action), on: name, in: account,

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import NIOCore
 internal import NIOSSL
 internal import Synchronization
 
@@ -43,6 +44,8 @@ final class TLSCredentials: Sendable {
       certificateChain: chain.map { .certificate($0) }, privateKey: .privateKey(privateKey))
     tls.minimumTLSVersion = .tlsv12
     tls.applicationProtocols = ["http/1.1"]
+    // A peer that does not say goodbye is not waited for.
+    tls.shutdownTimeout = .milliseconds(500)
     let context: NIOSSLContext
     do { context = try NIOSSLContext(configuration: tls) } catch {
       throw Failure(

@@ -136,3 +136,25 @@ def test_without_an_action_there_is_nothing(forms, queue):
         status, headers, body = forms.raw("GET", path, {})
         assert (status, headers["Content-Type"]) == (404, "text/xml")
         assert body == b"<UnknownOperationException/>"
+
+
+def test_an_empty_list_of_a_form_is_empty(forms, queue):
+    path = path_of(queue)
+    assert len(forms.call("GetQueueAttributes", path, AttributeName="")) == 0
+    nothing = forms.call("ReceiveMessage", path, AttributeName="", MessageAttributeName="")
+    assert len(nothing) == 0
+    empty = forms.error("SendMessageBatch", path, SendMessageBatchRequestEntry="")
+    assert empty[2].endswith("EmptyBatchRequest")
+    absent = forms.error(
+        "AddPermission", path, Label="l", ActionName="", **{"AWSAccountId.1": "444455556666"})
+    assert absent[2] == "MissingParameter"
+
+
+def test_a_web_page_cannot_use_a_server_without_credentials(forms, queue):
+    path = path_of(queue)
+    for headers in ({"Origin": "http://elsewhere.example"}, {"Sec-Fetch-Site": "cross-site"}):
+        for method in ("GET", "POST"):
+            status, _, body = forms.raw(method, path, {"Action": "PurgeQueue"}, headers)
+            assert status == 403 and b"AccessDenied" in body
+    status, _, _ = forms.raw("GET", path, {"Action": "PurgeQueue"}, {"Sec-Fetch-Site": "none"})
+    assert status == 200

@@ -52,14 +52,17 @@ extension Call {
 final class PolicyCache: Sendable {
   /// A policy takes some 30 KiB at most.
   private static let maximumCount = 1000
-  private let policies = Mutex<[String: AccessPolicy]>([:])
+  private let policies = Mutex<[String: (text: String, policy: AccessPolicy)]>([:])
 
   func policy(_ text: String) throws(PolicyError) -> AccessPolicy {
-    if let policy = policies.withLock({ $0[text] }) { return policy }
+    // Texts that look alike are equal as strings, and are not the same policy.
+    if let found = policies.withLock({ $0[text] }), found.text.utf8.elementsEqual(text.utf8) {
+      return found.policy
+    }
     let policy = try AccessPolicy(text, .queue)
     policies.withLock { policies in
       if policies.count >= Self.maximumCount { policies = [:] }
-      policies[text] = policy
+      policies[text] = (text, policy)
     }
     return policy
   }

@@ -110,11 +110,7 @@ extension Call {
   private func moveQueue(
     _ arn: QueueARN, _ parameter: String, _ permission: String
   ) throws(SQSError) -> QueueListing {
-    let isName =
-      arn.region == configuration.region && AccountID.isValid(arn.account)
-      && !StoreName.isForeign(arn.name)
-    let found =
-      isName ? store.lookup(configuration.storeName(of: arn.name, in: arn.account)) : nil
+    let found = arn.region == configuration.region ? find(arn.name, in: arn.account) : nil
     if found != nil || !caller.owns(arn.account) {
       try authorise(
         permission, on: arn.name, in: arn.account, policy: found?.settings.policy ?? "")

@@ -159,8 +159,12 @@ extension Call {
 
   func deleteQueue(_ fields: Fields) throws(SQSError) {
     let queue = try queue(fields.string("QueueUrl"))
-    if configuration.hasCooldowns { _ = service.deletions.start(queue.name, at: store.now) }
-    store.deleteQueue(queue.id) { finish($0) }
+    store.deleteQueue(queue.id) { [store, configuration, service] result in
+      if configuration.hasCooldowns, case .success = result {
+        _ = service.deletions.start(queue.name, at: store.now)
+      }
+      finish(result)
+    }
   }
 
   func purgeQueue(_ fields: Fields) throws(SQSError) {
@@ -171,7 +175,10 @@ extension Call {
         .purgeQueueInProgress,
         "Only one PurgeQueue operation on \(name) is allowed every 60 seconds.")
     }
-    store.purgeQueue(queue.id) { finish($0) }
+    store.purgeQueue(queue.id) { [service] result in
+      if case .failure = result { service.purges.end(queue.name) }
+      finish(result)
+    }
   }
 
   func getQueueAttributes(_ fields: Fields) throws(SQSError) {

@@ -70,8 +70,9 @@ extension Call {
     let keys = try fields.strings("TagKeys") ?? []
     let queue = try queue(url, tagKeys: keys)
     guard !keys.isEmpty, !keys.contains("") else { throw .invalid(TagRules.keyLength) }
+    let gone = Set(keys)
     change(queue.id) { settings in
-      let rest = settings.tags.filter { !keys.contains($0.key) }
+      let rest = settings.tags.filter { !gone.contains($0.key) }
       return QueueSettingsChange { $0.tags = rest }
     }
   }
@@ -92,6 +93,10 @@ extension Call {
     let accounts = try fields.strings("AWSAccountIds")
     let actions = try fields.strings("Actions")
     let queue = try queue(url)
+    let most = AccessPolicy.maximumPrincipals
+    if let count = accounts?.count, count > most {
+      throw SQSError(.overLimit, "\(count) accounts were found, maximum allowed is \(most).")
+    }
     let arn = configuration.arn(ofQueue: queue.name)
     change(queue.id) { (settings) throws(SQSError) in
       let policy = try PermissionEditor.add(

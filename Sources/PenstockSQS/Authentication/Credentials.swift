@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Why a credentials file is not taken. Holds nothing of the values in the file.
+/// Why a credentials file is not taken. Holds no secret, no token and no key
+/// id; of a policy it may quote the part that is wrong.
 public struct CredentialsError: Error, Hashable, Sendable, CustomStringConvertible {
   /// Counted from 1; nil when it is about the file as a whole.
   public var line: Int?

@@ -76,7 +76,8 @@ struct Form {
     guard numbered.isEmpty else {
       return numbered.sorted { $0.number < $1.number }.map(\.child)
     }
-    let isElement = nodes[place].text != nil || !nodes[place].children.isEmpty
+    // `Name=` alone is how older clients write an empty list.
+    let isElement = nodes[place].text?.isEmpty == false || !nodes[place].children.isEmpty
     return isElement ? [place] : []
   }
 
