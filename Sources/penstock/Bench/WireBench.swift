@@ -102,6 +102,8 @@ struct WireBench: AsyncParsableCommand {
           + lead(whole(measured.percentile(0.50)), 10)
           + lead(whole(measured.percentile(0.99)), 10))
     }
+    // Each row is there as soon as it is measured, also in a file.
+    fflush(nil)
   }
 
   private static func makeQueue(

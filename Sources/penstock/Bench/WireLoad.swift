@@ -87,18 +87,16 @@ enum WireLoad {
   ) async throws -> [UInt64] {
     let loop = loops.next()
     let done = loop.makePromise(of: [UInt64].self)
-    let channel = try await ClientBootstrap(group: loop)
-      .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(
-            WireClient(script, until: end, done))
-        }
-      }
-      .connect(host: target.host, port: target.port).get()
-    let latencies = try await done.futureResult.get()
-    try await channel.close()
-    return latencies
+    let left = Int64(clamping: end &- RealClock().monotonicNanoseconds())
+    // A server that stops answering ends the run.
+    let timer = loop.scheduleTask(in: .nanoseconds(left) + .seconds(15)) {
+      done.fail(ValidationError("\(target.name) gave no answer for 15 s."))
+    }
+    defer { timer.cancel() }
+    loop.execute {
+      WireClient(script, target, until: end, done).connect(on: loop)
+    }
+    return try await done.futureResult.get()
   }
 
   /// Makes one request and answers its body.
@@ -165,8 +163,8 @@ struct WireAnswers {
 
   mutating func append(_ bytes: inout ByteBuffer) { buffer.writeBuffer(&bytes) }
 
-  /// Status and body of the first answer, once it is complete.
-  mutating func take() -> (status: Int, body: ByteBuffer)? {
+  /// The first answer, once it is complete.
+  mutating func take() -> (status: Int, closes: Bool, body: ByteBuffer)? {
     let view = buffer.readableBytesView
     guard let end = view.firstRange(of: Self.blankLine) else { return nil }
     let head = String(decoding: view[..<end.lowerBound], as: UTF8.self).lowercased()
@@ -178,17 +176,18 @@ struct WireAnswers {
     buffer.moveReaderIndex(forwardBy: view.distance(from: view.startIndex, to: end.upperBound))
     guard let body = buffer.readSlice(length: length) else { return nil }
     buffer.discardReadBytes()
-    return (status, body)
+    return (status, head.contains("connection: close"), body)
   }
 
   private static let blankLine = Array("\r\n\r\n".utf8)
 }
 
-/// One connection of a load.
+/// One client of a load, on one event loop. Connects again where the server closes.
 private final class WireClient: ChannelInboundHandler {
   typealias InboundIn = ByteBuffer
 
   private let script: WireScript
+  private let target: WireTarget
   private let end: UInt64
   private let done: EventLoopPromise<[UInt64]>
   private let clock = RealClock()
@@ -196,53 +195,81 @@ private final class WireClient: ChannelInboundHandler {
   private var latencies: [UInt64] = []
   private var step = 0
   private var began: UInt64 = 0
+  /// What is to be asked, or is.
+  private var request: ByteBuffer
   private var isOver = false
 
-  init(_ script: WireScript, until end: UInt64, _ done: EventLoopPromise<[UInt64]>) {
-    (self.script, self.end, self.done) = (script, end, done)
+  init(
+    _ script: WireScript, _ target: WireTarget, until end: UInt64,
+    _ done: EventLoopPromise<[UInt64]>
+  ) {
+    (self.script, self.target, self.end, self.done) = (script, target, end, done)
+    request = script.steps[0]
   }
 
-  func channelActive(context: ChannelHandlerContext) { beginRound(context) }
-
-  private func beginRound(_ context: ChannelHandlerContext) {
-    began = clock.monotonicNanoseconds()
-    guard began < end else {
-      isOver = true
-      return done.succeed(latencies)
-    }
-    step = 0
-    write(script.steps[0], context)
+  func connect(on loop: any EventLoop) {
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    ClientBootstrap(group: loop)
+      .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try channel.pipeline.syncOperations.addHandler(bound.value)
+        }
+      }
+      .connect(host: target.host, port: target.port)
+      .whenFailure { [done] error in done.fail(error) }
   }
 
-  private func write(_ request: ByteBuffer, _ context: ChannelHandlerContext) {
+  func channelActive(context: ChannelHandlerContext) {
+    answers = WireAnswers()
+    if began == 0 { began = clock.monotonicNanoseconds() }
+    write(context)
+  }
+
+  private func write(_ context: ChannelHandlerContext) {
     context.writeAndFlush(NIOAny(request), promise: nil)
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     var bytes = Self.unwrapInboundIn(data)
     answers.append(&bytes)
-    while !isOver, let (status, body) = answers.take() {
+    while !isOver, let (status, closes, body) = answers.take() {
       guard status == 200 else {
-        isOver = true
-        return done.fail(ValidationError("an answer was \(status): \(String(buffer: body))"))
+        return end(context) {
+          $0.fail(ValidationError("an answer was \(status): \(String(buffer: body))"))
+        }
       }
-      next(body, context)
+      request = next(body)
+      if isOver { return end(context) { [latencies] in $0.succeed(latencies) } }
+      if closes { return context.close(promise: nil) }
+      write(context)
     }
   }
 
-  private func next(_ body: ByteBuffer, _ context: ChannelHandlerContext) {
+  private func end(
+    _ context: ChannelHandlerContext, _ tell: (EventLoopPromise<[UInt64]>) -> Void
+  ) {
+    isOver = true
+    tell(done)
+    context.close(promise: nil)
+  }
+
+  /// The request after this answer.
+  private func next(_ body: ByteBuffer) -> ByteBuffer {
     step += 1
-    if step < script.steps.count { return write(script.steps[step], context) }
+    if step < script.steps.count { return script.steps[step] }
     if script.deletes, step == script.steps.count {
-      guard let handle = Self.handle(in: body) else {
-        // Others were faster; there is one for each that was sent.
-        step -= 1
-        return write(script.steps[step], context)
-      }
-      return write(script.delete(handle), context)
+      if let handle = Self.handle(in: body) { return script.delete(handle) }
+      // Others were faster; there is one for each that was sent.
+      step -= 1
+      return script.steps[step]
     }
-    latencies.append(clock.monotonicNanoseconds() - began)
-    beginRound(context)
+    let now = clock.monotonicNanoseconds()
+    latencies.append(now - began)
+    began = now
+    isOver = now >= end
+    step = 0
+    return script.steps[0]
   }
 
   private static func handle(in body: ByteBuffer) -> String? {
@@ -254,12 +281,12 @@ private final class WireClient: ChannelInboundHandler {
   }
 
   func channelInactive(context: ChannelHandlerContext) {
-    if !isOver { done.fail(ValidationError("a server closed a connection.")) }
+    // By then nobody waits any more.
+    guard !isOver, clock.monotonicNanoseconds() < end + 15_000_000_000 else { return }
+    connect(on: context.eventLoop)
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    if !isOver { done.fail(error) }
-    isOver = true
     context.close(promise: nil)
   }
 }
@@ -277,7 +304,7 @@ private final class WireQuestion: ChannelInboundHandler {
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     var bytes = Self.unwrapInboundIn(data)
     answers.append(&bytes)
-    guard !isOver, let (status, body) = answers.take() else { return }
+    guard !isOver, let (status, _, body) = answers.take() else { return }
     isOver = true
     if status == 200 {
       done.succeed(String(buffer: body))
