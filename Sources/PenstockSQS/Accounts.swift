@@ -10,7 +10,9 @@ enum StoreName {
 }
 
 extension SQSConfiguration {
-  var partition: String {
+  var partition: String { Self.partition(of: region) }
+
+  static func partition(of region: String) -> String {
     region.hasPrefix("cn-") ? "aws-cn" : region.hasPrefix("us-gov-") ? "aws-us-gov" : "aws"
   }
 

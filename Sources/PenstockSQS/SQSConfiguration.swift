@@ -22,7 +22,8 @@ public struct SQSConfiguration: Sendable {
     case domain
   }
 
-  /// Twelve digits. Owner of every queue and sender of every message.
+  /// Twelve digits. The server's own account: of whoever comes while there are no credentials, and
+  /// of the queues that a program sees by their plain names.
   public var accountID = "000000000000"
   /// Appears in the ARNs of queues.
   public var region = "us-east-1"
@@ -97,9 +98,7 @@ public struct SQSConfiguration: Sendable {
   // MARK: What may be configured
 
   /// True for twelve digits.
-  public static func isAccountID(_ text: String) -> Bool {
-    text.utf8.count == 12 && text.utf8.allSatisfy { (0x30...0x39).contains($0) }
-  }
+  public static func isAccountID(_ text: String) -> Bool { AccountID.isValid(text) }
 
   /// True for 1 to 32 of `a-z 0-9 -`.
   public static func isRegion(_ text: String) -> Bool {

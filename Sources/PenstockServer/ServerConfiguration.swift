@@ -5,7 +5,8 @@ internal import PenstockSQS
 extension PenstockServer {
   /// What a server tells clients about itself and takes from them. The defaults suit most.
   public struct Configuration: Sendable {
-    /// Twelve digits: owner of every queue and sender of every message, part of queue URLs.
+    /// Twelve digits, part of queue URLs: the account of whoever comes while there are no
+    /// credentials, and of the queues that a program sees by their plain names.
     public var accountID = "000000000000"
     /// Appears in the ARNs of queues.
     public var region = "us-east-1"

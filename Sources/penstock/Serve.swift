@@ -19,8 +19,8 @@ struct Serve: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Serve the queues of a data directory over the SQS protocol.",
     discussion: """
-      Any AWS client works with --endpoint-url http://HOST:PORT and any credentials. SIGTERM and \
-      SIGINT end long polls, let running requests finish and close the store.
+      Any AWS client works with --endpoint-url http://HOST:PORT and, without --credentials, with \
+      any key. SIGTERM and SIGINT end long polls, let running requests finish and close the store.
       """)
 
   @Option(help: "Directory of the store. It is created when it is not there.")

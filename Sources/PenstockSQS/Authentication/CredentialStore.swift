@@ -31,7 +31,7 @@ public final class CredentialStore: Sendable {
   public init(
     parsing text: String, region: String, account: String
   ) throws(CredentialsError) {
-    partition = Self.partition(of: region)
+    partition = SQSConfiguration.partition(of: region)
     self.account = account
     state = Mutex(
       State(
@@ -41,13 +41,9 @@ public final class CredentialStore: Sendable {
 
   /// Nobody is known before `replace`.
   public init(region: String, account: String) {
-    partition = Self.partition(of: region)
+    partition = SQSConfiguration.partition(of: region)
     self.account = account
     state = Mutex(State(credentials: .none))
-  }
-
-  private static func partition(of region: String) -> String {
-    region.hasPrefix("cn-") ? "aws-cn" : region.hasPrefix("us-gov-") ? "aws-us-gov" : "aws"
   }
 
   /// Puts the keys of another text in place of all that were there. When it throws, they stay.
