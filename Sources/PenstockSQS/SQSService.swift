@@ -60,7 +60,7 @@ public final class SQSService: Sendable {
       }
       let made = Call(
         service: self, action: action, wire: wire, caller: caller,
-        baseURL: baseURL(request), requestID: requestID,
+        baseURL: configuration.baseURL(request), requestID: requestID,
         traceHeader: request.headers.first("x-amzn-trace-id").flatMap {
           (1...SystemAttribute.maximumTraceHeader).contains($0.utf8.count) ? $0 : nil
         }, completion: completion)
@@ -191,11 +191,6 @@ public final class SQSService: Sendable {
       principal: principal,
       account: credential == nil ? configuration.accountID : principal.account,
       access: .init(identityPolicy: credential?.policy, context: context))
-  }
-
-  /// Where this client reaches the server, by its own words.
-  private func baseURL(_ request: SQSRequest) -> String {
-    configuration.baseURL(request)
   }
 
   /// True for a host with or without a port. What else a Host header may hold must not get into
