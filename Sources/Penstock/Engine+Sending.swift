@@ -79,14 +79,15 @@ extension Engine {
       var last = engine.told(shared)
       var receipts: [Result<SendReceipt, PenstockError>] = []
       receipts.reserveCapacity(sends.count)
-      for draft in sends {
+      // By index: an element in a variable is a copy.
+      for index in sends.indices {
         do throws(Refusal) {
-          switch try draft.decide(in: shared.state) {
+          switch try sends[index].decide(in: shared.state) {
           case .record(let record):
             last = engine.append(
-              record, draft.entry.content, counted: draft.countedSize, synced: engine.isSynced,
-              &shared)
-            receipts.append(.success(SendReceipt(id: draft.id, lsn: last.value)))
+              record, sends[index].entry.content, counted: sends[index].countedSize,
+              synced: engine.isSynced, &shared)
+            receipts.append(.success(SendReceipt(id: sends[index].id, lsn: last.value)))
           case .duplicate(let id, let message):
             shared.state.countDuplicate(queue)
             receipts.append(.success(SendReceipt(id: id, lsn: message, isDuplicate: true)))
@@ -115,8 +116,10 @@ extension Engine {
 
   /// Reckons what stands for groups, and for deduplication ids in FIFO queues, and seals.
   func prepare(_ drafts: inout [Draft]) throws(PenstockError) {
+    var newest: QueueListing?
     for index in drafts.indices {
-      guard let settings = listing(drafts[index].queue)?.settings else { continue }
+      if newest?.id != drafts[index].queue { newest = listing(drafts[index].queue) }
+      guard let settings = newest?.settings else { continue }
       prepare(&drafts[index], settings)
       try seal(&drafts[index].entry.content, settings)
     }

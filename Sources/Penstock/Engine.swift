@@ -165,32 +165,25 @@ final class Engine: Sendable {
 
   /// Looks at the state as of now and changes nothing that is logged.
   func look<Result: Sendable>(_ body: (State) -> Result) -> Result {
-    let now = self.now
+    critical { shared, _ in body(shared.state) }
+  }
+
+  /// Runs `body` under the lock with time advanced to the present, then what it put into actions.
+  @discardableResult
+  func critical<Result: Sendable>(_ body: (inout Shared, inout Actions) -> Result) -> Result {
+    let entered = clock.monotonicNanoseconds()
+    let now = time(at: entered)
     let (result, actions) = shared.withLock { shared -> (Result, Actions) in
       var actions = Actions()
+      shared.entered = entered
       advance(&shared, to: now, &actions)
-      let result = body(shared.state)
+      shared.tail.keepReserve(messages: shared.hasAmpleSpace ? 0 : shared.state.liveCount)
+      let result = body(&shared, &actions)
       finishSection(&shared, &actions)
       return (result, actions)
     }
     perform(actions)
     return result
-  }
-
-  /// Runs `body` under the lock with time advanced to the present, then what it put into actions.
-  func critical(_ body: (inout Shared, inout Actions) -> Void) {
-    let entered = clock.monotonicNanoseconds()
-    let now = time(at: entered)
-    let actions = shared.withLock { shared -> Actions in
-      var actions = Actions()
-      shared.entered = entered
-      advance(&shared, to: now, &actions)
-      shared.tail.keepReserve(messages: shared.hasAmpleSpace ? 0 : shared.state.liveCount)
-      body(&shared, &actions)
-      finishSection(&shared, &actions)
-      return actions
-    }
-    perform(actions)
   }
 
   /// Ends leases and delays, and serves those who waited for that.

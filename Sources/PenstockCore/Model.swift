@@ -45,17 +45,21 @@ public struct MessageID: Hashable, Sendable, CustomStringConvertible {
 
   /// Lower case with hyphens.
   public var description: String {
-    let digits: [UInt8] = Array("0123456789abcdef".utf8)
-    var text: [UInt8] = []
-    text.reserveCapacity(36)
-    for byte in 0..<16 {
-      if byte == 4 || byte == 6 || byte == 8 || byte == 10 { text.append(UInt8(ascii: "-")) }
-      let half = byte < 8 ? high : low
-      let value = Int(truncatingIfNeeded: half >> (56 - 8 * UInt64(byte & 7))) & 0xff
-      text.append(digits[value >> 4])
-      text.append(digits[value & 15])
+    // unsafe: as many bytes are written as were asked for.
+    unsafe String(unsafeUninitializedCapacity: 36) { text in
+      var place = 0
+      for nibble in 0..<32 as Range<UInt64> {
+        if nibble & 3 == 0, (8...20).contains(nibble) {
+          unsafe text[place] = UInt8(ascii: "-")
+          place += 1
+        }
+        let half = nibble < 16 ? high : low
+        let value = UInt8(truncatingIfNeeded: half >> (60 - 4 * (nibble & 15))) & 15
+        unsafe text[place] = value < 10 ? 0x30 + value : 0x57 + value
+        place += 1
+      }
+      return place
     }
-    return String(decoding: text, as: UTF8.self)
   }
 }
 

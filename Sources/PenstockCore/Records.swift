@@ -251,20 +251,16 @@ extension Entry {
           | (sent.isParked ? Self.flagParked : 0) | (sent.group == nil ? 0 : Self.flagGroup)
           | (sent.deduplication == nil ? 0 : Self.flagDeduplication),
         UInt16(sent.priority) | (sent.hasOwnDelay ? Self.moreOwnDelay : 0))
-      buffer.put(sent.id.high)
-      buffer.put(sent.id.low)
+      buffer.put(sent.id)
       if let visibleAt = sent.visibleAt { buffer.put(visibleAt.milliseconds) }
-      for hash in [sent.group, sent.deduplication] {
-        guard let hash else { continue }
-        buffer.put(hash.high)
-        buffer.put(hash.low)
-      }
+      if let group = sent.group { buffer.put(group) }
+      if let hash = sent.deduplication { buffer.put(hash) }
       content?.encodeExtras(extras, into: buffer)
       if let content { buffer.put(content.body) }
     case .queueCreated(let name, let settings):
       prefix(.queueCreated, settings.hasMore ? Self.flagMore : 0)
       settings.encode(into: buffer)
-      buffer.put(Array(name.utf8))
+      buffer.put(name)
     case .queueChanged(let settings):
       prefix(.queueChanged, settings.hasMore ? Self.flagMore : 0)
       settings.encode(into: buffer)
@@ -288,16 +284,14 @@ extension Entry {
       buffer.put(UInt64(transferred.reason.rawValue))
     case .task(let task):
       prefix(.task)
-      buffer.put(task.id.high)
-      buffer.put(task.id.low)
+      buffer.put(task.id)
       buffer.put(task.event.rawValue)
       buffer.put(task.number)
       buffer.put(task.count)
-      buffer.put(Array(task.destination.utf8))
+      buffer.put(task.destination)
     case .attempted(let hash, let messages):
       prefix(.attempted)
-      buffer.put(hash.high)
-      buffer.put(hash.low)
+      buffer.put(hash)
       buffer.put(UInt64(messages.count))
       for leased in messages {
         buffer.put(leased.message)
@@ -310,8 +304,7 @@ extension Entry {
       let place = moved.slot == nil ? Self.flagParked : Self.flagSlot
       let content = moved.hasExtras ? Self.flagExtras : 0
       prefix(.sent, Self.flagMoved | place | content | (moved.isAgain ? Self.flagAgain : 0))
-      buffer.put(moved.id.high)
-      buffer.put(moved.id.low)
+      buffer.put(moved.id)
       buffer.put(moved.message)
       if let slot = moved.slot {
         buffer.put(slot)
@@ -487,5 +480,17 @@ extension Entry {
       return .attempted(hash, messages)
     case .expired: return .expired(through: try cursor.u64(span))
     }
+  }
+}
+
+extension CommitBuffer {
+  func put(_ id: MessageID) {
+    put(id.high)
+    put(id.low)
+  }
+
+  func put(_ hash: TextHash) {
+    put(hash.high)
+    put(hash.low)
   }
 }

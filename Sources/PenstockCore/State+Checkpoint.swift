@@ -101,8 +101,7 @@ extension State {
       for hash in table[q].groups.attemptOrder.all {
         guard let attempt = table[q].groups.attempts[hash] else { continue }
         head(.attempt, id, buffer)
-        buffer.put(hash.high)
-        buffer.put(hash.low)
+        buffer.put(hash)
         buffer.put(attempt.expiresAt)
         buffer.put(UInt32(attempt.leases.count))
         for lease in attempt.leases {

@@ -25,8 +25,7 @@ extension State {
     let queue = table[q]
     buffer.put(UInt32(queue.groups.count))
     func encodeGroup(_ group: UInt32) throws(Failure) {
-      buffer.put(groups[Int(group)].hash.high)
-      buffer.put(groups[Int(group)].hash.low)
+      buffer.put(groups[Int(group)].hash)
       try encode(groups[Int(group)].messages, buffer, flush)
     }
     // In the order in which they came to be: so they will be freed in the same order.
@@ -42,10 +41,8 @@ extension State {
     var send = queue.groups.firstSend
     while send != Slab.none {
       let entry = sends[Int(send)]
-      buffer.put(entry.hash.high)
-      buffer.put(entry.hash.low)
-      buffer.put(entry.id.high)
-      buffer.put(entry.id.low)
+      buffer.put(entry.hash)
+      buffer.put(entry.id)
       buffer.put(entry.message)
       buffer.put(entry.expiresAt)
       if buffer.count > 1 << 20 { try flush(buffer) }

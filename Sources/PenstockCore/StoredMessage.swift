@@ -104,10 +104,10 @@ extension MessageContent {
 
   /// Bytes of the extras with their length, 0 when there are none.
   var extrasSize: Int {
-    var size = 0
-    for text in [groupID, deduplicationID, traceHeader, senderID, sealedWith] where text != nil {
-      size += 8 + (text?.utf8.count ?? 0)
-    }
+    func size(_ text: String?) -> Int { text.map { 8 + $0.utf8.count } ?? 0 }
+    var size =
+      size(groupID) + size(deduplicationID) + size(traceHeader) + size(senderID)
+      + size(sealedWith)
     for attribute in attributes { size += 8 + attribute.storedSize }
     return size == 0 ? 0 : size + 4
   }
@@ -126,7 +126,7 @@ extension MessageContent {
     func put(_ tag: Tag, _ text: String?) {
       guard let text else { return }
       head(tag, text.utf8.count)
-      buffer.put(Array(text.utf8))
+      buffer.put(text)
     }
     put(.groupID, groupID)
     put(.deduplicationID, deduplicationID)
@@ -134,20 +134,16 @@ extension MessageContent {
     put(.senderID, senderID)
     put(.sealedWith, sealedWith)
     for attribute in attributes {
-      let value: [UInt8]
-      switch attribute.value {
-      case .string(let text):
-        head(.stringAttribute, attribute.storedSize)
-        value = Array(text.utf8)
-      case .binary(let bytes):
-        head(.binaryAttribute, attribute.storedSize)
-        value = bytes
-      }
+      let isText = if case .string = attribute.value { true } else { false }
+      head(isText ? .stringAttribute : .binaryAttribute, attribute.storedSize)
       buffer.put(UInt32(attribute.name.utf8.count))
       buffer.put(UInt32(attribute.type.utf8.count))
-      buffer.put(Array(attribute.name.utf8))
-      buffer.put(Array(attribute.type.utf8))
-      buffer.put(value)
+      buffer.put(attribute.name)
+      buffer.put(attribute.type)
+      switch attribute.value {
+      case .string(let text): buffer.put(text)
+      case .binary(let bytes): buffer.put(bytes)
+      }
     }
   }
 

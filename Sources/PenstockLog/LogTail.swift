@@ -204,8 +204,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     precondition(buffer.count == end, "a record's size differs from what was announced")
     buffer.set(buffer.withBytes(start + 4..<end) { CRC32C.of($0) }, at: start)
     buffer.putZeros(start + LogFormat.recordSize(payload: payload) - buffer.count)
-    batch.count += 1
-    if synced { batch.isSynced = true }
+    batch.records += 1
+    if synced { batch.mustSync = true }
     pendingBytes += buffer.count - start
     let lsn = nextLSN
     nextLSN = lsn.advanced(by: 1)
@@ -219,7 +219,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   }
 
   /// Asks that everything appended so far be synced with the open batch.
-  public mutating func requireSync() { open?.isSynced = true }
+  public mutating func requireSync() { open?.mustSync = true }
 
   /// Whether the writer has something to do.
   public var hasBatches: Bool { !closed.isEmpty || (open.map { $0.count > 0 } ?? false) }
@@ -321,10 +321,12 @@ public final class Batch: @unchecked Sendable {  // handed from one owner to the
   package let segment: UInt32
   package let offset: Int
   package let firstLSN: LSN
+  fileprivate var records = 0
+  fileprivate var mustSync = false
   /// Records in it.
-  public fileprivate(set) var count = 0
+  public var count: Int { records }
   /// Whether somebody waits for its sync.
-  public fileprivate(set) var isSynced = false
+  public var isSynced: Bool { mustSync }
   /// Bytes of records; set when the batch is closed.
   package fileprivate(set) var recordBytes = 0
 

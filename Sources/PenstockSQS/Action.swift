@@ -26,10 +26,14 @@ enum Action: String, CaseIterable, Sendable {
   case untagQueue = "UntagQueue"
   case listQueueTags = "ListQueueTags"
 
-  init(named name: String) throws(SQSError) {
-    guard let action = Action(rawValue: name) else {
+  private static let byName = Dictionary(
+    uniqueKeysWithValues: allCases.map { ($0.rawValue, $0) })
+
+  init(named name: some StringProtocol) throws(SQSError) {
+    guard let action = Self.byName[String(name)] else {
       throw SQSError(
-        .unknownOperation, "The action \(SQSError.echo(name)) is not valid for this endpoint.")
+        .unknownOperation,
+        "The action \(SQSError.echo(String(name))) is not valid for this endpoint.")
     }
     self = action
   }

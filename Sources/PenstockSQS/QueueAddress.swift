@@ -11,6 +11,10 @@ package struct QueueAddress: Hashable, Sendable {
   package init?(parsing text: String) {
     // Longer than any host, account and name together.
     guard !text.isEmpty, text.utf8.count <= 2048 else { return nil }
+    if text.utf8.allSatisfy({ Alphabet.isNameByte($0) || $0 == UInt8(ascii: ".") }) {
+      (account, name) = (nil, text)
+      return
+    }
     var rest = text.utf8.prefix { $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#") }
     if let scheme = Self.range(of: "://", in: rest) {
       let name = rest[..<scheme.lowerBound]
@@ -22,6 +26,10 @@ package struct QueueAddress: Hashable, Sendable {
     let segments = rest.split(separator: UInt8(ascii: "/"))
     var decoded: [String] = []
     for segment in segments {
+      guard segment.contains(UInt8(ascii: "%")) else {
+        decoded.append(String(Substring(segment)))
+        continue
+      }
       guard let text = PercentCoding.decode(segment) else { return nil }
       decoded.append(text)
     }
@@ -111,8 +119,10 @@ package enum Alphabet {
   /// to U+D7FF, U+E000 to U+FFFD and U+10000 to U+10FFFF. `bytes` comes from
   /// `JSONNode.stringBytes`: UTF-8, but for surrogates.
   package static func isWireText(_ bytes: [UInt8]) -> Bool {
-    for (position, byte) in bytes.enumerated() {
-      switch byte {
+    var position = bytes.withUnsafeBytes { PlainText.end(of: $0, from: 0, isQuoted: false) }
+    while position < bytes.count {
+      defer { position += 1 }
+      switch bytes[position] {
       case 0x20..<0xed, 0x09, 0x0a, 0x0d: continue
       case 0xed:
         if position + 1 < bytes.count, bytes[position + 1] >= 0xa0 { return false }

@@ -51,11 +51,11 @@ public struct SQSConfiguration: Sendable {
   public init() {}
 
   /// Where this client reaches the server: as configured, or by its own words.
-  func baseURL(_ request: SQSRequest) -> String {
+  func baseURL(_ headers: any SQSHeaders, isSecure: Bool) -> String {
     if let publicURL { return publicURL }
-    let scheme = request.isSecure ? "https://" : "http://"
-    let forwarded = trustsForwarded ? request.headers.first("x-forwarded-host") : nil
-    guard let host = forwarded ?? request.headers.first("host"), SQSService.isAuthority(host) else {
+    let scheme = isSecure ? "https://" : "http://"
+    let forwarded = trustsForwarded ? headers.first("x-forwarded-host") : nil
+    guard let host = forwarded ?? headers.first("host"), SQSService.isAuthority(host) else {
       return scheme + fallbackAuthority
     }
     return scheme + host

@@ -70,8 +70,13 @@ enum WireProtocol: Sendable {
 
   /// Decides by content type, then by target.
   init(_ request: SQSRequest) {
-    let type = (request.headers.first("content-type") ?? "")
-      .prefix { $0 != ";" }.lowercased()
+    let header = request.headers.first("content-type") ?? ""
+    // What the SDKs send.
+    if header == SQSResponse.jsonType {
+      self = .json
+      return
+    }
+    let type = header.prefix { $0 != ";" }.lowercased()
     let trimmed = type.filter { $0 != " " && $0 != "\t" }
     if trimmed == "application/x-www-form-urlencoded" {
       self = .query

@@ -59,11 +59,8 @@ public final class SQSService: Sendable {
         return nil
       }
       let made = Call(
-        service: self, action: action, wire: wire, caller: caller,
-        baseURL: configuration.baseURL(request), requestID: requestID,
-        traceHeader: request.headers.first("x-amzn-trace-id").flatMap {
-          (1...SystemAttribute.maximumTraceHeader).contains($0.utf8.count) ? $0 : nil
-        }, completion: completion)
+        service: self, action: action, wire: wire, caller: caller, headers: request.headers,
+        isSecure: request.isSecure, requestID: requestID, completion: completion)
       call = made
       return try made.run(fields)
     } catch {
@@ -142,7 +139,7 @@ public final class SQSService: Sendable {
         .unknownOperation,
         "The target \(SQSError.echo(target)) is not valid for this endpoint.")
     }
-    return try Action(named: String(target.dropFirst(prefix.count)))
+    return try Action(named: target.dropFirst(prefix.count))
   }
 
   /// Parses a body. An empty one counts as `{}`.
@@ -210,12 +207,20 @@ struct Call: Sendable {
   let action: Action
   let wire: WireProtocol
   let caller: Caller
-  /// Scheme and authority for queue URLs.
-  let baseURL: String
+  let headers: any SQSHeaders
+  let isSecure: Bool
   let requestID: String
-  /// The X-Amzn-Trace-Id header.
-  let traceHeader: String?
   let completion: @Sendable (SQSReply) -> Void
+
+  /// Scheme and authority for queue URLs.
+  var baseURL: String { configuration.baseURL(headers, isSecure: isSecure) }
+
+  /// The X-Amzn-Trace-Id header.
+  var traceHeader: String? {
+    headers.first("x-amzn-trace-id").flatMap {
+      (1...SystemAttribute.maximumTraceHeader).contains($0.utf8.count) ? $0 : nil
+    }
+  }
 
   var store: Store { service.store }
   var configuration: SQSConfiguration { service.configuration }

@@ -7,17 +7,19 @@ internal import PenstockSQS
 
 /// One client connection: collects a request, hands it to the service, writes the response.
 ///
-/// Sits behind NIO's pipelining handler, so the next request comes when this one is answered.
+/// Sits behind NIO's decoder and writes whole responses, head and body in one buffer. What a client
+/// pipelines waits here, one read of the socket at most, until the request before it is answered.
 ///
 /// Invariants
-/// - I1: at most one request and one unsent response are held: while the peer does not read,
-///   nothing more is asked of the service.
+/// - I1: one request is with the service and one unsent response is held, at most: while the peer
+///   does not read, nothing more is asked of the service.
 /// - I2: in every phase but `working` a deadline is set; in `working` the engine answers. What the
 ///   peer does not read in the time for a request ends the connection in any phase but `working`.
 /// - I3: `reserved` bytes are given back exactly once.
-final class HTTPConnection: ChannelInboundHandler {
+final class HTTPConnection: ChannelDuplexHandler {
   typealias InboundIn = HTTPServerRequestPart
-  typealias OutboundOut = HTTPServerResponsePart
+  typealias OutboundIn = ByteBuffer
+  typealias OutboundOut = ByteBuffer
 
   private enum Phase {
     /// Between requests. True once the first byte of the next one is there.
@@ -30,6 +32,23 @@ final class HTTPConnection: ChannelInboundHandler {
     case working(ReceiveTicket?)
     /// The last response is written. Input is thrown away.
     case closing
+
+    /// Whether a complete request is not answered yet.
+    var isBusy: Bool {
+      switch self {
+      case .held, .working: true
+      case .idle, .receiving, .closing: false
+      }
+    }
+  }
+
+  /// What comes from the decoder.
+  private enum Arrival {
+    case part(HTTPServerRequestPart)
+    /// Bytes that are no request; nothing can be read behind them.
+    case broken
+    /// The client has closed its side.
+    case end
   }
 
   private let table: ConnectionTable
@@ -38,6 +57,10 @@ final class HTTPConnection: ChannelInboundHandler {
   private var context: ChannelHandlerContext?
   private var phase = Phase.idle(hasBytes: false)
   private var deadline: NIODeadline?
+  /// What came behind a request that is not answered yet.
+  private var arrivals = CircularBuffer<Arrival>(initialCapacity: 0)
+  /// The channel asked for a read that waits until `arrivals` is empty.
+  private var isReadDue = false
   private var head: HTTPRequestHead?
   private var body: [UInt8] = []
   /// Bytes of `body` that count in the server's gauge.
@@ -78,6 +101,7 @@ final class HTTPConnection: ChannelInboundHandler {
     self.context = nil
     if case .working(let ticket?) = phase { table.handler.cancel(ticket) }
     phase = .closing
+    arrivals.removeAll()
     releaseBody()
     table.remove(id)
   }
@@ -90,19 +114,59 @@ final class HTTPConnection: ChannelInboundHandler {
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    switch (Self.unwrapInboundIn(data), phase) {
-    case (.head(let head), .idle): receive(head, context)
-    case (.body(let part), .receiving): receive(part, context)
-    case (.end, .receiving):
+    arrive(.part(Self.unwrapInboundIn(data)), context)
+  }
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    guard case ChannelEvent.inputClosed = event else {
+      return context.fireUserInboundEventTriggered(event)
+    }
+    // It may be gone altogether: nothing that it waited for must go to it any more.
+    if case .working(let ticket?) = phase { table.handler.cancel(ticket) }
+    arrive(.end, context)
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    guard error is HTTPParserError else { return context.close(promise: nil) }
+    arrive(.broken, context)
+  }
+
+  func read(context: ChannelHandlerContext) {
+    if arrivals.isEmpty { context.read() } else { isReadDue = true }
+  }
+
+  private func arrive(_ arrival: Arrival, _ context: ChannelHandlerContext) {
+    if phase.isBusy { arrivals.append(arrival) } else { take(arrival, context) }
+  }
+
+  /// Goes on with what came while a request was worked on.
+  private func takeArrivals(_ context: ChannelHandlerContext) {
+    while !phase.isBusy, let arrival = arrivals.popFirst() { take(arrival, context) }
+    guard arrivals.isEmpty, isReadDue else { return }
+    isReadDue = false
+    context.read()
+  }
+
+  private func take(_ arrival: Arrival, _ context: ChannelHandlerContext) {
+    switch (arrival, phase) {
+    case (.part(.head(let head)), .idle): receive(head, context)
+    case (.part(.body(let part)), .receiving): receive(part, context)
+    case (.part(.end), .receiving):
       if context.channel.isWritable {
         dispatch(context)
       } else {
         phase = .held
       }
-    case (.body(let part), .closing):
+    case (.part(.body(let part)), .closing):
       // Input behind a refusal is read so that the client gets to the answer, but not for ever.
       discarded += part.readableBytes
       if discarded > 4 * shared.configuration.maximumBodyBytes { abort() }
+    case (.broken, .idle), (.broken, .receiving):
+      releaseBody()
+      write(.badRequest, head, closes: true, context)
+    case (.end, .idle), (.end, .receiving): closeWhenSent()
+    case (.end, .closing):
+      if unsentBytes(context) == 0 { context.close(promise: nil) }
     default: break
     }
   }
@@ -110,11 +174,6 @@ final class HTTPConnection: ChannelInboundHandler {
   func channelWritabilityChanged(context: ChannelHandlerContext) {
     if case .held = phase, context.channel.isWritable { dispatch(context) }
     context.fireChannelWritabilityChanged()
-  }
-
-  /// A broken request, which the handler before this one has answered, or a broken connection.
-  func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    context.close(promise: nil)
   }
 
   // MARK: A request
@@ -135,8 +194,8 @@ final class HTTPConnection: ChannelInboundHandler {
     }
     let expects = head.headers.first(name: "expect")?.lowercased() == "100-continue"
     if expects, head.version != .http1_0 {
-      let response = HTTPResponseHead(version: .http1_1, status: .continue)
-      context.writeAndFlush(Self.wrapOutboundOut(.head(response)), promise: nil)
+      let line = context.channel.allocator.buffer(string: "HTTP/1.1 100 Continue\r\n\r\n")
+      context.writeAndFlush(Self.wrapOutboundOut(line), promise: nil)
     }
   }
 
@@ -252,7 +311,7 @@ final class HTTPConnection: ChannelInboundHandler {
     // After an upgrade request the parser reads no more, whatever was answered.
     let closes =
       table.isDraining || !head.isKeepAlive || head.method == .CONNECT
-      || head.headers.contains(name: "upgrade")
+      || head.headers.contains(name: "upgrade") || isLast
     releaseBody()
     if closes {
       write(response, head, closes: true, context)
@@ -263,9 +322,14 @@ final class HTTPConnection: ChannelInboundHandler {
     repliedAt = now
     let wasMarked = needsFlush
     needsFlush = true
-    // The last part may bring in the next request: nothing may be set after it.
     write(response, head, closes: false, context)
+    takeArrivals(context)
     return !wasMarked
+  }
+
+  /// Whether the client has closed its side behind the request that is worked on.
+  private var isLast: Bool {
+    if case .end? = arrivals.first { true } else { false }
   }
 
   func flushIfNeeded() {
@@ -284,38 +348,25 @@ final class HTTPConnection: ChannelInboundHandler {
     write(answer(request), head, closes: true, context)
   }
 
+  /// - Parameter request: nil when none could be read.
   private func write(
-    _ response: SQSResponse, _ request: HTTPRequestHead, closes: Bool,
+    _ response: SQSResponse, _ request: HTTPRequestHead?, closes: Bool,
     _ context: ChannelHandlerContext
   ) {
-    var headers = HTTPHeaders()
-    headers.reserveCapacity(response.headers.count + 3)
-    for (name, value) in response.headers { headers.add(name: name, value: value) }
-    headers.add(name: "Content-Length", value: String(response.body.count))
-    headers.add(name: "Date", value: table.date)
+    var buffer = context.channel.allocator.buffer(capacity: response.body.count + 320)
+    buffer.write(
+      response, date: table.date,
+      connection: closes ? "close" : request?.version == .http1_0 ? "keep-alive" : nil)
     if closes {
-      headers.add(name: "Connection", value: "close")
-    } else if request.version == .http1_0 {
-      headers.add(name: "Connection", value: "keep-alive")
+      finish(buffer, context)
+    } else {
+      context.write(Self.wrapOutboundOut(buffer), promise: sentPromise(context))
     }
-    let head = HTTPResponseHead(
-      version: .http1_1, status: HTTPResponseStatus(statusCode: response.status),
-      headers: headers)
-    context.write(Self.wrapOutboundOut(.head(head)), promise: nil)
-    if !response.body.isEmpty {
-      let buffer = context.channel.allocator.buffer(bytes: response.body)
-      context.write(Self.wrapOutboundOut(.body(.byteBuffer(buffer))), promise: nil)
-    }
-    guard closes else {
-      context.write(Self.wrapOutboundOut(.end(nil)), promise: sentPromise(context))
-      return
-    }
-    finish(context)
   }
 
-  /// Sends the end of the last response, closes this side, and gives the client a moment to read
-  /// before the connection goes: closing with unread input would reset it.
-  private func finish(_ context: ChannelHandlerContext) {
+  /// Sends the last response, closes this side, and gives the client a moment to read before the
+  /// connection goes: closing with unread input would reset it.
+  private func finish(_ response: ByteBuffer, _ context: ChannelHandlerContext) {
     phase = .closing
     deadline = .now() + shared.configuration.requestTimeout.timeAmount
     needsFlush = false
@@ -326,7 +377,8 @@ final class HTTPConnection: ChannelInboundHandler {
       connection.deadline = .now() + .seconds(5)
       context.close(mode: .output, promise: nil)
     }
-    context.writeAndFlush(Self.wrapOutboundOut(.end(nil)), promise: promise)
+    context.writeAndFlush(Self.wrapOutboundOut(response), promise: promise)
+    takeArrivals(context)
   }
 
   /// Gives back the bytes of a large response once the peer has taken them, or is gone.

@@ -338,6 +338,8 @@ public final class PenstockServer: Sendable {
       }
       .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
       .childChannelOption(.maxMessagesPerRead, value: 4)
+      // Over TLS a client says so itself before it closes its side.
+      .childChannelOption(.allowRemoteHalfClosure, value: shared.tls == nil)
       .childChannelInitializer { [byLoop] channel in
         guard let table = byLoop[ObjectIdentifier(channel.eventLoop)] else {
           return channel.close()
@@ -361,10 +363,8 @@ public final class PenstockServer: Sendable {
       limits.maxHeaderFieldSize = 16 << 10
       limits.maxHeaderListSize = 64 << 10
       limits.maxHeaderFieldCount = 128
-      try pipeline.configureHTTPServerPipeline(
-        withPipeliningAssistance: true, withErrorHandling: true,
-        withEncoderConfiguration: HTTPResponseEncoder.Configuration(),
-        withDecoderLimitConfiguration: limits)
+      try pipeline.addHandler(
+        ByteToMessageHandler(HTTPRequestDecoder(limitConfiguration: limits)))
       try pipeline.addHandler(connection)
     }
   }

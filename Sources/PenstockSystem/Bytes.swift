@@ -7,45 +7,49 @@
 /// Invariants
 /// - I1: `count <= capacity`, and the first `count` bytes were written by a `put` or `set`.
 @safe public final class CommitBuffer {
+  // Private, so that the compiler sees every access and none is checked at run time.
   private var base: UnsafeMutableRawPointer
+  private var room: Int
+  private var filled = 0
+
   /// Bytes that it holds before it grows.
-  public private(set) var capacity: Int
+  public var capacity: Int { room }
   /// Bytes that were put.
-  public private(set) var count = 0
+  public var count: Int { filled }
 
   /// What the address of its bytes is a multiple of.
   public static let alignment = 4096
 
   /// An empty buffer for so many bytes, one sector at least.
   public init(capacity: Int) {
-    self.capacity = max(capacity, Self.alignment)
+    room = max(capacity, Self.alignment)
     // unsafe: freed in `deinit` or by `reserve`, which replaces it.
-    unsafe base = .allocate(byteCount: self.capacity, alignment: Self.alignment)
+    unsafe base = .allocate(byteCount: room, alignment: Self.alignment)
   }
 
   deinit { unsafe base.deallocate() }
 
   /// Forgets the contents and keeps the memory.
-  public func removeAll() { count = 0 }
+  public func removeAll() { filled = 0 }
 
   /// Makes room for `bytes` more.
   public func reserve(_ bytes: Int) {
-    guard count + bytes > capacity else { return }
-    let larger = max(count + bytes, capacity * 2)
-    // unsafe: both areas hold at least `count` bytes.
+    guard filled + bytes > room else { return }
+    let larger = max(filled + bytes, room * 2)
+    // unsafe: both areas hold at least `filled` bytes.
     let copy = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: Self.alignment)
-    unsafe copy.copyMemory(from: base, byteCount: count)
+    unsafe copy.copyMemory(from: base, byteCount: filled)
     unsafe base.deallocate()
     unsafe base = copy
-    capacity = larger
+    room = larger
   }
 
   @inline(__always)
   private func store<T: FixedWidthInteger & BitwiseCopyable>(_ value: T) {
     reserve(MemoryLayout<T>.size)
     // unsafe: `reserve` made the room.
-    unsafe base.storeBytes(of: value.littleEndian, toByteOffset: count, as: T.self)
-    count += MemoryLayout<T>.size
+    unsafe base.storeBytes(of: value.littleEndian, toByteOffset: filled, as: T.self)
+    filled += MemoryLayout<T>.size
   }
 
   /// Appends a number; of several bytes the least first.
@@ -67,33 +71,42 @@
     // unsafe: `reserve` made the room; the source is another area.
     unsafe bytes.withUnsafeBytes {
       if let source = $0.baseAddress {
-        unsafe (base + count).copyMemory(from: source, byteCount: length)
+        unsafe (base + filled).copyMemory(from: source, byteCount: length)
       }
     }
-    count += length
+    filled += length
   }
 
   /// Appends bytes.
   public func put(_ bytes: [UInt8]) { bytes.withRaw { put($0) } }
+
+  /// Appends a text in UTF-8.
+  public func put(_ text: String) {
+    // unsafe: the span does not leave the closure.
+    let isPut: Void? = text.utf8.withContiguousStorageIfAvailable {
+      unsafe put(RawSpan(_unsafeBytes: UnsafeRawBufferPointer($0)))
+    }
+    if isPut == nil { put(Array(text.utf8)) }
+  }
 
   /// Appends so many zeros; none if that is negative.
   public func putZeros(_ length: Int) {
     guard length > 0 else { return }
     reserve(length)
     // unsafe: `reserve` made the room.
-    unsafe (base + count).initializeMemory(as: UInt8.self, repeating: 0, count: length)
-    count += length
+    unsafe (base + filled).initializeMemory(as: UInt8.self, repeating: 0, count: length)
+    filled += length
   }
 
   /// Overwrites bytes that were put before.
   public func set(_ value: UInt32, at offset: Int) {
-    precondition(offset >= 0 && offset + 4 <= count)
+    precondition(offset >= 0 && offset + 4 <= filled)
     unsafe base.storeBytes(of: value.littleEndian, toByteOffset: offset, as: UInt32.self)
   }
 
   /// Writes over eight bytes that were put before, the least first.
   public func set(_ value: UInt64, at offset: Int) {
-    precondition(offset >= 0 && offset + 8 <= count)
+    precondition(offset >= 0 && offset + 8 <= filled)
     unsafe base.storeBytes(of: value.littleEndian, toByteOffset: offset, as: UInt64.self)
   }
 
@@ -101,8 +114,8 @@
   public func withBytes<Result, Failure: Error>(
     _ range: Range<Int>? = nil, _ body: (RawSpan) throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    let range = range ?? 0..<count
-    precondition(range.lowerBound >= 0 && range.upperBound <= count)
+    let range = range ?? 0..<filled
+    precondition(range.lowerBound >= 0 && range.upperBound <= filled)
     // unsafe: I1; the span does not leave this call.
     let span = unsafe RawSpan(
       _unsafeStart: UnsafeRawPointer(base) + range.lowerBound, byteCount: range.count)

@@ -482,3 +482,60 @@ def test_many_clients_with_bad_and_good_requests_at_once(server, queue):
     raw = server.raw()
     assert raw.counts(queue)[0] >= good
     raw.ok("PurgeQueue", QueueUrl=queue)
+
+
+def test_a_client_that_closes_its_side_is_answered(server):
+    """As `nc -N` does: all that it asked for is answered in order, then the server closes."""
+    raw = server.raw()
+    queue = raw.ok("CreateQueue", QueueName="half-closed")["QueueUrl"]
+    with server.socket() as connection:
+        connection.sendall(b"".join(
+            request_bytes("SendMessage", {"QueueUrl": queue, "MessageBody": f"message {n}"})
+            for n in range(20)))
+        connection.shutdown(socket.SHUT_WR)
+        for n in range(20):
+            answer = json.loads(read_answer(connection))
+            assert answer["MD5OfMessageBody"] == md5(f"message {n}")
+        assert connection.recv(1) == b""
+    assert raw.counts(queue) == (20, 0, 0)
+
+
+def test_a_long_poll_of_a_client_that_closes_its_side_ends_with_nothing(server):
+    """It may be gone: no message may go to it. If it is there it reads that there is none."""
+    raw = server.raw()
+    queue = raw.ok("CreateQueue", QueueName="half-closed-poll")["QueueUrl"]
+    with server.socket() as connection:
+        connection.sendall(
+            request_bytes("ReceiveMessage", {"QueueUrl": queue, "WaitTimeSeconds": 20}))
+        connection.shutdown(socket.SHUT_WR)
+        assert "Messages" not in json.loads(read_answer(connection))
+        assert connection.recv(1) == b""
+    raw.ok("SendMessage", QueueUrl=queue, MessageBody="for another")
+    [message] = raw.ok("ReceiveMessage", QueueUrl=queue)["Messages"]
+    assert message["Body"] == "for another"
+
+
+def test_what_is_no_request_is_refused_behind_the_answers_before_it(server):
+    raw = server.raw()
+    queue = raw.ok("CreateQueue", QueueName="broken-behind")["QueueUrl"]
+    send = request_bytes("SendMessage", {"QueueUrl": queue, "MessageBody": "good"})
+    with server.socket() as connection:
+        connection.sendall(send + send + b"no request at all\r\n\r\n" + send)
+        for _ in range(2):
+            assert json.loads(read_answer(connection))["MD5OfMessageBody"] == md5("good")
+        read_answer(connection, status=400)
+        assert connection.recv(1) == b""
+    assert raw.counts(queue) == (2, 0, 0)
+
+
+def test_a_request_cut_short_by_a_client_that_closes_its_side_is_refused(server):
+    raw = server.raw()
+    queue = raw.ok("CreateQueue", QueueName="cut-short")["QueueUrl"]
+    send = request_bytes("SendMessage", {"QueueUrl": queue, "MessageBody": "whole"})
+    for length in (10, 60, len(send) - 1):
+        with server.socket() as connection:
+            connection.sendall(send + send[:length])
+            connection.shutdown(socket.SHUT_WR)
+            read_answer(connection)
+            assert outcome(connection) in (400, None)
+    assert raw.counts(queue) == (3, 0, 0)

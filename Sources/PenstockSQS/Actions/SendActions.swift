@@ -42,18 +42,20 @@ struct CheckedSend: Sendable {
 }
 
 /// The words in which single sends and entries of batches differ.
-struct SendWording: Sendable {
-  var missingBody: String
-  var tooLong: String
-  var isEntry = false
+enum SendWording: Sendable {
+  case single
+  /// The number counts from 1.
+  case entry(Int)
 
-  static let single = SendWording(missingBody: "MessageBody", tooLong: "are invalid")
-
-  static func entry(_ number: Int) -> SendWording {
-    SendWording(
-      missingBody: "SendMessageBatchRequestEntry.\(number).MessageBody",
-      tooLong: "cannot be validated", isEntry: true)
+  var missingBody: String {
+    switch self {
+    case .single: "MessageBody"
+    case .entry(let number): "SendMessageBatchRequestEntry.\(number).MessageBody"
+    }
   }
+
+  var tooLong: String { isEntry ? "cannot be validated" : "are invalid" }
+  private var isEntry: Bool { if case .entry = self { true } else { false } }
 
   /// Refuses a parameter that the other kind of queue has; of an entry in a bare sentence.
   func wrongQueueType(_ value: String, for parameter: String, _ reason: String) -> SQSError {
@@ -80,15 +82,8 @@ extension Call {
     let trace = try SystemAttribute.traceHeader(input.systemAttributes)
     let isFIFO = queue.settings.isFIFO
     if isFIFO { try Self.checkFIFO(input, queue.settings) }
-    for (name, id) in [
-      ("MessageGroupId", input.groupID),
-      ("MessageDeduplicationId", isFIFO ? input.deduplicationID : nil),
-    ] {
-      guard let id, !Alphabet.isGroupID(id) else { continue }
-      throw .invalid(
-        id, for: name,
-        "\(name) can only include alphanumeric and punctuation characters. 1 to 128 in length.")
-    }
+    try Self.checkID(input.groupID, "MessageGroupId")
+    if isFIFO { try Self.checkID(input.deduplicationID, "MessageDeduplicationId") }
     if !isFIFO, let id = input.deduplicationID {
       throw wording.wrongQueueType(
         id, for: "MessageDeduplicationId",
@@ -117,6 +112,13 @@ extension Call {
       bodyDigest: Digests.ofBody(input.body),
       attributesDigest: Digests.ofAttributes(attributes),
       systemAttributesDigest: Digests.ofAttributes(trace.map { [$0] } ?? []), isFIFO: isFIFO)
+  }
+
+  private static func checkID(_ id: String?, _ name: String) throws(SQSError) {
+    guard let id, !Alphabet.isGroupID(id) else { return }
+    throw .invalid(
+      id, for: name,
+      "\(name) can only include alphanumeric and punctuation characters. 1 to 128 in length.")
   }
 
   /// What a message for a FIFO queue must have.

@@ -5,7 +5,7 @@
 ///
 /// Strings and numbers stay in `bytes` until somebody asks for them, so a body of a megabyte is
 /// copied once, into the message.
-package struct JSONDocument: Sendable {
+package final class JSONDocument: Sendable {
   package enum Kind: UInt8, Sendable { case null, yes, no, number, string, array, object }
 
   /// One value. The children of a container follow it directly; a key comes before its value.
@@ -24,10 +24,25 @@ package struct JSONDocument: Sendable {
   let bytes: [UInt8]
   let tokens: [Token]
   /// Made of a form, in which numbers are texts.
-  var isForm = false
+  let isForm: Bool
+
+  init(bytes: [UInt8], tokens: [Token], isForm: Bool = false) {
+    (self.bytes, self.tokens, self.isForm) = (bytes, tokens, isForm)
+  }
 
   /// The top-level value.
   package var root: JSONNode { JSONNode(document: self, index: 0) }
+
+  /// True for a string with exactly these bytes.
+  fileprivate func isString(_ index: Int, _ text: String) -> Bool {
+    let token = tokens[index]
+    guard token.kind == .string else { return false }
+    if token.hasEscapes {
+      return JSONNode(document: self, index: index).stringBytes.elementsEqual(text.utf8)
+    }
+    guard Int(token.end - token.start) == text.utf8.count else { return false }
+    return bytes[Int(token.start)..<Int(token.end)].elementsEqual(text.utf8)
+  }
 }
 
 /// Why bytes are not JSON, and where.
@@ -76,26 +91,19 @@ package struct JSONNode: Sendable {
   /// The member of this name. A name that comes twice counts with its last value. A null is nil.
   package func member(_ name: String) -> JSONNode? {
     guard kind == .object else { return nil }
-    var found: JSONNode?
+    var found: Int?
     var child = index + 1
     let end = Int(token.next)
     while child + 1 < end {
-      if JSONNode(document: document, index: child).isString(name) {
-        found = JSONNode(document: document, index: child + 1)
-      }
+      if document.isString(child, name) { found = child + 1 }
       child = Int(document.tokens[child + 1].next)
     }
-    return found?.kind == .null ? nil : found
+    guard let found, document.tokens[found].kind != .null else { return nil }
+    return JSONNode(document: document, index: found)
   }
 
   /// True for a string with exactly these bytes.
-  func isString(_ text: String) -> Bool {
-    let token = self.token
-    guard token.kind == .string else { return false }
-    if token.hasEscapes { return stringBytes.elementsEqual(text.utf8) }
-    guard Int(token.end - token.start) == text.utf8.count else { return false }
-    return document.bytes[Int(token.start)..<Int(token.end)].elementsEqual(text.utf8)
-  }
+  func isString(_ text: String) -> Bool { document.isString(index, text) }
 
   /// The string's bytes: UTF-8, except that a lone surrogate escape (`\ud800`) becomes its three
   /// bytes ED A0…BF 80…BF, which UTF-8 does not allow and `isWireText` refuses.

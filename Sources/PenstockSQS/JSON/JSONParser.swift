@@ -168,6 +168,7 @@ package struct JSONParser {
     position += 1
     let start = position
     var hasEscapes = false
+    position = bytes.withUnsafeBytes { PlainText.end(of: $0, from: start, isQuoted: true) }
     while true {
       guard position < bytes.count else { throw error("a string without an end") }
       let byte = bytes[position]
@@ -204,6 +205,33 @@ package struct JSONParser {
       position += 6
     default: throw error("a broken escape")
     }
+  }
+}
+
+/// Runs of printable ASCII, eight bytes at a time: what most text is.
+enum PlainText {
+  /// Where a run ends that begins at `start`: less than eight bytes behind it comes a byte that is
+  /// none of it, or the end.
+  ///
+  /// - Parameter isQuoted: whether a quote or a backslash ends it too.
+  static func end(of bytes: UnsafeRawBufferPointer, from start: Int, isQuoted: Bool) -> Int {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    let tops = ones << 7
+    /// Not zero if any byte is less than `limit`, which is 128 at most.
+    func anyBelow(_ limit: UInt64, _ word: UInt64) -> UInt64 {
+      (word &- ones &* limit) & ~word & tops
+    }
+    var position = start
+    while position + 8 <= bytes.count {
+      let word = bytes.loadUnaligned(fromByteOffset: position, as: UInt64.self)
+      var others = word & tops | anyBelow(0x20, word)
+      if isQuoted {
+        others |= anyBelow(1, word ^ ones &* 0x22) | anyBelow(1, word ^ ones &* 0x5c)
+      }
+      guard others == 0 else { break }
+      position += 8
+    }
+    return position
   }
 }
 

@@ -79,14 +79,15 @@ package struct JSONWriter {
   /// Copies runs that need no escape in one go.
   private mutating func appendEscaped(_ text: UnsafeBufferPointer<UInt8>) {
     var start = 0
-    for position in 0..<text.count {
+    var position = PlainText.end(of: UnsafeRawBufferPointer(text), from: 0, isQuoted: true)
+    while position < text.count {
       let byte = text[position]
-      guard byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") else {
-        continue
+      if byte < 0x20 || byte == UInt8(ascii: "\"") || byte == UInt8(ascii: "\\") {
+        bytes.append(contentsOf: text[start..<position])
+        appendEscape(byte)
+        start = position + 1
       }
-      bytes.append(contentsOf: text[start..<position])
-      appendEscape(byte)
-      start = position + 1
+      position += 1
     }
     bytes.append(contentsOf: text[start..<text.count])
   }
@@ -111,13 +112,16 @@ package struct JSONWriter {
 enum Hex {
   static let digits: [UInt8] = Array("0123456789abcdef".utf8)
 
+  /// Of a digest: 64 bytes at most.
   static func lowercase(_ bytes: some Sequence<UInt8>) -> String {
-    var text: [UInt8] = []
-    text.reserveCapacity(64)
-    for byte in bytes {
-      text.append(digits[Int(byte >> 4)])
-      text.append(digits[Int(byte & 15)])
+    String(unsafeUninitializedCapacity: 128) { text in
+      var count = 0
+      for byte in bytes.prefix(64) {
+        text[count] = digits[Int(byte >> 4)]
+        text[count + 1] = digits[Int(byte & 15)]
+        count += 2
+      }
+      return count
     }
-    return String(decoding: text, as: UTF8.self)
   }
 }
