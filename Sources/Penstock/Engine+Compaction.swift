@@ -149,6 +149,7 @@ extension Engine {
   }
 
   private func append(_ copy: Copy, _ shared: inout Shared) {
+    shared.metrics.copiedBytes += UInt64(copy.size)
     _ = append(copy.entry, payload: copy.size, synced: false, &shared) { buffer in
       copy.entry.encode(into: buffer)
       copy.payload.withRaw { buffer.put($0.extracting(copy.content..<$0.byteCount)) }

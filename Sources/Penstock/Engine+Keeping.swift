@@ -227,6 +227,7 @@ extension Engine {
       options.onEvent?(.segmentsRemoved(numbers: removal.segments))
       preparerBell.ring()
       critical { shared, actions in
+        shared.metrics.removedSegments += UInt64(removal.segments.count)
         guard let allowance = shared.allowance else { return }
         shared.allowance = min(allowance + freed, 2 * options.segmentSize)
         retryWaitingForRoom(&shared, &actions)

@@ -65,6 +65,10 @@ public struct StoreMetrics: Sendable {
   public var records = Histogram()
   /// Bytes that were written to the log, padding included; not those of checkpoints.
   public var bytes: UInt64 = 0
+  /// Bytes of messages that compaction copied, so that segments could be removed.
+  public var copiedBytes: UInt64 = 0
+  /// Segments that were removed because nothing lived in them.
+  public var removedSegments: UInt64 = 0
   /// Syncs of the log, and how long each took in nanoseconds. One makes all commits before durable.
   public var syncs = Histogram()
   /// How long operations took from their call to their answer, in nanoseconds, if they had to wait

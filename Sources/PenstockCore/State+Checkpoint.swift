@@ -42,7 +42,7 @@ extension State {
       let queue = table[q]
       buffer.put(id)
       buffer.put(UInt32(queue.name.utf8.count))
-      buffer.put(Array(queue.name.utf8))
+      buffer.put(queue.name)
       queue.settings.encodeCommon(into: buffer)
       buffer.put(queue.createdAt.milliseconds)
       buffer.put(queue.changedAt.milliseconds)
@@ -95,7 +95,7 @@ extension State {
     for (number, origin) in origins.sorted(by: { $0.key < $1.key }) {
       head(.origin, number, buffer)
       buffer.put(UInt32(origin.name.utf8.count))
-      buffer.put(Array(origin.name.utf8))
+      buffer.put(origin.name)
     }
     for (id, q) in places.sorted(by: { $0.key < $1.key }) {
       for hash in table[q].groups.attemptOrder.all {

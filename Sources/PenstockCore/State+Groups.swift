@@ -130,25 +130,19 @@ extension State {
   }
 
   /// Groups that can deliver, the next one first.
-  func row(of queue: Queue) -> [UInt32] {
-    var row: [UInt32] = []
-    var group = queue.groups.first
-    while group != Slab.none {
-      row.append(group)
-      group = groups[Int(group)].next
-    }
-    return row
-  }
+  func row(of queue: Queue) -> [UInt32] { chain(queue.groups.first) { $0.next } }
 
   /// All groups, the newest first.
-  func all(of queue: Queue) -> [UInt32] {
-    var all: [UInt32] = []
-    var group = queue.groups.all
+  func all(of queue: Queue) -> [UInt32] { chain(queue.groups.all) { $0.nextOfQueue } }
+
+  private func chain(_ first: UInt32, _ next: (Group) -> UInt32) -> [UInt32] {
+    var chain: [UInt32] = []
+    var group = first
     while group != Slab.none {
-      all.append(group)
-      group = groups[Int(group)].nextOfQueue
+      chain.append(group)
+      group = next(groups[Int(group)])
     }
-    return all
+    return chain
   }
 
   private mutating func stepOut(_ q: Int, _ group: UInt32) {

@@ -67,6 +67,8 @@ struct Metrics {
 
   private mutating func addStore(_ store: StoreMetrics) {
     counter("log_bytes", store.bytes, "Bytes written to the log since the start.")
+    counter("copied_bytes", store.copiedBytes, "Bytes that compaction copied since the start.")
+    counter("removed_segments", store.removedSegments, "Segments removed since the start.")
     summary("commit_records", store.records, "Records of a commit.", isNanoseconds: false)
     summary("sync_seconds", store.syncs, "How long syncs of the log took.", isNanoseconds: true)
     summary(

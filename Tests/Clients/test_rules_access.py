@@ -38,8 +38,10 @@ ALICE = Key("ALICE", "a", settings={
         allow("sqs:PurgeQueue", effect="Deny"))})
 REMOTE = Key("REMOTE", "r", settings={
     "account": OTHER, "user": "remote", "policy": of_identity(allow("sqs:SendMessage"))})
+MOVER = Key("MOVER", "m", settings={
+    "account": OWNER, "user": "mover", "policy": of_identity(allow("sqs:StartMessageMoveTask"))})
 OPEN = Key("OPEN", "o", settings={"account": OWNER, "user": "open"})
-KEYS = [ROOT, STRANGER, BOB, THIRD_ROOT, PICKER, ALICE, REMOTE, OPEN]
+KEYS = [ROOT, STRANGER, BOB, THIRD_ROOT, PICKER, ALICE, REMOTE, MOVER, OPEN]
 USER = "arn:aws:iam::{}:user/{}".format
 ROOT_OF = "arn:aws:iam::{}:root".format
 BY_QUEUE = "with an explicit deny in a resource-based policy"
@@ -432,6 +434,20 @@ def test_8_3_a_move_task_cannot_be_cancelled_by_another_account(sqs, name, clien
     denied(stranger, stranger.cancel_message_move_task, "CancelMessageMoveTask", arn(sqs, dead),
            ROOT_OF(OTHER), TaskHandle=task)
     sqs.cancel_message_move_task(TaskHandle=task)
+
+
+def test_8_3_a_move_task_back_to_the_sources_needs_the_right_to_send_to_them(
+        sqs, name, clients):
+    dead = sqs.create_queue(QueueName=f"{name}-dead")["QueueUrl"]
+    sources = [sqs.create_queue(QueueName=f"{name}-{n}", Attributes={
+        "RedrivePolicy": policy(arn(sqs, dead), 1)})["QueueUrl"] for n in range(2)]
+    mover, user = clients(MOVER), USER(OWNER, "mover")
+    for source in sources:
+        denied(mover, mover.start_message_move_task, "SendMessage", arn(sqs, source), user,
+               SourceArn=arn(sqs, dead))
+        change(sqs, source, Policy=document(
+            statement(arn(sqs, source), user, "sqs:SendMessage")))
+    mover.start_message_move_task(SourceArn=arn(sqs, dead))
 
 
 @pytest.mark.parametrize("principal, allowed", [

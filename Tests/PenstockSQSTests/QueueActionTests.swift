@@ -374,6 +374,8 @@ private func badName(_ name: String, _ value: String, _ text: String? = nil) -> 
       #expect(lines.contains { $0.hasPrefix("penstock_approximate_age_of_oldest_message{queue=") })
       #expect(lines.contains(#"penstock_number_of_empty_receives{queue="a\"b\\c\nd"} 1"#))
       #expect(lines.contains("penstock_queues 2"))
+      #expect(lines.contains("penstock_copied_bytes 0"))
+      #expect(lines.contains("penstock_removed_segments 0"))
       // Each metric is explained once, and its values follow.
       let types = lines.filter { $0.hasPrefix("# TYPE ") }
       #expect(Set(types).count == types.count)

@@ -9,6 +9,13 @@ private final class Events: Sendable {
   private let all = Mutex<[StoreEvent]>([])
   func take(_ event: StoreEvent) { all.withLock { $0.append(event) } }
   func count(_ isWanted: (StoreEvent) -> Bool) -> Int { all.withLock { $0.count(where: isWanted) } }
+  var removedSegments: Int {
+    all.withLock {
+      $0.reduce(0) {
+        if case .segmentsRemoved(let numbers) = $1 { $0 + numbers.count } else { $0 }
+      }
+    }
+  }
   func contains(_ isWanted: (StoreEvent) -> Bool) -> Bool { count(isWanted) > 0 }
 }
 
@@ -256,6 +263,10 @@ extension Bench {
         if case .checkpointWritten(let lsn, let bytes) = $0 { lsn > 1 && bytes > 0 } else { false }
       })
     #expect(events.count { if case .segmentBegun = $0 { true } else { false } } > 2)
+    // They are counted just after they are told.
+    try await eventually {
+      store.metrics().removedSegments == events.removedSegments
+    }
     try await store.close()
   }
 

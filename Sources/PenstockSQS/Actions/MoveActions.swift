@@ -15,6 +15,7 @@ extension Call {
       throw .invalid("Source queue must be configured as a Dead Letter Queue.")
     }
     var target: QueueListing?
+    if destinationARN == nil { try authoriseSources(of: queue.name) }
     if let destinationARN {
       guard source != destination else {
         throw .invalid("Source queue arn and destination queue arn cannot be the same.")
@@ -84,6 +85,17 @@ extension Call {
         fail(.invalid("Only active tasks can be cancelled."))
       case .failure(let error): fail(SQSError(error))
       }
+    }
+  }
+
+  /// Messages that go back to where they came from are sent to queues that have this dead-letter
+  /// queue.
+  private func authoriseSources(of name: String) throws(SQSError) {
+    guard caller.access != nil else { return }
+    for source in store.deadLetterSources(of: name) {
+      guard let queue = store.lookup(source) else { continue }
+      let (account, name) = configuration.owner(of: source)
+      try authorise("SendMessage", on: name, in: account, policy: queue.settings.policy)
     }
   }
 

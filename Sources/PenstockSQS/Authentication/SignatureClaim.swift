@@ -38,11 +38,7 @@ struct SignatureClaim {
     _ request: SQSRequest, parameters: [CanonicalRequest.Parameter]
   ) throws(SQSError) {
     let authorizations = request.headers.all("authorization")
-    let isPresigned = parameters.contains { parameter in
-      ["X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature"].contains {
-        parameter.name.elementsEqual($0.utf8)
-      }
-    }
+    let isPresigned = parameters.contains { Self.presignedNames.contains($0.name) }
     if authorizations.isEmpty {
       guard isPresigned else { return nil }
       try self.init(query: parameters)
@@ -58,6 +54,10 @@ struct SignatureClaim {
     }
   }
 
+  private static let presignedNames = [
+    "X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Signature",
+  ].map { Array($0.utf8) }
+
   private init(authorization: String, _ request: SQSRequest) throws(SQSError) {
     let text = authorization.utf8.drop(while: Self.isBlank)
     let algorithm = text.prefix { !Self.isBlank($0) }
@@ -65,7 +65,8 @@ struct SignatureClaim {
       throw Self.incomplete(
         "The Authorization header must begin with \(Self.algorithm), the only algorithm here.")
     }
-    var values: [String: String] = [:]
+    // In the order of `wanted`.
+    var values: [String?] = [nil, nil, nil]
     let wanted = ["Credential", "Signature", "SignedHeaders"]
     let rest = text[algorithm.endIndex...]
     for part in rest.split(separator: UInt8(ascii: ",")) {
@@ -75,21 +76,21 @@ struct SignatureClaim {
         throw Self.incomplete(
           "The Authorization header has a part that is not a key=value pair (missing equal-sign).")
       }
-      let name = String(Substring(part[..<equals]))
-      guard wanted.contains(name) else { continue }
+      let name = part[..<equals]
+      guard let place = wanted.firstIndex(where: { name.elementsEqual($0.utf8) }) else { continue }
       var value = part[part.index(after: equals)...]
       while let last = value.last, Self.isBlank(last) { value = value.dropLast() }
-      guard values.updateValue(String(Substring(value)), forKey: name) == nil else {
-        throw Self.incomplete("The Authorization header has '\(name)' more than once.")
+      guard values[place] == nil else {
+        throw Self.incomplete("The Authorization header has '\(wanted[place])' more than once.")
       }
+      values[place] = String(Substring(value))
     }
-    guard let credential = values["Credential"], let names = values["SignedHeaders"],
-      let signature = values["Signature"],
+    guard let credential = values[0], let signature = values[1], let names = values[2],
       !credential.isEmpty, !names.isEmpty, !signature.isEmpty
     else {
       throw Self.incomplete(
-        wanted.filter { (values[$0] ?? "").isEmpty }
-          .map { "Authorization header requires '\($0)' parameter." }.joined(separator: " "))
+        zip(wanted, values).filter { ($0.1 ?? "").isEmpty }
+          .map { "Authorization header requires '\($0.0)' parameter." }.joined(separator: " "))
     }
     form = .header
     scope = try Self.scope(credential)
@@ -167,10 +168,18 @@ struct SignatureClaim {
     let names = list.utf8.split(
       separator: UInt8(ascii: ";"), maxSplits: maximumSignedHeaders,
       omittingEmptySubsequences: false
-    ).map { Substring($0).lowercased() }
+    ).map { name in
+      let isLower = name.allSatisfy { $0 < 0x80 && !(0x41...0x5a).contains($0) }
+      return isLower ? String(Substring(name)) : Substring(name).lowercased()
+    }
     guard names.count <= maximumSignedHeaders else {
       throw incomplete("SignedHeaders has more than \(maximumSignedHeaders) names.")
     }
+    // As clients write them.
+    let isAscending = zip(names, names.dropFirst()).allSatisfy {
+      $0.utf8.lexicographicallyPrecedes($1.utf8)
+    }
+    if isAscending, names.first != "" { return names }
     guard names.allSatisfy({ !$0.isEmpty }), Set(names).count == names.count else {
       throw incomplete("SignedHeaders must name each header once, in a list like 'a;b;c'.")
     }
