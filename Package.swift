@@ -111,7 +111,7 @@ let package = Package(
     .testTarget(
       name: "PenstockServerTests",
       dependencies: [
-        "penstock", "PenstockServer", "Penstock", "PenstockTesting",
+        "penstock", "PenstockServer", "Penstock", "PenstockSystem", "PenstockTesting",
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
       ],

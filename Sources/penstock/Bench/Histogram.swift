@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// Counts of durations in buckets of equal relative width, so that a long run costs what a short one
-/// does and no duration is told more than 0.8 % off.
+/// Counts of durations in buckets of equal relative width, so that a long run costs what a short
+/// one does and no duration is told more than 0.8 % off.
 ///
 /// The layout is that of HDR histograms: durations below 256 ns have a bucket each; every power of
 /// two above is cut into 128. What is longer than 2^41 ns, some 37 minutes, counts as that.

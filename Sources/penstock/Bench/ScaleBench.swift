@@ -12,8 +12,8 @@ struct ScaleBench: AsyncParsableCommand {
     discussion: """
       A store is open for each point of a curve, and they take turns: a round of the one, a round \
       of the next. A ratio is of a point and the first one in rounds that followed each other, so \
-      what the machine and the device do meanwhile falls out of it. With written, calls are batches \
-      of 100 and show the engine's own cost; with synced they are single, each awaited.
+      what the machine and the device do meanwhile falls out of it. With written, calls are \
+      batches of 100 and show the engine's own cost; with synced they are single, each awaited.
       """)
 
   @Option(name: .long, help: "Directory to work in; a new one inside it is used and removed.")

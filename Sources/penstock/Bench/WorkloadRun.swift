@@ -7,8 +7,8 @@ import Synchronization
 /// One run of a workload over a store of its own, with a count of all that was acknowledged.
 ///
 /// What was sent must be there or be received, each once: LSNs of both sides are added up and
-/// compared, order within a group is compared message by message, and what should be left is counted
-/// once more after the store was closed and opened again.
+/// compared, order within a group is compared message by message, and what should be left is
+/// counted once more after the store was closed and opened again.
 final class WorkloadRun: Sendable {
   let workload: Workload
   private let store: Store
@@ -44,10 +44,14 @@ final class WorkloadRun: Sendable {
   }
 
   /// Runs the workload in a new directory, and checks what it did.
-  static func measure(_ workload: Workload, in path: String) async throws -> Workload.Outcome {
+  ///
+  /// - Parameter environment: of the store; tests plant bugs in it.
+  static func measure(
+    _ workload: Workload, in path: String, environment: StoreEnvironment = StoreEnvironment()
+  ) async throws -> Workload.Outcome {
     var options = StoreOptions()
     options.durability = workload.durability
-    let store = try await Store.open(at: path, options: options)
+    let store = try await Store.open(at: path, options: options, environment: environment)
     let count = workload.kind == .fanInQueues ? workload.producers : 1
     let isFIFO = workload.kind == .groups
     var queues: [Queue] = []
@@ -63,7 +67,7 @@ final class WorkloadRun: Sendable {
     let outcome = try await run.measure()
     try await run.check()
     try await store.close()
-    let again = try await Store.open(at: path, options: options)
+    let again = try await Store.open(at: path, options: options, environment: environment)
     try await run.checkCounts(in: again)
     try await again.close()
     return outcome
@@ -79,7 +83,7 @@ final class WorkloadRun: Sendable {
 
   private func measure() async throws -> Workload.Outcome {
     let kind = workload.kind
-    // Unless it has messages, a store warms up: the first segment is made, the first commit written.
+    // A store that has no messages warms up: its first segment is made, its first commit written.
     if !kind.produces { try await fill(workload.messages) }
     let before = store.metrics()
     let (requestsBefore, began) = (count(durableRequests), clock.monotonicNanoseconds())
@@ -99,11 +103,11 @@ final class WorkloadRun: Sendable {
 
     let (commits, syncs) = (after.commits - before.commits, after.syncs.count - before.syncs.count)
     let requests = count(durableRequests) - requestsBefore
-    let atOnce = workload.producers + workload.consumers
-    if workload.durability == .synced, Int(syncs) * atOnce < requests {
-      throw BenchFailure(
-        "\(requests) requests of \(atOnce) at a time were acknowledged as synced with \(syncs) syncs"
-      )
+    let consumers = kind.hasConsumers || !kind.produces ? workload.consumers : 0
+    if workload.durability == .synced {
+      try Self.check(
+        syncs: Int(syncs), of: requests,
+        atOnce: (kind.produces ? workload.producers : 0) + consumers)
     }
     let left = sent.count - received.count
     var parts: [Workload.Outcome.Part] = []
@@ -391,6 +395,14 @@ final class WorkloadRun: Sendable {
   }
 
   // MARK: Checking
+
+  /// A sync makes durable what was asked for before it: of each lane one request at most.
+  static func check(syncs: Int, of requests: Int, atOnce lanes: Int) throws {
+    guard syncs * lanes >= requests else {
+      throw BenchFailure(
+        "\(requests) requests, \(lanes) at a time, were acknowledged as synced with \(syncs) syncs")
+    }
+  }
 
   /// Receives and deletes what is left, where the workload does that, and compares both sides.
   private func check() async throws {

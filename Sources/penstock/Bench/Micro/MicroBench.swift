@@ -26,9 +26,9 @@ struct MicroBench: AsyncParsableCommand {
     commandName: "micro",
     abstract: "Measure the hot paths one by one: time, and with Benchmarks/micro allocations.",
     discussion: """
-      Times are the best of all rounds. Allocations, retains and releases are of the whole process, \
-      all threads, and the least of all rounds; they are there when Benchmarks/counter.c is \
-      preloaded, as Benchmarks/micro does.
+      Times are the best of all rounds. Allocations, retains and releases are of the whole \
+      process, all threads, and the least of all rounds; they are there when \
+      Benchmarks/counter.c is preloaded, as Benchmarks/micro does.
       """)
 
   @Option(name: .long, help: "Directory to work in; a new one inside it is used and removed.")

@@ -3,6 +3,7 @@ import Penstock
 import PenstockCore
 import PenstockLog
 import PenstockSystem
+import Synchronization
 
 private let later = Timestamp(milliseconds: 1_800_000_000_000)
 private let content = MessageContent(body: [UInt8](repeating: 97, count: 1024))
@@ -227,6 +228,12 @@ final class MicroEngine {
   private let store: Store
   private let queue: Queue
   private var handles: [LeaseHandle] = []
+  /// Of a send that this thread waits for: a task would add what it costs.
+  private let answer = Answer()
+  private final class Answer: Sendable {
+    let bell = Doorbell()
+    let lsn = Mutex<UInt64>(0)
+  }
   private static let batch = 64
   private static let entries = Array(repeating: SendEntry(content), count: batch)
 
@@ -257,12 +264,15 @@ final class MicroEngine {
           _ = try await self.receive($0)
         }, run: delete),
       .init(name: "engine: send one", calls: 500, prepare: clear) { calls in
-        var last: UInt64 = 0
         for _ in 0..<calls {
-          for result in try await self.queue.send(batch: [Self.entries[0]]) {
-            last = try result.get().lsn
+          self.store.send([Self.entries[0]], to: self.queue.id) { [answer = self.answer] result in
+            answer.lsn.withLock { $0 = (try? result.get().last?.get().lsn) ?? 0 }
+            answer.bell.ring()
           }
+          self.answer.bell.wait()
         }
+        let last = self.answer.lsn.withLock { $0 }
+        guard last > 0 else { throw BenchFailure("a send failed") }
         return Int(last)
       },
     ]
