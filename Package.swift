@@ -74,7 +74,7 @@ let package = Package(
       name: "penstock",
       dependencies: [
         "PenstockServer", "PenstockSQS", "PenstockExplorer", "PenstockTools", "Penstock",
-        "PenstockSystem", "PenstockTesting",
+        "PenstockLog", "PenstockCore", "PenstockSystem", "PenstockTesting",
         server("NIOCore", "swift-nio"), server("NIOPosix", "swift-nio"),
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
@@ -111,7 +111,7 @@ let package = Package(
     .testTarget(
       name: "PenstockServerTests",
       dependencies: [
-        "penstock", "PenstockServer", "Penstock", "PenstockTesting",
+        "penstock", "PenstockServer", "Penstock", "PenstockSystem", "PenstockTesting",
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),
         server("ServiceLifecycle", "swift-service-lifecycle"),
       ],

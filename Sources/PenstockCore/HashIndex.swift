@@ -7,13 +7,15 @@
 ///
 /// - Complexity: O(1) on average for all operations.
 /// - Source: W. Litwin, Linear hashing, 1980.
-struct HashIndex: Sendable {
+package struct HashIndex: Sendable {
   private var buckets = Blocks<UInt32>()
   /// The next item of the same bucket, by item.
   private var chains = Blocks<UInt32>()
-  private(set) var count = 0
+  package private(set) var count = 0
 
   private static let none = UInt32.max
+
+  package init() {}
 
   private func bucket(of hash: UInt64) -> Int {
     let bits = Int.bitWidth - (buckets.count - 1).leadingZeroBitCount
@@ -23,7 +25,7 @@ struct HashIndex: Sendable {
   }
 
   /// The first item of a hash's bucket for which `matches` says so.
-  func first(_ hash: UInt64, where matches: (UInt32) -> Bool) -> UInt32? {
+  package func first(_ hash: UInt64, where matches: (UInt32) -> Bool) -> UInt32? {
     guard buckets.count > 0 else { return nil }
     var item = buckets[bucket(of: hash)]
     while item != Self.none {
@@ -34,7 +36,7 @@ struct HashIndex: Sendable {
   }
 
   /// - Parameter hashOf: the hash of an item that is in the index.
-  mutating func insert(_ item: UInt32, hash: UInt64, hashOf: (UInt32) -> UInt64) {
+  package mutating func insert(_ item: UInt32, hash: UInt64, hashOf: (UInt32) -> UInt64) {
     while chains.count <= Int(item) { chains.append(Self.none) }
     if buckets.count == 0 { buckets.append(Self.none) }
     push(item, to: bucket(of: hash))
@@ -42,7 +44,7 @@ struct HashIndex: Sendable {
     if count > buckets.count { split(hashOf) }
   }
 
-  mutating func remove(_ item: UInt32, hash: UInt64) {
+  package mutating func remove(_ item: UInt32, hash: UInt64) {
     let place = bucket(of: hash)
     var before = Self.none
     var next = buckets[place]

@@ -213,9 +213,8 @@ struct BacklogStep: AsyncParsableCommand {
       while clock.monotonicNanoseconds() < end {
         let began = clock.monotonicNanoseconds()
         for result in try await queue.send(batch: entry) { _ = try result.get() }
-        measurement.latencies.append(clock.monotonicNanoseconds() - began)
+        measurement.latencies.record(clock.monotonicNanoseconds() - began)
       }
-      measurement.finish()
       tell("p50", measurement.percentile(0.5))
       tell("p999", measurement.percentile(0.999))
       tell("max", measurement.percentile(1))

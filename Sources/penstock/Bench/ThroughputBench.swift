@@ -9,152 +9,247 @@ struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Measure the engine on this machine.",
     subcommands: [
-      ThroughputBench.self, BacklogBench.self, SpaceBench.self, QueuesBench.self,
-      WaitingBench.self, FairBench.self, WireBench.self, BacklogStep.self, QueuesStep.self,
+      ThroughputBench.self, MicroBench.self, ScaleBench.self, BacklogBench.self, MemoryBench.self,
+      SpaceBench.self, WaitingBench.self, FairBench.self, WireBench.self, BacklogStep.self,
+      MemoryStep.self,
     ],
     defaultSubcommand: ThroughputBench.self)
+}
+
+/// `Durability` on the command line.
+enum BenchDurability: String, ExpressibleByArgument, CaseIterable {
+  case synced, written
+
+  var value: Durability { self == .synced ? .synced : .written }
 }
 
 /// `penstock bench throughput`: what the disk does, and how much of that the engine reaches.
 struct ThroughputBench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "throughput",
-    abstract: "Measure durable throughput and latency beside the device's own limit.",
+    abstract: "Measure throughput and latency beside the device's own limits.",
     discussion: """
-      Every rate is of acknowledged, synced operations in this process. The device's limit is \
-      measured in the same run: append one aligned block to a zero-filled file and sync it, one \
-      at a time.
+      Every rate is of acknowledged operations in this process, and every run is of one \
+      durability. The device's limits are measured in the same run: append a block to a \
+      zero-filled file and sync it; for several senders as many threads do that, each in a part of \
+      the file. What a workload sent and received is counted and compared, also after the store \
+      was closed and opened again: the command fails if a message is lost, changed, doubled or, in \
+      a group, out of order.
       """)
 
   @Option(name: .long, help: "Directory to work in; a new one inside it is used and removed.")
   var directory = "."
 
-  @Option(name: .long, help: "Bytes in a message body.")
+  @Option(
+    name: .long, parsing: .upToNextOption,
+    help: "Workloads, separated by blanks: all, or some of them.")
+  var workload = [Workload.Selection.all]
+
+  @Option(name: .long, parsing: .upToNextOption, help: "Numbers of concurrent producers.")
+  var producers = [1, 64]
+
+  @Option(
+    name: .long,
+    help: "Concurrent consumers; by default as many as producers, and one of a fan-in.")
+  var consumers: Int?
+
+  @Option(name: .long, parsing: .upToNextOption, help: "Messages per request.")
+  var batch = [1, 64]
+
+  @Option(name: .long, help: "Bytes in a message body, but for large bodies.")
   var body = 1024
 
   @Option(name: .long, help: "Seconds per workload.")
   var seconds = 3.0
 
-  @Option(name: .long, help: "Workload to run: send, cycle or all.")
-  var workload = Workload.Selection.all
+  @Option(name: .long, help: "Seconds before those that do not count.")
+  var warmUp = 0.5
 
-  @Option(name: .long, parsing: .upToNextOption, help: "Numbers of concurrent producers.")
-  var producers = [1, 64]
+  @Option(
+    name: .long,
+    help: """
+      Requests per second of all producers together that are due whatever is answered; latencies \
+      count from then. Without it each producer makes its next request after the last one's answer.
+      """)
+  var rate: Double?
 
-  @Option(name: .long, parsing: .upToNextOption, help: "Messages per request.")
-  var batch = [1, 64]
+  @Option(name: .long, help: "Groups of the FIFO queue.")
+  var groups = 100
+
+  @Option(name: .long, help: "Messages that wait before receive and drain.")
+  var messages = 100_000
+
+  @Option(name: .long, help: "synced survives power loss, written survives the process.")
+  var durability = BenchDurability.synced
+
+  @Option(name: .long, help: "Write everything that was measured to this file, as JSON.")
+  var json: String?
+
+  @Option(name: .long, help: "Draw latencies and throughput to this SVG file.")
+  var plot: String?
+
+  /// Of the workload of large bodies.
+  private static let largeBodies = [256 << 10, 1 << 20]
+
+  private var kinds: [Workload.Kind] {
+    let chosen = workload.flatMap(\.kinds)
+    return Workload.Kind.allCases.filter { chosen.contains($0) }
+  }
 
   func validate() throws {
     guard body >= 1, body <= 1 << 20 else {
       throw ValidationError("--body must be from 1 to 1048576 bytes.")
     }
-    guard seconds >= 0.1, seconds <= 600 else {
-      throw ValidationError("--seconds must be from 0.1 to 600.")
+    if let stamped = kinds.first(where: \.isStamped), body < Workload.stampSize {
+      throw ValidationError(
+        "--body must be at least \(Workload.stampSize) bytes for \(stamped.rawValue).")
+    }
+    guard seconds >= 0.1, seconds <= 3600 else {
+      throw ValidationError("--seconds must be from 0.1 to 3600.")
+    }
+    guard warmUp >= 0, warmUp <= 600 else {
+      throw ValidationError("--warm-up must be from 0 to 600.")
     }
     guard producers.allSatisfy({ (1...10_000).contains($0) }) else {
       throw ValidationError("--producers must be from 1 to 10000.")
     }
+    guard (1...10_000).contains(consumers ?? 1) else {
+      throw ValidationError("--consumers must be from 1 to 10000.")
+    }
     guard batch.allSatisfy({ (1...1000).contains($0) && $0 * body <= 8 << 20 }) else {
       throw ValidationError("--batch must be from 1 to 1000, and a batch at most 8 MiB.")
+    }
+    guard rate.map({ $0 >= 1 && $0 <= 10_000_000 }) ?? true else {
+      throw ValidationError("--rate must be from 1 to 10000000.")
+    }
+    guard (1...1_000_000).contains(groups) else {
+      throw ValidationError("--groups must be from 1 to 1000000.")
+    }
+    if kinds.contains(.groups), let most = producers.max(), most > groups {
+      throw ValidationError("--groups must be at least --producers: each has its own.")
+    }
+    guard (1000...100_000_000).contains(messages) else {
+      throw ValidationError("--messages must be from 1000 to 100000000.")
     }
   }
 
   func run() async throws {
-    let files = PosixFileSystem()
     let root = "\(directory)/penstock-bench-\(SystemRandom().next())"
-    try files.createDirectory(root)
+    try PosixFileSystem().createDirectory(root)
     defer { removeTree(root) }
-
-    print("machine     \(Machine.description)")
-    print("directory   \(root)")
-    print("durability  synced, every acknowledgement; body \(body) bytes, \(seconds) s each")
-    print("")
+    var report = BenchReport(
+      command: (["penstock"] + CommandLine.arguments.dropFirst()).joined(separator: " "),
+      fileSystem: Machine.fileSystem(of: root), durability: durability.rawValue, rate: rate,
+      seconds: seconds, warmUp: warmUp)
+    let meaning = durability == .synced ? "power loss" : "the process, not power loss"
+    print("machine      \(report.machine)")
+    print("file system  \(report.fileSystem)")
+    print("durability   \(durability.rawValue): what is acknowledged survives \(meaning)")
     print(
-      pad("workload", 30) + lead("producers", 10) + lead("batch", 7) + lead("messages/s", 12)
-        + lead("p50 us", 9) + lead("p99 us", 9) + lead("device/s", 10) + lead("p50 us", 9)
-        + lead("of device", 11))
-    for kind in Workload.Kind.allCases where workload.includes(kind) {
-      for count in producers {
-        for size in batch {
-          // The device's speed drifts: it is measured before and after each workload.
-          let block = roundUp(size * body, to: 4096)
-          let before = try DeviceProbe.measure(root, files, block: block, seconds: seconds / 3)
-          let path = "\(root)/\(kind.rawValue)-\(count)-\(size)"
-          let measured = try await Workload(
-            kind: kind, producers: count, batch: size, body: body, seconds: seconds
-          ).run(in: path)
-          removeTree(path)
-          let after = try DeviceProbe.measure(root, files, block: block, seconds: seconds / 3)
-          let device = before.joined(after)
-          print(row(kind.title, count, size, measured, device))
+      "load         \(seconds) s each after \(warmUp) s, "
+        + (rate.map { "\(whole($0)) requests/s are due" } ?? "closed loop"))
+    print("")
+    let probe = try DeviceProbe(root)
+    try limits(probe, &report)
+    print("")
+    print(BenchReport.Row.header)
+    var measured: [(name: String, measurement: Measurement)] = []
+    let all = workloads
+    for (place, workload) in all.enumerated() {
+      ProgressLine.tell("\(place + 1) of \(all.count): \(workload.kind.title) …")
+      try await run(workload, "\(root)/\(place)", probe, &report, &measured)
+    }
+    try probe.close()
+    print("")
+    print(explanation)
+    if let json { try report.write(to: json) }
+    if let plot {
+      let title = "\(durability.rawValue), bodies of \(sizeText(body))"
+      try Data(Plot.distributions(title, measured).utf8).write(to: URL(fileURLWithPath: plot))
+    }
+  }
+
+  private var workloads: [Workload] {
+    kinds.flatMap { kind in
+      (kind == .large ? Self.largeBodies : [body]).flatMap { body in
+        producers.flatMap { count in
+          (kind == .large ? [1] : batch).map { size in
+            Workload(
+              kind: kind, producers: count,
+              consumers: consumers ?? (kind == .fanIn || kind == .fanInQueues ? 1 : count),
+              batch: size, body: body, seconds: seconds, warmUp: warmUp, rate: rate,
+              groups: groups, messages: messages, durability: durability.value)
+          }
         }
       }
     }
-    print("")
+  }
+
+  /// Measures the device alone, for commits of several sizes and for many writers.
+  private func limits(_ probe: DeviceProbe, _ report: inout BenchReport) throws {
     print(
+      pad("the device alone", 30) + lead("commits/s", 11) + lead("MiB/s", 9) + lead("p50 us", 9)
+        + lead("p99 us", 9) + lead("max us", 9))
+    for (writers, block) in [(1, 4 << 10), (1, 64 << 10), (1, 1 << 20), (64, 4 << 10)] {
+      let measured = try probe.measure(
+        block: block, seconds: min(1, seconds / 3), writers: writers,
+        isSynced: durability == .synced)
+      report.device.append(.init(writers, block, measured))
+      print(
+        pad("\(writers) × \(sizeText(block))", 30) + lead(whole(measured.rate), 11)
+          + lead(whole(measured.rate * Double(block) / 1_048_576), 9)
+          + lead(whole(measured.percentile(0.5)), 9) + lead(whole(measured.percentile(0.99)), 9)
+          + lead(whole(measured.percentile(1)), 9))
+    }
+  }
+
+  private func run(
+    _ workload: Workload, _ path: String, _ probe: DeviceProbe, _ report: inout BenchReport,
+    _ measured: inout [(name: String, measurement: Measurement)]
+  ) async throws {
+    // The device's speed drifts: it is measured before and after each workload.
+    let writers = min(workload.lanes, 64)
+    func device() throws -> Measurement? {
+      try workload.block.map {
+        try probe.measure(
+          block: $0, seconds: min(1, seconds / 3), writers: writers,
+          isSynced: durability == .synced)
+      }
+    }
+    let before = try device()
+    let outcome = try await WorkloadRun.measure(workload, in: path)
+    removeTree(path)
+    let after = try device()
+    var limit: BenchReport.DeviceRow?
+    if let block = workload.block, let before, let after {
+      limit = .init(writers, block, before.joined(after))
+    }
+    ProgressLine.end()
+    for part in outcome.parts {
+      let row = BenchReport.Row(workload, part, outcome, limit)
+      print(row.line)
+      report.rows.append(row)
+      var shown = part.measurement
+      shown.perSecond = row.perSecond
+      let takers = row.consumers > 0 ? ", \(row.consumers) takers" : ""
+      let senders = row.producers > 0 ? ", \(row.producers) senders" : ""
+      measured.append((part.name + senders + takers + ", batch \(row.batch)", shown))
+    }
+    // Each row is there as soon as it is measured, also in a file.
+    fflush(nil)
+  }
+
+  private var explanation: String {
+    let commit =
+      durability == .synced ? "append and sync" : "append, without syncs as the store itself,"
+    return """
+      Latency is of a request: a send, a receive, or all three of a cycle; of "receives" from the
+      begin of the send to the receipt\(rate == nil ? "" : ", where begin is when it was due").
+      "rec/commit" and "syncs/s" are counted by the store, for all parts of a workload; a send, a
+      lease and a delete of a message are a record each. "left" waited at the end of the time.
+      "device/s" are commits of the device alone just before and after: as many threads as there
+      are senders, 64 at most, \(commit) the bytes of one request, in whole blocks of 4096,
+      each in its part of one zero-filled file. "of device" is messages/s over what that moves.
       """
-      "device/s" are commits: one writer appends the same message bytes, in whole blocks of
-      4096, to a zero-filled file and syncs, one at a time, just before and after each workload.
-      "of device" is messages/s over what that moves. Latency is per request; a cycle is the
-      send, the receive and the delete of its messages.
-      """)
-  }
-
-  private func row(
-    _ name: String, _ producers: Int, _ batch: Int, _ measured: Measurement,
-    _ device: Measurement
-  ) -> String {
-    let ratio = measured.rate / (device.rate * Double(batch))
-    return pad(name, 30) + lead(String(producers), 10) + lead(String(batch), 7)
-      + lead(whole(measured.rate), 12) + lead(whole(measured.percentile(0.50)), 9)
-      + lead(whole(measured.percentile(0.99)), 9) + lead(whole(device.rate), 10)
-      + lead(whole(device.percentile(0.50)), 9)
-      + lead("\(Double(Int((ratio * 100).rounded())) / 100)", 11)
-  }
-}
-
-func whole(_ value: Double) -> String { String(Int(value.rounded())) }
-
-func pad(_ text: String, _ width: Int) -> String {
-  text + String(repeating: " ", count: max(0, width - text.count))
-}
-
-func lead(_ text: String, _ width: Int) -> String {
-  String(repeating: " ", count: max(0, width - text.count)) + text
-}
-
-func removeTree(_ path: String) {
-  do { try FileManager.default.removeItem(atPath: path) } catch {
-    print("could not remove \(path): \(error.localizedDescription)")
-  }
-}
-
-/// Operations over a time, and how long each took.
-struct Measurement {
-  /// Messages.
-  var count = 0
-  /// Nanoseconds from the first operation to the last.
-  var elapsed: UInt64 = 1
-  /// Of each request, in nanoseconds; sorted by `finish`.
-  var latencies: [UInt64] = []
-
-  var rate: Double { Double(count) * 1e9 / Double(max(elapsed, 1)) }
-
-  mutating func finish() { latencies.sort() }
-
-  /// Both measurements as one.
-  func joined(_ other: Measurement) -> Measurement {
-    var joined = Measurement(
-      count: count + other.count, elapsed: elapsed + other.elapsed,
-      latencies: latencies + other.latencies)
-    joined.finish()
-    return joined
-  }
-
-  /// Microseconds; the latencies must be sorted.
-  func percentile(_ fraction: Double) -> Double {
-    guard !latencies.isEmpty else { return 0 }
-    let place = min(latencies.count - 1, Int(Double(latencies.count) * fraction))
-    return Double(latencies[place]) / 1000
   }
 }

@@ -112,16 +112,16 @@ struct WaitingBench: AsyncParsableCommand {
     let passed = Double(RealClock().monotonicNanoseconds() - began)
 
     var (ofOne, ofAll) = (WakeTimes(), WakeTimes())
-    var synced = Measurement(count: 0, elapsed: 0)
+    var synced = Measurement(elapsed: 0)
+    let probe = try DeviceProbe(root, size: 1 << 20)
     let part = 25
     for start in stride(from: 0, to: sends, by: part) {
       let range = start..<min(start + part, sends)
       for _ in range { try one.wake(0, &ofOne) }
-      synced = synced.joined(
-        try DeviceProbe.measure(
-          root, PosixFileSystem(), block: 4096, seconds: 0.01, size: 1 << 20))
+      synced = synced.joined(try probe.measure(block: 4096, seconds: 0.01))
       for send in range { try all.wake(send * 7919 % queues, &ofAll) }
     }
+    try probe.close()
     guard try await all.woken() == sends, try await one.woken() == sends else {
       throw ValidationError("a send woke none or several.")
     }
@@ -262,7 +262,7 @@ final class LocalPolls: WaitingPolls {
   }
 
   var residentBytes: Double {
-    QueuesStep.giveBackFreeMemory()
+    MemoryStep.giveBackFreeMemory()
     return BacklogStep.residentMebibytes() * 1_048_576
   }
 

@@ -74,10 +74,9 @@ enum WireLoad {
       return all
     }
     var measurement = Measurement()
-    measurement.latencies = measurements.flatMap { $0 }
-    measurement.count = measurement.latencies.count * work.count
+    for latency in measurements.joined() { measurement.latencies.record(latency) }
+    measurement.count = Int(measurement.latencies.count) * work.count
     measurement.elapsed = clock.monotonicNanoseconds() - began
-    measurement.finish()
     return measurement
   }
 

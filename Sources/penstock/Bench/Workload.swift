@@ -1,138 +1,124 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import Penstock
-import PenstockSystem
-import Synchronization
 
-/// One closed-loop workload over an embedded store: each producer has one request under way.
-struct Workload {
-  enum Kind: String, CaseIterable {
+/// A load on an embedded store: who does what, how much of it at a time, and for how long.
+struct Workload: Sendable {
+  enum Kind: String, CaseIterable, ExpressibleByArgument, Encodable {
     /// `await`, one task per producer.
     case send
     /// The same through completions: no hop to a task and back.
-    case sendByCompletion
-    case cycle
+    case sendByCompletion = "send-by-completion"
+    case receive, cycle, mixed
+    case fanIn = "fan-in"
+    case fanInQueues = "fan-in-queues"
+    case drain, groups, large
 
     var title: String {
       switch self {
       case .send: "send, awaited"
       case .sendByCompletion: "send, by completion"
+      case .receive: "receive"
       case .cycle: "cycle: send, receive, delete"
+      case .mixed: "mixed"
+      case .fanIn: "fan-in, one queue"
+      case .fanInQueues: "fan-in, a queue each"
+      case .drain: "drain: receive, delete"
+      case .groups: "FIFO groups"
+      case .large: "send, large bodies"
       }
     }
+
+    /// Whether there are those who send while it is measured.
+    var produces: Bool { self != .receive && self != .drain }
+    /// Whether others receive and delete meanwhile.
+    var hasConsumers: Bool {
+      self == .mixed || self == .fanIn || self == .fanInQueues || self == .groups
+    }
+    /// Whether bodies tell when they were sent, and which of their sender's they are.
+    var isStamped: Bool { hasConsumers }
   }
 
-  enum Selection: String, ExpressibleByArgument, CaseIterable {
-    case send, cycle, all
-    func includes(_ kind: Kind) -> Bool {
+  /// In words of the command line.
+  enum Selection: ExpressibleByArgument {
+    case one(Kind)
+    case all
+
+    init?(argument: String) {
+      if argument == "all" {
+        self = .all
+      } else if let kind = Kind(rawValue: argument) {
+        self = .one(kind)
+      } else {
+        return nil
+      }
+    }
+
+    static var allValueStrings: [String] { ["all"] + Kind.allCases.map(\.rawValue) }
+
+    var kinds: [Kind] {
       switch self {
-      case .all: true
-      case .send: kind != .cycle
-      case .cycle: kind == .cycle
+      case .all: Kind.allCases
+      case .one(let kind): [kind]
       }
     }
   }
 
   var kind: Kind
   var producers: Int
+  var consumers: Int
   var batch: Int
   var body: Int
   var seconds: Double
+  var warmUp: Double
+  /// Requests in a second that are due, whatever is answered; nil for a closed loop.
+  var rate: Double?
+  /// Of `groups`.
+  var groups: Int
+  /// That are there before, of `receive` and `drain`.
+  var messages: Int
+  var durability: Durability
 
-  func run(in path: String) async throws -> Measurement {
-    let store = try await Store.open(at: path)
-    let queue = try await store.queue("bench")
-    let clock = RealClock()
-    let entries = (0..<batch).map { index in
-      let bytes = (0..<body).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ index) }
-      return SendEntry(MessageContent(body: bytes))
+  /// Bytes that a stamp takes.
+  static let stampSize = 16
+
+  /// Who has a request under way, at most one each.
+  var lanes: Int { kind.produces ? producers : consumers }
+
+  /// Bytes that a commit of one request has at least, in whole blocks; nil for one without.
+  var block: Int? {
+    switch kind {
+    case .receive: nil
+    // A record of 32 bytes, with its header.
+    case .drain: roundUp(batch * 40, to: 4096)
+    default: roundUp(batch * body, to: 4096)
     }
-    // One round to warm up: the first segment is made, the first commit written.
-    try await request(queue, entries)
-    let start = clock.monotonicNanoseconds()
-    let end = start + UInt64(seconds * 1e9)
-    var total = try await withThrowingTaskGroup(of: Measurement.self) { group in
-      for _ in 0..<producers {
-        group.addTask {
-          if kind == .sendByCompletion {
-            return try await CompletionProducer(store, queue, entries, until: end).run()
-          }
-          var measurement = Measurement()
-          var now = clock.monotonicNanoseconds()
-          while now < end {
-            measurement.count += try await request(queue, entries)
-            let after = clock.monotonicNanoseconds()
-            measurement.latencies.append(after - now)
-            now = after
-          }
-          return measurement
-        }
-      }
-      var total = Measurement()
-      for try await part in group {
-        total.count += part.count
-        total.latencies += part.latencies
-      }
-      return total
-    }
-    total.elapsed = clock.monotonicNanoseconds() - start
-    total.finish()
-    try await store.close()
-    return total
   }
 
-  /// Does one request and answers how many messages it moved.
-  @discardableResult
-  private func request(_ queue: Queue, _ entries: [SendEntry]) async throws -> Int {
-    for result in try await queue.send(batch: entries) { _ = try result.get() }
-    guard kind == .cycle else { return entries.count }
-    var left = entries.count
-    while left > 0 {
-      let leases = try await queue.receive(maximum: left, wait: .seconds(10))
-      guard !leases.isEmpty else { break }
-      for result in try await queue.delete(leases.map(\.message.handle)) { try result.get() }
-      left -= leases.count
+  private func roundUp(_ value: Int, to unit: Int) -> Int { (value + unit - 1) / unit * unit }
+
+  /// What was measured, once everything that was checked is right.
+  struct Outcome {
+    struct Part {
+      var name: String
+      var measurement: Measurement
+      /// What its latencies are of.
+      var latency: String
+      /// Whether the device's own rate is a limit to it.
+      var isBound: Bool
     }
-    return entries.count - left
+
+    var parts: [Part]
+    /// From the counters of the store.
+    var recordsPerCommit: Double
+    var syncsPerSecond: Double
+    /// Messages that were there at the end of the time and are received and deleted after it.
+    var left: Int
   }
 }
 
-/// A producer that sends the next request from the completion of the one before.
-private final class CompletionProducer: Sendable {
-  private let store: Store
-  private let queue: Queue
-  private let entries: [SendEntry]
-  private let end: UInt64
-  private let clock = RealClock()
-  private let measurement = Mutex(Measurement())
-
-  init(_ store: Store, _ queue: Queue, _ entries: [SendEntry], until end: UInt64) {
-    self.store = store
-    self.queue = queue
-    self.entries = entries
-    self.end = end
-  }
-
-  func run() async throws -> Measurement {
-    try await withCheckedThrowingContinuation { send($0) }
-    return measurement.withLock { $0 }
-  }
-
-  private func send(_ whenDone: CheckedContinuation<Void, any Error>) {
-    let began = clock.monotonicNanoseconds()
-    guard began < end else { return whenDone.resume() }
-    store.send(entries, to: queue.id) { result in
-      do {
-        for sent in try result.get() { _ = try sent.get() }
-      } catch {
-        return whenDone.resume(throwing: error)
-      }
-      let took = self.clock.monotonicNanoseconds() - began
-      self.measurement.withLock {
-        $0.count += self.entries.count
-        $0.latencies.append(took)
-      }
-      self.send(whenDone)
-    }
-  }
+/// A benchmark that found its subject, or itself, wrong: no figures of it count.
+struct BenchFailure: Error, CustomStringConvertible {
+  var description: String
+  init(_ description: String) { self.description = description }
 }

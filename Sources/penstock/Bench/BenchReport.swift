@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+import Foundation
+import Penstock
+
+/// What a run of the throughput benchmark found, as it is written with `--json`.
+struct BenchReport: Encodable {
+  /// Of this layout.
+  var format = 1
+  var command: String
+  var machine = Machine.description
+  var fileSystem: Machine.FileSystem
+  var durability: String
+  /// Requests in a second; nothing for a closed loop.
+  var rate: Double?
+  var seconds: Double
+  var warmUp: Double
+  /// The device alone, at the beginning of the run.
+  var device: [DeviceRow] = []
+  var rows: [Row] = []
+
+  /// Microseconds.
+  struct Latency: Encodable {
+    var p50, p90, p99, p999, p9999, max, mean: Double
+
+    init(_ measurement: Measurement) {
+      p50 = measurement.percentile(0.5)
+      p90 = measurement.percentile(0.9)
+      p99 = measurement.percentile(0.99)
+      p999 = measurement.percentile(0.999)
+      p9999 = measurement.percentile(0.9999)
+      max = Double(measurement.latencies.longest) / 1000
+      mean = measurement.latencies.mean / 1000
+    }
+  }
+
+  /// So many writers, each of which writes a block and syncs it, again and again.
+  struct DeviceRow: Encodable {
+    var writers: Int
+    var block: Int
+    var commitsPerSecond: Double
+    var latency: Latency
+
+    init(_ writers: Int, _ block: Int, _ measured: Measurement) {
+      (self.writers, self.block) = (writers, block)
+      commitsPerSecond = measured.rate
+      latency = Latency(measured)
+    }
+  }
+
+  struct Row: Encodable {
+    var workload: Workload.Kind
+    var name: String
+    var producers: Int
+    var consumers: Int
+    var batch: Int
+    var body: Int
+    var messages: Int
+    var messagesPerSecond: Double
+    var mebibytesPerSecond: Double
+    /// `request`, or `delivery` from the begin of the send to the receipt.
+    var latencyOf: String
+    var latency: Latency
+    var perSecond: [Int]
+    /// Of the store, for all parts of the workload together.
+    var recordsPerCommit: Double
+    var syncsPerSecond: Double
+    /// Messages that waited at the end of the time.
+    var left: Int
+    /// Requests that were due and never made.
+    var unserved: Int
+    /// The device alone, just before and after.
+    var device: DeviceRow?
+    /// Messages in a second, over what that moves.
+    var ofDevice: Double?
+
+    init(
+      _ workload: Workload, _ part: Workload.Outcome.Part, _ outcome: Workload.Outcome,
+      _ device: DeviceRow?
+    ) {
+      let measured = part.measurement
+      self.workload = workload.kind
+      name = part.name
+      producers = workload.kind.produces ? workload.producers : 0
+      consumers = workload.kind.hasConsumers || !workload.kind.produces ? workload.consumers : 0
+      (batch, body) = (workload.batch, workload.body)
+      messages = measured.count
+      messagesPerSecond = measured.rate
+      mebibytesPerSecond = measured.rate * Double(workload.body) / 1_048_576
+      latencyOf = part.latency
+      latency = Latency(measured)
+      // What is behind the last full second is none.
+      perSecond = Array(measured.perSecond.prefix(max(1, Int(workload.seconds))))
+      recordsPerCommit = outcome.recordsPerCommit
+      syncsPerSecond = outcome.syncsPerSecond
+      (left, unserved) = (outcome.left, measured.unserved)
+      self.device = device
+      ofDevice = device.flatMap {
+        part.isBound ? measured.rate / ($0.commitsPerSecond * Double(workload.batch)) : nil
+      }
+    }
+
+    static let header =
+      pad("workload", 30) + lead("senders", 8) + lead("takers", 7) + lead("batch", 6)
+      + lead("messages/s", 11) + lead("p50 us", 9) + lead("p90 us", 9) + lead("p99 us", 9)
+      + lead("p99.9 us", 9) + lead("max us", 9) + lead("rec/commit", 11) + lead("syncs/s", 8)
+      + lead("left", 9) + lead("device/s", 10) + lead("of device", 10)
+
+    var line: String {
+      pad(name, 30) + lead(producers == 0 ? "" : "\(producers)", 8)
+        + lead(consumers == 0 ? "" : "\(consumers)", 7) + lead("\(batch)", 6)
+        + lead(whole(messagesPerSecond), 11) + lead(whole(latency.p50), 9)
+        + lead(whole(latency.p90), 9) + lead(whole(latency.p99), 9) + lead(whole(latency.p999), 9)
+        + lead(whole(latency.max), 9) + lead(tenths(recordsPerCommit), 11)
+        + lead(whole(syncsPerSecond), 8) + lead(left == 0 ? "" : "\(left)", 9)
+        + lead(device.map { whole($0.commitsPerSecond) } ?? "", 10)
+        + lead(ofDevice.map(hundredths) ?? "", 10)
+        + (unserved == 0 ? "" : "  \(unserved) due requests were not made")
+    }
+  }
+
+  func write(to path: String) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+    try (encoder.encode(self) + Data("\n".utf8)).write(to: URL(fileURLWithPath: path))
+  }
+}
+
+extension Plot {
+  /// The distributions of latencies over the throughput, a line for each measurement.
+  static func distributions(
+    _ title: String, _ named: [(name: String, measurement: Measurement)]
+  ) -> String {
+    let shares = [50, 90, 99, 99.9, 99.99]
+    let ticks = shares.map { (at: -log10(1 - $0 / 100), label: String(format: "%g", $0)) }
+    // From the median on, in equal steps of the axis.
+    let steps = stride(from: ticks[0].at, through: ticks[4].at + 1e-9, by: (4 - ticks[0].at) / 60)
+    let latencies = named.enumerated().map { place, part in
+      Line(
+        name: part.name, color: color(place),
+        points: steps.map {
+          ($0, max(1, part.measurement.percentile(1 - pow(10, -$0))))
+        })
+    }
+    let rates = named.enumerated().map { place, part in
+      Line(
+        name: part.name, color: color(place),
+        points: part.measurement.perSecond.enumerated().map {
+          (Double($0.offset) + 1, Double($0.element))
+        })
+    }
+    return figure([
+      Plot(
+        title: title, x: "percentile of latencies", y: "us", hasLogarithmicY: true, ticks: ticks,
+        lines: latencies),
+      Plot(
+        title: "", x: "seconds", y: "messages in each second", lines: rates),
+    ])
+  }
+}
