@@ -8,6 +8,24 @@ import Testing
     (["queues", "--large", "400", "--small", "200", "--leased", "200", "--rounds", "2"], 24 + 3),
     (["waiting", "--polls", "20", "--seconds", "0.1", "--sends", "20"], 4),
     (["fair", "--flood", "50", "--quiet", "5", "--work", "1"], 6),
+    (
+      [
+        "wire", "--work", "send", "cycles", "empty", "--seconds", "0.1", "--warm-up", "0",
+        "--rounds", "1", "--connections", "4", "--batch", "3",
+      ], 3
+    ),
+    (
+      [
+        "wire", "--work", "cycle", "--seconds", "0.1", "--warm-up", "0", "--rounds", "1",
+        "--connections", "2", "--rate", "100",
+      ], 1
+    ),
+    (
+      [
+        "peers", "--only", "raw", "penstock", "penstock-http", "--work", "send-16x10", "cycle-1x1",
+        "--count", "5",
+      ], 6
+    ),
   ])
   func printsARowOfEach(_ arguments: [String], _ rows: Int) async throws {
     let directory = FileManager.default.temporaryDirectory
@@ -21,7 +39,7 @@ import Testing
     let named = outcome.output.split(separator: "\n").filter { line in
       [
         "FIFO, ", "standard, ", "a waiting", "a group, ", "a lease, ", "in process, ", "HTTP, ",
-        "8  ", "64  ",
+        "8  ", "64  ", "send  ", "cycle  ", "cycles  ", "empty  ", "| send: ", "| send, receive",
       ]
       .contains { line.hasPrefix($0) }
     }

@@ -10,7 +10,8 @@ struct Bench: AsyncParsableCommand {
     abstract: "Measure the engine on this machine.",
     subcommands: [
       ThroughputBench.self, BacklogBench.self, SpaceBench.self, QueuesBench.self,
-      WaitingBench.self, FairBench.self, WireBench.self, PeersBench.self, BacklogStep.self, QueuesStep.self,
+      WaitingBench.self, FairBench.self, WireBench.self, PeersBench.self, BacklogStep.self,
+      QueuesStep.self,
     ],
     defaultSubcommand: ThroughputBench.self)
 }

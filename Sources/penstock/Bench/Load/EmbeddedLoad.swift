@@ -20,11 +20,14 @@ struct EmbeddedPeer: PeerSystem {
     let target = try await store.queue(queue)
     let clock = RealClock()
     let start = clock.monotonicNanoseconds() + UInt64(plan.warmUp * 1e9)
-    let limit = RoundLimit(end: start + UInt64(plan.seconds * 1e9), rounds: plan.rounds)
+    let end = start + UInt64(plan.seconds * 1e9)
+    let counter = RoundCounter(plan.rounds)
     let result = try await withThrowingTaskGroup(of: LoadResult.self) { group in
       for _ in 0..<work.producers {
         group.addTask {
-          try await EmbeddedProducer(store, target.id, entries, work, start, limit).run()
+          try await EmbeddedProducer(
+            store, target.id, entries, work, start..<end, counter
+          ).run()
         }
       }
       var total = LoadResult()
@@ -36,44 +39,24 @@ struct EmbeddedPeer: PeerSystem {
   }
 }
 
-/// When producers stop.
-private final class RoundLimit: Sendable {
-  private let end: UInt64
-  private let left: Mutex<Int>
-
-  init(end: UInt64, rounds: Int?) {
-    self.end = end
-    left = Mutex(rounds ?? Int.max)
-  }
-
-  func takes(_ now: UInt64) -> Bool {
-    guard now < end else { return false }
-    return left.withLock { left in
-      guard left > 0 else { return false }
-      left -= 1
-      return true
-    }
-  }
-}
-
 private final class EmbeddedProducer: Sendable {
   private let store: Store
   private let queue: QueueID
   private let entries: [SendEntry]
   private let work: PeerWork
-  private let start: UInt64
-  private let limit: RoundLimit
+  private let time: Range<UInt64>
+  private let counter: RoundCounter
   private let clock = RealClock()
   private let result = Mutex(LoadResult())
 
   typealias Done = CheckedContinuation<Void, any Error>
 
   init(
-    _ store: Store, _ queue: QueueID, _ entries: [SendEntry], _ work: PeerWork, _ start: UInt64,
-    _ limit: RoundLimit
+    _ store: Store, _ queue: QueueID, _ entries: [SendEntry], _ work: PeerWork,
+    _ time: Range<UInt64>, _ counter: RoundCounter
   ) {
     (self.store, self.queue, self.entries, self.work) = (store, queue, entries, work)
-    (self.start, self.limit) = (start, limit)
+    (self.time, self.counter) = (time, counter)
   }
 
   func run() async throws -> LoadResult {
@@ -83,7 +66,7 @@ private final class EmbeddedProducer: Sendable {
 
   private func send(_ done: Done) {
     let began = clock.monotonicNanoseconds()
-    guard limit.takes(began) else { return done.resume() }
+    guard began < time.upperBound, counter.takes() else { return done.resume() }
     store.send(entries, to: queue) { sent in
       do { for one in try sent.get() { _ = try one.get() } } catch {
         return done.resume(throwing: error)
@@ -121,12 +104,12 @@ private final class EmbeddedProducer: Sendable {
 
   private func ended(_ began: UInt64, _ done: Done) {
     let now = clock.monotonicNanoseconds()
-    if began >= start {
+    if began >= time.lowerBound {
       result.withLock {
         $0.latencies.record(now - began)
         $0.rounds += 1
         $0.messages += entries.count
-        $0.elapsed = now - start
+        $0.elapsed = now - time.lowerBound
       }
     }
     send(done)

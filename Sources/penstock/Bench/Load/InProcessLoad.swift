@@ -22,15 +22,14 @@ enum ThreadedLoad {
     let end = start + UInt64(plan.seconds * 1e9)
     let total = Mutex(LoadResult())
     let failure = Mutex<(any Error)?>(nil)
-    let begun = Mutex(0)
-    let limit = plan.rounds ?? Int.max
+    let counter = RoundCounter(plan.rounds)
     let group = DispatchGroup()
     for producer in 0..<producers {
       group.enter()
       let thread = Thread {
         var result = LoadResult()
         var now = clock.monotonicNanoseconds()
-        while now < end, begun.withLock({ $0 += 1; return $0 <= limit }) {
+        while now < end, counter.takes() {
           let messages: Int
           do { messages = try round(producer) } catch {
             failure.withLock { $0 = error }
@@ -53,6 +52,21 @@ enum ThreadedLoad {
     group.wait()
     if let error = failure.withLock({ $0 }) { throw error }
     return total.withLock { $0 }
+  }
+}
+
+/// Rounds that may begin yet.
+final class RoundCounter: Sendable {
+  private let left: Mutex<Int>
+
+  init(_ rounds: Int?) { left = Mutex(rounds ?? Int.max) }
+
+  func takes() -> Bool {
+    left.withLock { left in
+      guard left > 0 else { return false }
+      left -= 1
+      return true
+    }
   }
 }
 
@@ -107,11 +121,11 @@ struct RawPeer: PeerSystem {
 
   /// The next offset of one thread.
   private final class Offset: Sendable {
-    private let stored: Mutex<Int>
-    init(_ value: Int) { stored = Mutex(value) }
+    private let stored: Atomic<Int>
+    init(_ value: Int) { stored = Atomic(value) }
     var value: Int {
-      get { stored.withLock { $0 } }
-      set { stored.withLock { $0 = newValue } }
+      get { stored.load(ordering: .relaxed) }
+      set { stored.store(newValue, ordering: .relaxed) }
     }
   }
 

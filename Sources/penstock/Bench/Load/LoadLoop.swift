@@ -191,6 +191,9 @@ final class LoadLoop {
     guard schedule != nil else { return nil }
     let now = clock.monotonicNanoseconds()
     while let next = schedule?.next, next < finish, hasMoreRounds {
+      guard now < finish + Self.patience else {
+        throw LoadError("\(address.host):\(address.port) is 15 s behind the rate: try a lower one.")
+      }
       guard let connection = free.last else { return nil }
       guard let due = schedule?.take(at: now) else { return next }
       free.removeLast()

@@ -98,15 +98,20 @@ struct WirePeer: PeerSystem {
     case "rabbitmq":
       durability = "quorum queue of one node: fdatasync before the confirm; acks have no answer"
       dialogue = { AMQPLoad($0, $1, $2, payload) }
-    case "nats":
-      durability = "file storage, synced every 2 minutes: an answer is not on disk"
-      isDurable = false
+    case "nats", "nats-synced":
+      isDurable = kind == "nats-synced"
+      durability =
+        isDurable
+        ? "file storage, sync_interval always: synced before the answer"
+        : "file storage, synced every 2 minutes: an answer is not on disk"
       dialogue = { NATSLoad($0, $1, $2, payload) }
     default: return nil
     }
   }
 
-  static let kinds = ["penstock-http", "redis", "beanstalkd", "postgresql", "rabbitmq", "nats"]
+  static let kinds = [
+    "penstock-http", "redis", "beanstalkd", "postgresql", "rabbitmq", "nats", "nats-synced",
+  ]
 }
 
 /// A connection to a server of the SQS API, whose queue is made and removed like the others'.

@@ -49,7 +49,8 @@ struct PeersBench: AsyncParsableCommand {
   var count: Int?
 
   @Option(
-    name: .long, help: "Syncs per request that were counted: SYSTEM=TEXT, for the table. Repeatable.")
+    name: .long,
+    help: "Syncs per request that were counted: SYSTEM=TEXT, for the table. Repeatable.")
   var syncs: [String] = []
 
   @Option(name: .long, help: "File to write a line of JSON to for each run.")
@@ -134,9 +135,13 @@ struct PeersBench: AsyncParsableCommand {
       for turn in systems.indices {
         let system = systems[(turn + round) % systems.count]
         guard !report.hasFailed(system, work) else { continue }
-        let queue = "bench_\(work.cycles ? "cycle" : "send")_\(work.producers)x\(work.batch)_\(round)"
+        let kind = work.cycles ? "cycle" : "send"
+        let queue = "bench_\(kind)_\(work.producers)x\(work.batch)_\(round)"
         do {
           guard let result = try await system.run(work, queue: queue, plan) else { continue }
+          guard result.rounds > 0 else {
+            throw LoadError("no request that began in the time was answered: try more --seconds.")
+          }
           try report.add(result, of: system, work, round)
         } catch {
           // One that cannot do it is no reason to end.

@@ -145,10 +145,13 @@ struct PeersReport {
     }
     let rate = Self.median(rates)
     let raw = systems.first { $0.name == "raw" }.flatMap { self.rates($0, work) }
-    let ofRaw = raw.map { raw in
-      let share = rate / Self.median(raw)
-      return "\(Double(Int((share * 100).rounded())) / 100)"
-    }
+    let ofRaw =
+      !system.isDurable
+      ? nil
+      : raw.map { raw in
+        let share = rate / Self.median(raw)
+        return "\(Double(Int((share * 100).rounded())) / 100)"
+      }
     let name = system.name + (system.isDurable ? "" : ", not durable")
     let range = "\(Self.grouped(rates[0])) to \(Self.grouped(rates[rates.count - 1]))"
     return "| \(work.title) | \(name) | \(Self.grouped(rate)) | \(range) | \(microseconds(0.5)) "
@@ -168,10 +171,13 @@ struct PeersReport {
 
   // MARK: Plot
 
-  /// A panel for each workload, a bar for each system: the median, and a line from the lowest round
-  /// to the highest.
+  /// A panel for each workload, a bar for each system that is durable: the median, and a line from
+  /// the lowest round to the highest.
   var plot: String {
     let works = works
+    let others = systems.filter { !$0.isDurable }.map(\.name)
+    let systems = systems.filter(\.isDurable)
+    let note = others.isEmpty ? "" : "; not durable, so not here: \(others.joined(separator: ", "))"
     let (width, bar, left) = (560, 20, 150)
     let height = systems.count * bar + 58
     let rows = (works.count + 1) / 2
@@ -179,9 +185,8 @@ struct PeersReport {
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"\(2 * width)\" "
         + "height=\"\(rows * height + 40)\" font-family=\"sans-serif\" font-size=\"12\">",
       "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>",
-      "<text x=\"12\" y=\"22\" font-size=\"14\">Messages per second, durable unless it says "
-        + "otherwise; median, and lowest to highest of \(rounds) rounds; bodies of \(body) bytes"
-        + "</text>",
+      "<text x=\"12\" y=\"22\" font-size=\"14\">Durable messages per second: median, and lowest to "
+        + "highest of \(rounds) rounds; bodies of \(body) bytes\(note)</text>",
     ]
     for (place, work) in works.enumerated() {
       let (x, y) = (place % 2 * width, place / 2 * height + 36)
@@ -207,8 +212,7 @@ struct PeersReport {
             + "height=\"\(bar - 6)\" fill=\"\(Self.colour(of: system))\"/>",
           "<line x1=\"\(from)\" y1=\"\(top + bar / 2)\" x2=\"\(to)\" y2=\"\(top + bar / 2)\" "
             + "stroke=\"black\"/>",
-          "<text x=\"\(to + 6)\" y=\"\(top + 14)\">\(Self.grouped(median))"
-            + (system.isDurable ? "" : " (not durable)") + "</text>",
+          "<text x=\"\(to + 6)\" y=\"\(top + 14)\">\(Self.grouped(median))</text>",
         ]
       }
     }
@@ -216,7 +220,6 @@ struct PeersReport {
   }
 
   private static func colour(of system: any PeerSystem) -> String {
-    if !system.isDurable { return "#dddddd" }
     if system.name == "raw" { return "#999999" }
     return system.name.hasPrefix("penstock") ? "#2b6cb0" : "#e0a458"
   }
