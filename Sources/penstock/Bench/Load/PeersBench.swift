@@ -110,8 +110,8 @@ struct PeersBench: AsyncParsableCommand {
     systems.sort { Self.place($0.name) < Self.place($1.name) }
 
     var report = PeersReport(
-      body: body, seconds: seconds, rounds: count == nil ? rounds : 1, systems: systems,
-      syncs: syncs)
+      body: body, seconds: seconds, rounds: count == nil ? rounds : 1, count: count,
+      systems: systems, syncs: syncs)
     if let json { try report.open(json) }
     for work in PeerWork.all where self.work.contains(work.name) {
       try await run(work, systems, &report)

@@ -11,14 +11,20 @@ struct PeersReport {
   let body: Int
   let seconds: Double
   let rounds: Int
+  /// Requests of a run, where they were counted.
+  let count: Int?
   private let systems: [any PeerSystem]
   private let syncs: [String: String]
   private var runs: [Key: [LoadResult]] = [:]
   private var failures: [Key: String] = [:]
   private var json: FileHandle?
 
-  init(body: Int, seconds: Double, rounds: Int, systems: [any PeerSystem], syncs: [String]) {
+  init(
+    body: Int, seconds: Double, rounds: Int, count: Int?, systems: [any PeerSystem],
+    syncs: [String]
+  ) {
     (self.body, self.seconds, self.rounds, self.systems) = (body, seconds, rounds, systems)
+    self.count = count
     self.syncs = Dictionary(
       syncs.compactMap { text in
         let parts = text.split(separator: "=", maxSplits: 1).map(String.init)
@@ -107,10 +113,13 @@ struct PeersReport {
 
   // MARK: Table
 
+  private var duration: String {
+    count.map { "\($0) requests each" } ?? "median of \(rounds) rounds of \(seconds) s each"
+  }
+
   var text: String {
     var lines = [
-      "Machine: \(Machine.description). Bodies of \(body) bytes; median of \(rounds) rounds of "
-        + "\(seconds) s each, in turns.", "",
+      "Machine: \(Machine.description). Bodies of \(body) bytes; \(duration), in turns.", "",
       "| System | An answer follows | Syncs per request, counted |", "| --- | --- | --- |",
     ]
     for system in systems {
