@@ -70,10 +70,12 @@ let package = Package(
         server("ServiceLifecycle", "swift-service-lifecycle"),
       ],
       swiftSettings: common),
+    // System calls that the toolchain's Glibc module lacks, for the load generator.
+    .systemLibrary(name: "CEpoll"),
     .executableTarget(
       name: "penstock",
       dependencies: [
-        "PenstockServer", "PenstockSQS", "PenstockExplorer", "PenstockTools", "Penstock",
+        "CEpoll", "PenstockServer", "PenstockSQS", "PenstockExplorer", "PenstockTools", "Penstock",
         "PenstockLog", "PenstockCore", "PenstockSystem", "PenstockTesting",
         server("NIOCore", "swift-nio"), server("NIOPosix", "swift-nio"),
         server("ArgumentParser", "swift-argument-parser"), server("Logging", "swift-log"),

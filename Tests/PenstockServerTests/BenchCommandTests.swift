@@ -33,6 +33,24 @@ import Testing
     (["memory", "--messages", "400"], 3),
     (["waiting", "--polls", "20", "--seconds", "0.1", "--sends", "20"], 4),
     (["fair", "--flood", "50", "--quiet", "5", "--work", "1"], 6),
+    (
+      [
+        "wire", "--work", "send", "cycles", "empty", "--seconds", "0.1", "--warm-up", "0",
+        "--rounds", "1", "--connections", "4", "--batch", "3",
+      ], 3
+    ),
+    (
+      [
+        "wire", "--work", "cycle", "--seconds", "0.1", "--warm-up", "0", "--rounds", "1",
+        "--connections", "2", "--rate", "100",
+      ], 1
+    ),
+    (
+      [
+        "peers", "--only", "raw", "penstock", "penstock-http", "--work", "send-16x10", "cycle-1x1",
+        "--count", "5",
+      ], 6
+    ),
   ])
   func printsARowOfEach(_ arguments: [String], _ rows: Int) async throws {
     try await run(arguments) { _, outcome in
@@ -40,7 +58,8 @@ import Testing
         [
           "queues  ", "messages in flight  ", "FIFO groups  ", "messages of one group  ",
           "waiting messages  ", "producers  ", "a waiting", "a group, ", "a lease, ",
-          "in process, ", "HTTP, ", "8  ", "64  ",
+          "in process, ", "HTTP, ", "8  ", "64  ", "send  ", "cycle  ", "cycles  ", "empty  ",
+          "| send: ", "| send, receive",
         ]
         .contains { line.hasPrefix($0) }
       }

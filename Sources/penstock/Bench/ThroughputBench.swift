@@ -10,8 +10,8 @@ struct Bench: AsyncParsableCommand {
     abstract: "Measure the engine on this machine.",
     subcommands: [
       ThroughputBench.self, MicroBench.self, ScaleBench.self, BacklogBench.self, MemoryBench.self,
-      SpaceBench.self, WaitingBench.self, FairBench.self, WireBench.self, BacklogStep.self,
-      MemoryStep.self,
+      SpaceBench.self, WaitingBench.self, FairBench.self, WireBench.self, PeersBench.self,
+      BacklogStep.self, MemoryStep.self,
     ],
     defaultSubcommand: ThroughputBench.self)
 }

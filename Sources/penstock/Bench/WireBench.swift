@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import ArgumentParser
 import Foundation
-import NIOCore
-import NIOPosix
 import PenstockSystem
 
 /// `penstock bench wire`: the SQS API over HTTP, beside other servers.
@@ -12,7 +10,8 @@ struct WireBench: AsyncParsableCommand {
     abstract: "Measure the server over HTTP, beside what others do in the same run.",
     discussion: """
       Starts a server of its own in another process; each connection sends its next request when \
-      the last one is answered. Rounds go round the servers, so that all see the same machine.
+      the last one is answered, or, with --rate, when it is due. Rounds go round the servers, so \
+      that all see the same machine.
       """)
 
   @Option(name: .long, help: "Directory to work in; a new one inside it is used and removed.")
@@ -24,11 +23,30 @@ struct WireBench: AsyncParsableCommand {
   @Option(name: .long, help: "Seconds per workload, server and round.")
   var seconds = 3.0
 
+  @Option(name: .long, help: "Seconds before them that are not measured.")
+  var warmUp = 0.5
+
   @Option(name: .long, help: "Rounds; the best of them is told.")
   var rounds = 2
 
   @Option(name: .long, help: "Connections.")
   var connections = 64
+
+  @Option(
+    name: .long, parsing: .upToNextOption,
+    help: "Workloads: page, send, batch, cycle, cycles, empty; all by default.")
+  var work: [WireWork] = WireWork.allCases
+
+  @Option(name: .long, help: "Messages per request of batch and cycles.")
+  var batch = 10
+
+  @Option(
+    name: .long,
+    help: """
+      Requests, or cycles, due per second and server by a fixed schedule; latency counts from when \
+      they were due. By default a connection sends the next when the last is answered.
+      """)
+  var rate: Double?
 
   @Option(name: .long, help: "Another server of the SQS API: NAME=http://HOST:PORT. Repeatable.")
   var peer: [String] = []
@@ -40,10 +58,16 @@ struct WireBench: AsyncParsableCommand {
 
   func validate() throws {
     guard (1...1 << 20).contains(body), (0.1...600).contains(seconds), (1...100).contains(rounds),
-      (1...10_000).contains(connections)
+      (1...10_000).contains(connections), (0...600).contains(warmUp), (1...10).contains(batch)
     else {
       throw ValidationError(
-        "--body may be up to 1048576, --seconds 0.1 to 600, --rounds 100, --connections 10000.")
+        """
+        --body may be up to 1048576, --seconds 0.1 to 600, --warm-up to 600, --rounds to 100, \
+        --connections to 10000, --batch to 10.
+        """)
+    }
+    guard rate.map({ (0.1...10_000_000).contains($0) }) ?? true else {
+      throw ValidationError("--rate may be from 0.1 to 10000000.")
     }
     guard peer.allSatisfy({ WireTarget($0, isPage: false) != nil }),
       page.allSatisfy({ WireTarget($0, isPage: true) != nil })
@@ -57,75 +81,59 @@ struct WireBench: AsyncParsableCommand {
     let server = try BenchServer(root + "/data")
     defer { server.stop() }
     let targets =
-      [WireTarget("penstock", "127.0.0.1", server.port)]
+      [WireTarget("penstock", LoadAddress(host: "127.0.0.1", port: server.port))]
       + peer.compactMap { WireTarget($0, isPage: false) }
       + page.compactMap { WireTarget($0, isPage: true) }
-    let loops = MultiThreadedEventLoopGroup(numberOfThreads: 1)
 
     print("machine      \(Machine.description)")
     print("durability   synced, every acknowledgement of penstock; body \(body) bytes")
-    print("connections  \(connections); \(seconds) s each, best of \(rounds) rounds")
+    print(
+      "connections  \(connections)\(rate.map { ", \(whole($0)) requests due per second" } ?? ""); "
+        + "\(seconds) s each after \(warmUp) s, best of \(rounds) rounds")
     print("")
     print(
       pad("workload", 10) + pad("server", 12) + lead("requests/s", 12) + lead("messages/s", 12)
-        + lead("p50 us", 10) + lead("p99 us", 10))
-    do {
-      for work in WireWork.allCases { try await run(work, targets, loops) }
-    } catch {
-      try await loops.shutdownGracefully()
-      throw error
-    }
-    try await loops.shutdownGracefully()
+        + lead("p50 us", 10) + lead("p99 us", 10) + lead("p99.9 us", 10))
+    for work in work { try run(work, targets) }
   }
 
-  private func run(
-    _ work: WireWork, _ all: [WireTarget], _ loops: MultiThreadedEventLoopGroup
-  ) async throws {
+  private func run(_ work: WireWork, _ all: [WireTarget]) throws {
     let targets = all.filter { ($0.page != nil) == (work == .page) }
-    var best: [Measurement?] = targets.map { _ in nil }
+    var best: [LoadResult?] = targets.map { _ in nil }
     var failed: Set<String> = []
+    let plan = LoadPlan(seconds: seconds, warmUp: warmUp, rate: rate)
     for round in 0..<rounds {
       for (place, target) in targets.enumerated() where !failed.contains(target.name) {
         do {
-          let queue = try await Self.makeQueue("\(work.rawValue)-\(round)", target, loops)
-          let measured = try await WireLoad.measure(
-            work, of: target, queue: queue, body: body, connections: connections,
-            seconds: seconds, on: loops)
-          if measured.rate > best[place]?.rate ?? 0 { best[place] = measured }
+          let queue = work == .page ? "" : try target.makeQueue("\(work.rawValue)-\(round)")
+          let clients = (0..<connections).map { _ in
+            HTTPLoad(work, target, queue: queue, body: body, batch: batch)
+          }
+          let measured = try LoadLoop.run(clients, to: target.address, plan)
+          if measured.roundRate > best[place]?.roundRate ?? 0 { best[place] = measured }
         } catch  where place > 0 {
           // A peer that cannot do it is no reason to end.
           failed.insert(target.name)
-          print(pad(work.rawValue, 10) + "\(error)")
+          print(pad(work.rawValue, 10) + "\(target.name): \(error)")
         }
       }
     }
     for (target, measured) in zip(targets, best) {
       guard let measured else { continue }
-      // A cycle is three requests.
-      let requests = measured.rate / Double(work.count) * (work == .cycle ? 3 : 1)
       print(
-        pad(work.rawValue, 10) + pad(target.name, 12) + lead(whole(requests), 12)
+        pad(work.rawValue, 10) + pad(target.name, 12)
+          + lead(whole(measured.roundRate * Double(work.requests)), 12)
           + lead(work == .page || work == .empty ? "" : whole(measured.rate), 12)
-          + lead(whole(measured.percentile(0.50)), 10)
-          + lead(whole(measured.percentile(0.99)), 10))
+          + [0.50, 0.99, 0.999].map { share in
+            lead(whole(Double(measured.latencies.percentile(share)) / 1000), 10)
+          }.joined())
     }
     // Each row is there as soon as it is measured, also in a file.
     fflush(nil)
   }
-
-  private static func makeQueue(
-    _ name: String, _ target: WireTarget, _ loops: MultiThreadedEventLoopGroup
-  ) async throws -> String {
-    guard target.page == nil else { return "" }
-    let answer = try await WireLoad.ask(
-      "CreateQueue", #"{"QueueName":"\#(name)"}"#, of: target, loops)
-    let parts = answer.split(separator: "\"")
-    guard let place = parts.firstIndex(of: "QueueUrl"), place + 2 < parts.count else {
-      throw ValidationError("\(target.name) answered CreateQueue with \(answer)")
-    }
-    return String(parts[place + 2])
-  }
 }
+
+extension WireWork: ExpressibleByArgument {}
 
 /// This executable's own server, in a process of its own.
 final class BenchServer {
