@@ -1,34 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the Swift toolchain's Glibc module leaves out; the load generator waits with it.
+// Calls of Linux that the toolchain's Glibc module leaves out; the load generator waits with them.
+// No header of libc is included: what it declares would count as this module's in all of Swift. So
+// the calls have names of their own here, and what they take is written as the kernel defines it.
 #ifndef CEPOLL_H
 #define CEPOLL_H
-#if defined(__linux__)
-#include <sys/epoll.h>
-#include <sys/timerfd.h>
-#include <unistd.h>
+#if defined(__linux__) && defined(__LP64__)
 
-static const unsigned int cepoll_readable = EPOLLIN;
-static const unsigned int cepoll_writable = EPOLLOUT;
+struct cepoll_event {
+  unsigned int events;
+  unsigned long long data;
+}
+#if defined(__x86_64__)
+__attribute__((packed))
+#endif
+;
 
-// epoll_event is packed on some processors, so it stays on this side.
-static inline int cepoll_set(int poller, int descriptor, int is_new, unsigned int events) {
-  struct epoll_event event = {.events = events, .data = {.fd = descriptor}};
-  return epoll_ctl(poller, is_new ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, descriptor, &event);
+struct cepoll_time {
+  long interval_seconds, interval_nanoseconds, seconds, nanoseconds;
+};
+
+int cepoll_call_create(int flags) __asm__("epoll_create1");
+int cepoll_call_control(int poller, int operation, int descriptor, struct cepoll_event *event)
+    __asm__("epoll_ctl");
+int cepoll_call_wait(int poller, struct cepoll_event *events, int limit, int milliseconds)
+    __asm__("epoll_wait");
+int cepoll_call_timer(int clock, int flags) __asm__("timerfd_create");
+int cepoll_call_set_timer(int timer, int flags, const struct cepoll_time *time, void *old)
+    __asm__("timerfd_settime");
+
+static inline int cepoll_create(void) { return cepoll_call_create(0); }
+
+// Waits for bytes to read (1), and for room to write (4).
+static inline int cepoll_set(int poller, int descriptor, int is_new, int writes) {
+  struct cepoll_event event = {.events = writes ? 1 | 4 : 1, .data = (unsigned int)descriptor};
+  return cepoll_call_control(poller, is_new ? 1 : 3, descriptor, &event);
 }
 
 // Writes the descriptors that are ready; at most 256 of them.
 static inline int cepoll_wait(int poller, int *ready, int limit, int milliseconds) {
-  struct epoll_event events[256];
-  int count = epoll_wait(poller, events, limit < 256 ? limit : 256, milliseconds);
-  for (int place = 0; place < count; place++) ready[place] = events[place].data.fd;
+  struct cepoll_event events[256];
+  int count = cepoll_call_wait(poller, events, limit < 256 ? limit : 256, milliseconds);
+  for (int place = 0; place < count; place++) ready[place] = (int)events[place].data;
   return count;
 }
 
-// At a time of CLOCK_MONOTONIC.
+// A timer of the monotonic clock (1).
+static inline int cepoll_timer(void) { return cepoll_call_timer(1, 0); }
+
+// At an absolute time (1).
 static inline int cepoll_set_timer(int timer, unsigned long long nanoseconds) {
-  struct itimerspec time = {.it_value = {(time_t)(nanoseconds / 1000000000),
-                                         (long)(nanoseconds % 1000000000)}};
-  return timerfd_settime(timer, TFD_TIMER_ABSTIME, &time, 0);
+  struct cepoll_time time = {0, 0, (long)(nanoseconds / 1000000000),
+                             (long)(nanoseconds % 1000000000)};
+  return cepoll_call_set_timer(timer, 1, &time, 0);
 }
 #endif
 #endif

@@ -48,6 +48,13 @@ struct LoadResult {
   /// Nanoseconds from the end of the warm-up to the end of the last round.
   var elapsed: UInt64 = 1
 
+  /// A run that measured nothing has no rate, not even zero.
+  func check() throws {
+    guard rounds > 0 else {
+      throw LoadError("nothing that began in the time was answered: try more --seconds.")
+    }
+  }
+
   var rate: Double { Double(messages) * 1e9 / Double(max(elapsed, 1)) }
   var roundRate: Double { Double(rounds) * 1e9 / Double(max(elapsed, 1)) }
 }
@@ -80,7 +87,9 @@ final class LoadLoop {
     let loop = try LoadLoop(protocols, to: address, plan)
     defer { loop.close() }
     try loop.greet()
-    if plan.seconds > 0 { try loop.measure() }
+    guard plan.seconds > 0 else { return loop.result }
+    try loop.measure()
+    try loop.result.check()
     return loop.result
   }
 

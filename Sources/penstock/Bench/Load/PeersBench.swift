@@ -139,9 +139,7 @@ struct PeersBench: AsyncParsableCommand {
         let queue = "bench_\(kind)_\(work.producers)x\(work.batch)_\(round)"
         do {
           guard let result = try await system.run(work, queue: queue, plan) else { continue }
-          guard result.rounds > 0 else {
-            throw LoadError("no request that began in the time was answered: try more --seconds.")
-          }
+          try result.check()
           try report.add(result, of: system, work, round)
         } catch {
           // One that cannot do it is no reason to end.

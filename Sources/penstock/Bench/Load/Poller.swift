@@ -20,9 +20,9 @@ final class Poller {
     private var isSet: UInt64?
 
     init() throws {
-      poller = epoll_create1(0)
-      timer = timerfd_create(CLOCK_MONOTONIC, 0)
-      guard poller >= 0, timer >= 0, cepoll_set(poller, timer, 1, cepoll_readable) == 0 else {
+      poller = cepoll_create()
+      timer = cepoll_timer()
+      guard poller >= 0, timer >= 0, cepoll_set(poller, timer, 1, 0) == 0 else {
         throw LoadError("epoll: \(LoadLoop.error(errno))")
       }
     }
@@ -34,8 +34,7 @@ final class Poller {
 
     /// Waits for bytes to read, and for room to write if it `writes`.
     func set(_ descriptor: Int32, isNew: Bool, writes: Bool) throws {
-      let events = cepoll_readable | (writes ? cepoll_writable : 0)
-      guard cepoll_set(poller, descriptor, isNew ? 1 : 0, events) == 0 else {
+      guard cepoll_set(poller, descriptor, isNew ? 1 : 0, writes ? 1 : 0) == 0 else {
         throw LoadError("epoll: \(LoadLoop.error(errno))")
       }
     }
