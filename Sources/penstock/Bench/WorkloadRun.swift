@@ -122,7 +122,8 @@ final class WorkloadRun: Sendable {
     } else {
       parts = [
         .init(
-          name: kind.title, measurement: kind.produces ? produced : consumed, latency: "request",
+          name: workload.title, measurement: kind.produces ? produced : consumed,
+          latency: "request",
           isBound: kind != .receive)
       ]
     }
