@@ -8,7 +8,7 @@ package enum HotPaths {
     do throws(SQSError) { return try Form(request).nodes.count } catch { return 0 }
   }
 
-  /// The signature, in hexadecimal, that a request needs whose `Authorization` header has any other;
+  /// The signature, in hexadecimal, that a request needs whose `Authorization` header has another;
   /// nil when it has none.
   package static func signature(of request: SQSRequest, secret: String) -> String? {
     guard let claim = try? SignatureClaim(request, parameters: []),

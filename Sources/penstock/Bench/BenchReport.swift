@@ -150,7 +150,8 @@ extension Plot {
     }
     return figure([
       Plot(
-        title: title, x: "percentile of latencies", y: "us", hasLogarithmicY: true, ticks: ticks,
+        title: title + "; senders + takers × batch", x: "percentile of latencies", y: "us",
+        hasLogarithmicY: true, ticks: ticks,
         lines: latencies),
       Plot(
         title: "", x: "seconds", y: "messages in each second", lines: rates),

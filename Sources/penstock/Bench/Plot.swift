@@ -21,7 +21,7 @@ struct Plot {
 
   private static let width = 640.0
   private static let height = 320.0
-  private static let margin = (left: 64.0, right: 16.0, top: 40.0, bottom: 48.0)
+  private static let margin = (left: 64.0, right: 24.0, top: 40.0, bottom: 48.0)
   /// More names than stand above the lines stand beside them.
   private static let namesAbove = 3
   private static let besideWidth = 240.0
@@ -152,7 +152,7 @@ struct Plot {
     return ([1, 2, 4, 5, 8].first { Double($0) * power >= value }.map(Double.init) ?? 10) * power
   }
 
-  private static func short(_ value: Double) -> String {
+  static func short(_ value: Double) -> String {
     switch value {
     case 1_000_000...: String(format: "%g M", value / 1_000_000)
     case 10_000...: String(format: "%g k", value / 1000)

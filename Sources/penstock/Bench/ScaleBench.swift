@@ -144,7 +144,7 @@ struct ScaleBench: AsyncParsableCommand {
           points: points.indices.map { (Double(points[$0]), value($0, call.part)) })
       }
     }
-    let ticks = points.map { (at: Double($0), label: "\($0)") }
+    let ticks = points.map { (at: Double($0), label: Plot.short(Double($0))) }
     let panels = [
       Plot(
         title: "\(durability.rawValue), bodies of \(body) bytes", x: curve.title,

@@ -231,9 +231,10 @@ struct ThroughputBench: AsyncParsableCommand {
       report.rows.append(row)
       var shown = part.measurement
       shown.perSecond = row.perSecond
-      let takers = row.consumers > 0 ? ", \(row.consumers) takers" : ""
-      let senders = row.producers > 0 ? ", \(row.producers) senders" : ""
-      measured.append((part.name + senders + takers + ", batch \(row.batch)", shown))
+      guard shown.count > 0 else { continue }
+      let lanes = [row.producers, row.consumers].filter { $0 > 0 }.map(String.init)
+      measured.append(
+        ("\(part.name), \(lanes.joined(separator: "+")) × \(row.batch)", shown))
     }
     // Each row is there as soon as it is measured, also in a file.
     fflush(nil)

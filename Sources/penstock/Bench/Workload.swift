@@ -82,6 +82,8 @@ struct Workload: Sendable {
   /// Bytes that a stamp takes.
   static let stampSize = 16
 
+  var title: String { kind == .large ? "send, \(sizeText(body)) each" : kind.title }
+
   /// Who has a request under way, at most one each.
   var lanes: Int { kind.produces ? producers : consumers }
 

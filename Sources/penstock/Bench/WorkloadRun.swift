@@ -122,7 +122,8 @@ final class WorkloadRun: Sendable {
     } else {
       parts = [
         .init(
-          name: kind.title, measurement: kind.produces ? produced : consumed, latency: "request",
+          name: workload.title, measurement: kind.produces ? produced : consumed,
+          latency: "request",
           isBound: kind != .receive)
       ]
     }
@@ -258,12 +259,10 @@ final class WorkloadRun: Sendable {
       }
       let came = clock.monotonicNanoseconds()
       try note(leases)
-      if kind.isStamped {
+      if kind.isStamped, came >= window.start, came < window.end {
         for lease in leases {
           let stamp = Self.number(in: lease.body, at: 0)
-          if stamp >= window.start, came < window.end {
-            measurement.record(1, from: stamp, to: came, since: window.start)
-          }
+          measurement.record(1, from: stamp, to: came, since: window.start)
         }
       }
       if kind != .receive { try await delete(leases, from: queue) }
