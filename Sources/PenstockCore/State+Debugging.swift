@@ -172,7 +172,7 @@ extension State {
   package func overdue(_ id: QueueID) -> Int {
     guard let q = places[id.value] else { return 0 }
     return table[q].runs.filter {
-      table[q].retentionEnd(sentSecond: $0.oldestSecond) <= time.milliseconds
+      retentionEnd(q, sentSecond: $0.oldestSecond) <= time.milliseconds
     }.reduce(0) { $0 + Int($1.count) }
   }
 
@@ -256,7 +256,7 @@ extension State {
         switch slab[index].state {
         case .delayed, .leased:
           if slab[index].state == .delayed { counts.delayed += 1 } else { counts.leased += 1 }
-          let end = min(activities[Int(activity)].deadline, retentionEnd(index, queue))
+          let end = min(activities[Int(activity)].deadline, retentionEnd(index, q))
           if timers.key(of: activity, timerPlaces) != UInt64(clamping: end) {
             return "I4: slot \(index) has no timer at its end"
           }
@@ -265,7 +265,7 @@ extension State {
           let known = activities[Int(activity)]
           let end: UInt64? =
             known.isStray && !known.isOverdue
-            ? UInt64(clamping: retentionEnd(index, queue)) : nil
+            ? UInt64(clamping: retentionEnd(index, q)) : nil
           if timers.key(of: activity, timerPlaces) != end { return "I4: slot \(index), a stray" }
           if end != nil { inTimers += 1 }
           let heap =

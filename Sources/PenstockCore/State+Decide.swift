@@ -323,7 +323,7 @@ extension State {
     let state = slab[handle.slot].state
     guard state == .leased || state == .returned else { throw .messageNotFound }
     let activity = activities[Int(slab[handle.slot].link)]
-    guard activity.receiveCount > 0, retentionEnd(handle.slot, table[q]) > time.milliseconds else {
+    guard activity.receiveCount > 0, retentionEnd(handle.slot, q) > time.milliseconds else {
       throw .messageNotFound
     }
     let deadline = time.adding(max(0, timeout))
@@ -370,20 +370,20 @@ extension State {
     let grouped = oldest.map { slab[$0].message } ?? .max
     let waiting = index == Slab.none ? table[q].runs.first?.last : slab[index].message
     if let oldest, grouped < min(waiting ?? .max, returned?.key ?? .max) {
-      let isOver = retentionEnd(oldest, table[q]) <= time.milliseconds
+      let isOver = retentionEnd(oldest, q) <= time.milliseconds
       guard isOver, slab[oldest].state.isVisible else { return nil }
       return Entry(queue: table[q].id, time: time, record: .expired(through: grouped))
     }
     if index == Slab.none, let run = table[q].runs.first, returned?.key ?? .max > run.last {
-      if table[q].retentionEnd(sentSecond: run.newestSecond) <= time.milliseconds {
+      if retentionEnd(q, sentSecond: run.newestSecond) <= time.milliseconds {
         through = run.last
       }
     } else if let returned, index == Slab.none || returned.key < slab[index].message {
       let slot = activities[Int(returned.item)].slot
-      if retentionEnd(slot, table[q]) <= time.milliseconds { through = returned.key }
+      if retentionEnd(slot, q) <= time.milliseconds { through = returned.key }
     } else {
       var count = 0
-      while index != Slab.none, count < limit, retentionEnd(index, table[q]) <= time.milliseconds,
+      while index != Slab.none, count < limit, retentionEnd(index, q) <= time.milliseconds,
         slab[index].message < min(returned?.key ?? .max, grouped)
       {
         through = slab[index].message

@@ -19,17 +19,17 @@ extension State {
     if let index = oldestGrouped(q) {
       let waiting = head == Slab.none ? table[q].runs.first?.last : slab[head].message
       if slab[index].message < min(waiting ?? .max, table[q].returned.first?.key ?? .max) {
-        return retentionEnd(index, table[q])
+        return retentionEnd(index, q)
       }
     }
     if let first = table[q].returned.first {
       let next = head == Slab.none ? table[q].runs.first?.last : slab[head].message
       if first.key <= next ?? .max {
-        return retentionEnd(activities[Int(first.item)].slot, table[q])
+        return retentionEnd(activities[Int(first.item)].slot, q)
       }
     }
-    if head != Slab.none { return retentionEnd(head, table[q]) }
-    return table[q].runs.first.map { table[q].retentionEnd(sentSecond: $0.newestSecond) }
+    if head != Slab.none { return retentionEnd(head, q) }
+    return table[q].runs.first.map { retentionEnd(q, sentSecond: $0.newestSecond) }
   }
 
   /// Takes the first queue whose time has come off `expiries`; the caller looks at it and puts it

@@ -77,18 +77,26 @@ extension State {
     else { return }
     var end = isVisible ? .max : activities[Int(activity)].deadline
     // A lease does not outlive its message's retention.
-    if let q = places[queueNumber(of: index)] { end = min(end, retentionEnd(index, table[q])) }
+    if let q = places[queueNumber(of: index)] { end = min(end, retentionEnd(index, q)) }
     timers.move(activity, key: UInt64(clamping: end), &timerPlaces)
   }
 
   /// When the message's retention ends, in milliseconds.
-  func retentionEnd(_ index: UInt32, _ queue: borrowing Queue) -> Int64 {
+  func retentionEnd(_ index: UInt32, _ q: Int) -> Int64 {
     let second = slab[index].sentSecond
     // What came from elsewhere had another retention before.
     let isMoved =
       slab[index].state.hasActivity && activities[Int(slab[index].link)].isTransferred
       && activities[Int(slab[index].link)].isStray
-    return queue.retentionEnd(sentSecond: second, isMoved: isMoved)
+    return retentionEnd(q, sentSecond: second, isMoved: isMoved)
+  }
+
+  /// In milliseconds since 1970.
+  func retentionEnd(_ q: Int, sentSecond: UInt32, isMoved: Bool = false) -> Int64 {
+    guard sentSecond > table[q].expiredThrough || isMoved else { return 0 }
+    let (end, overflow) = (Int64(sentSecond) * 1000)
+      .addingReportingOverflow(table[q].retentionMilliseconds)
+    return overflow ? .max : end
   }
 
   // MARK: Places

@@ -75,14 +75,6 @@ public struct State: Sendable {
       visibilityMilliseconds = settings.visibilityTimeout.wholeMilliseconds
       retentionMilliseconds = settings.retention.wholeMilliseconds
     }
-
-    /// In milliseconds since 1970.
-    func retentionEnd(sentSecond: UInt32, isMoved: Bool = false) -> Int64 {
-      guard sentSecond > expiredThrough || isMoved else { return 0 }
-      let (end, overflow) = (Int64(sentSecond) * 1000)
-        .addingReportingOverflow(retentionMilliseconds)
-      return overflow ? .max : end
-    }
   }
 
   /// Queues by place; a place is used again after its queue was deleted.
