@@ -94,8 +94,10 @@ struct BenchReport: Encodable {
       syncsPerSecond = outcome.syncsPerSecond
       (left, unserved) = (outcome.left, measured.unserved)
       self.device = device
+      // A schedule is no limit that the device sets.
       ofDevice = device.flatMap {
-        part.isBound ? measured.rate / ($0.commitsPerSecond * Double(workload.batch)) : nil
+        part.isBound && workload.rate == nil
+          ? measured.rate / ($0.commitsPerSecond * Double(workload.batch)) : nil
       }
     }
 
