@@ -50,7 +50,9 @@ extension [Draft] {
 
   /// Whether each is sealed with the key of its queue: that may have changed since.
   func areSealed(in state: borrowing State) -> Bool {
-    allSatisfy { state.encryptionKey($0.queue) == $0.entry.content.sealedWith ?? "" }
+    indices.allSatisfy {
+      state.encryptionKey(self[$0].queue) == self[$0].entry.content.sealedWith ?? ""
+    }
   }
 }
 
@@ -79,15 +81,16 @@ extension Engine {
       var last = engine.told(shared)
       var receipts: [Result<SendReceipt, PenstockError>] = []
       receipts.reserveCapacity(sends.count)
-      // By index: an element in a variable is a copy.
-      for index in sends.indices {
+      // Borrowed: an element in a variable is a copy.
+      let drafts = sends.span
+      for index in drafts.indices {
         do throws(Refusal) {
-          switch try sends[index].decide(in: shared.state) {
+          switch try drafts[index].decide(in: shared.state) {
           case .record(let record):
             last = engine.append(
-              record, sends[index].entry.content, counted: sends[index].countedSize,
+              record, drafts[index].entry.content, counted: drafts[index].countedSize,
               synced: engine.isSynced, &shared)
-            receipts.append(.success(SendReceipt(id: sends[index].id, lsn: last.value)))
+            receipts.append(.success(SendReceipt(id: drafts[index].id, lsn: last.value)))
           case .duplicate(let id, let message):
             shared.state.countDuplicate(queue)
             receipts.append(.success(SendReceipt(id: id, lsn: message, isDuplicate: true)))

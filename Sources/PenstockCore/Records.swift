@@ -255,7 +255,7 @@ extension Entry {
       if let visibleAt = sent.visibleAt { buffer.put(visibleAt.milliseconds) }
       if let group = sent.group { buffer.put(group) }
       if let hash = sent.deduplication { buffer.put(hash) }
-      content?.encodeExtras(extras, into: buffer)
+      if extras > 0 { content?.putExtras(extras - 4, into: buffer) }
       if let content { buffer.put(content.body) }
     case .queueCreated(let name, let settings):
       prefix(.queueCreated, settings.hasMore ? Self.flagMore : 0)

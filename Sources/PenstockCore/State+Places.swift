@@ -83,12 +83,11 @@ extension State {
 
   /// When the message's retention ends, in milliseconds.
   func retentionEnd(_ index: UInt32, _ q: Int) -> Int64 {
-    let second = slab[index].sentSecond
     // What came from elsewhere had another retention before.
     let isMoved =
       slab[index].state.hasActivity && activities[Int(slab[index].link)].isTransferred
       && activities[Int(slab[index].link)].isStray
-    return retentionEnd(q, sentSecond: second, isMoved: isMoved)
+    return retentionEnd(q, sentSecond: slab[index].sentSecond, isMoved: isMoved)
   }
 
   /// In milliseconds since 1970.

@@ -112,12 +112,7 @@ extension MessageContent {
     return size == 0 ? 0 : size + 4
   }
 
-  func encodeExtras(_ size: Int, into buffer: CommitBuffer) {
-    guard size > 0 else { return }
-    putExtras(size - 4, into: buffer)
-  }
-
-  private func putExtras(_ length: Int, into buffer: CommitBuffer) {
+  func putExtras(_ length: Int, into buffer: CommitBuffer) {
     buffer.put(UInt32(length))
     func head(_ tag: Tag, _ length: Int) {
       buffer.put(UInt32(tag.rawValue))

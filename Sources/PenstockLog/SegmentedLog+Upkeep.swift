@@ -218,7 +218,8 @@ extension SegmentedLog {
   ///
   /// - Returns: the file's name.
   public func keepDamaged(_ position: LogPosition, size: Int) throws(LogError) -> String {
-    let (file, segment) = try file(position.segment)
+    let (file, firstLSN) = try file(position.segment)
+    let segment = StoreFileName.segment(firstLSN)
     let name = segment + StoreFileName.damagedMark + String(position.offset, radix: 16)
     do throws(SystemError) {
       guard try fileSystem.status(path(name)) == nil else { return name }
@@ -249,7 +250,8 @@ extension SegmentedLog {
   public func scan(
     _ ordinal: UInt32, _ body: (Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
-    let (file, name) = try file(ordinal)
+    let (file, firstLSN) = try file(ordinal)
+    let name = StoreFileName.segment(firstLSN)
     let size: Int
     do throws(SystemError) { size = Int(clamping: try file.size()) } catch { throw .system(error) }
     let reader = SegmentReader(file, size: size)

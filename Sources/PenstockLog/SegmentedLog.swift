@@ -308,12 +308,15 @@ public final class SegmentedLog: Sendable {
   public func read<Result>(
     _ position: LogPosition, _ body: (RawSpan) throws(LogError) -> Result
   ) throws(LogError) -> Result {
-    let (file, name) = try file(position.segment)
+    let (file, firstLSN) = try file(position.segment)
     let offset = UInt64(position.offset)
     var bytes = [UInt8](repeating: 0, count: LogFormat.sectorSize)
     var count = try Self.read(file, into: &bytes, at: offset)
-    let damage = LogError.Damage(
-      file: name, offset: offset, lsn: nil, reason: "the record fails its checksum")
+    var damage: LogError.Damage {
+      LogError.Damage(
+        file: StoreFileName.segment(firstLSN), offset: offset, lsn: nil,
+        reason: "the record fails its checksum")
+    }
     guard count >= LogFormat.recordHeaderSize else { throw .corrupted(damage) }
     let length = bytes.withRaw { Self.recordLength($0) } + LogFormat.recordHeaderSize
     if length > count {
@@ -363,20 +366,19 @@ public final class SegmentedLog: Sendable {
     do throws(SystemError) { return try file.size() } catch { throw .system(error) }
   }
 
-  func file(_ segment: UInt32) throws(LogError) -> (any File, String) {
+  func file(_ segment: UInt32) throws(LogError) -> (any File, firstLSN: LSN) {
     do throws(SystemError) {
       return try catalog.withLock { (catalog) throws(SystemError) in
         guard let info = catalog.segments[segment] else {
           throw SystemError(call: "open", path: "segment \(segment)", errno: 2)
         }
-        let name = StoreFileName.segment(info.firstLSN)
-        if let file = catalog.files[segment] { return (file, name) }
-        let file = try fileSystem.open(path(name), .readOnly)
+        if let file = catalog.files[segment] { return (file, info.firstLSN) }
+        let file = try fileSystem.open(path(StoreFileName.segment(info.firstLSN)), .readOnly)
         if catalog.files.count >= Self.openFileLimit, let oldest = catalog.files.keys.min() {
           catalog.files[oldest] = nil
         }
         catalog.files[segment] = file
-        return (file, name)
+        return (file, info.firstLSN)
       }
     } catch {
       throw .system(error)

@@ -82,11 +82,9 @@
 
   /// Appends a text in UTF-8.
   public func put(_ text: String) {
+    var text = text
     // unsafe: the span does not leave the closure.
-    let isPut: Void? = text.utf8.withContiguousStorageIfAvailable {
-      unsafe put(RawSpan(_unsafeBytes: UnsafeRawBufferPointer($0)))
-    }
-    if isPut == nil { put(Array(text.utf8)) }
+    text.withUTF8 { unsafe put(RawSpan(_unsafeBytes: UnsafeRawBufferPointer($0))) }
   }
 
   /// Appends so many zeros; none if that is negative.
