@@ -116,7 +116,11 @@ extension Engine {
   // MARK: Writing
 
   private func writerTurn(_ hasRung: Bool) -> Rest {
-    if writerStep() { return .none }
+    if writerStep() {
+      // Those just answered go first: what they ask for next comes into the same commit.
+      SystemThread.yield()
+      return .none
+    }
     let (isOver, isIdle) = shared.withLock { shared -> (Bool, Bool) in
       switch shared.phase {
       case .running: return (false, shared.tail.needsHeartbeat)

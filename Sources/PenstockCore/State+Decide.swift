@@ -375,9 +375,7 @@ extension State {
       return Entry(queue: table[q].id, time: time, record: .expired(through: grouped))
     }
     if index == Slab.none, let run = table[q].runs.first, returned?.key ?? .max > run.last {
-      if retentionEnd(q, sentSecond: run.newestSecond) <= time.milliseconds {
-        through = run.last
-      }
+      if retentionEnd(q, sentSecond: run.newestSecond) <= time.milliseconds { through = run.last }
     } else if let returned, index == Slab.none || returned.key < slab[index].message {
       let slot = activities[Int(returned.item)].slot
       if retentionEnd(slot, q) <= time.milliseconds { through = returned.key }

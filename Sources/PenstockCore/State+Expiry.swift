@@ -24,9 +24,7 @@ extension State {
     }
     if let first = table[q].returned.first {
       let next = head == Slab.none ? table[q].runs.first?.last : slab[head].message
-      if first.key <= next ?? .max {
-        return retentionEnd(activities[Int(first.item)].slot, q)
-      }
+      if first.key <= next ?? .max { return retentionEnd(activities[Int(first.item)].slot, q) }
     }
     if head != Slab.none { return retentionEnd(head, q) }
     return table[q].runs.first.map { retentionEnd(q, sentSecond: $0.newestSecond) }

@@ -115,11 +115,7 @@ extension State {
     groups[Int(group)].isAvailable = true
     groups[Int(group)].previous = last
     groups[Int(group)].next = Slab.none
-    if last == Slab.none {
-      table[q].groups.first = group
-    } else {
-      groups[Int(last)].next = group
-    }
+    if last == Slab.none { table[q].groups.first = group } else { groups[Int(last)].next = group }
     table[q].groups.last = group
   }
 
@@ -136,8 +132,7 @@ extension State {
   func all(of queue: Queue) -> [UInt32] { chain(queue.groups.all) { $0.nextOfQueue } }
 
   private func chain(_ first: UInt32, _ next: (Group) -> UInt32) -> [UInt32] {
-    var chain: [UInt32] = []
-    var group = first
+    var (chain, group) = ([UInt32](), first)
     while group != Slab.none {
       chain.append(group)
       group = next(groups[Int(group)])

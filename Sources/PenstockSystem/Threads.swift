@@ -195,6 +195,9 @@ public final class SystemThread: Sendable {
     }
   }
 
+  /// Lets others run that wait for this processor.
+  public static func yield() { sched_yield() }
+
   /// Waits until the thread has ended. Calling it again does nothing; calling it on the thread
   /// itself would wait for ever and stops the program instead.
   public func join() {
