@@ -44,8 +44,8 @@ static inline int cepoll_wait(int poller, int *ready, int limit, int millisecond
   return count;
 }
 
-// A timer of the monotonic clock (1).
-static inline int cepoll_timer(void) { return cepoll_call_timer(1, 0); }
+// A timer of the clock that goes on while the machine sleeps (7), as PenstockSystem's does.
+static inline int cepoll_timer(void) { return cepoll_call_timer(7, 0); }
 
 // At an absolute time (1).
 static inline int cepoll_set_timer(int timer, unsigned long long nanoseconds) {

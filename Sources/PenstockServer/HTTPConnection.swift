@@ -8,7 +8,7 @@ internal import PenstockSQS
 /// One client connection: collects a request, hands it to the service, writes the response.
 ///
 /// Sits behind NIO's decoder and writes whole responses, head and body in one buffer. What a client
-/// pipelines waits here, one read of the socket at most, until the request before it is answered.
+/// pipelines waits here until the request before it is answered, as much as one request may have.
 ///
 /// Invariants
 /// - I1: one request is with the service and one unsent response is held, at most: while the peer
@@ -16,6 +16,8 @@ internal import PenstockSQS
 /// - I2: in every phase but `working` a deadline is set; in `working` the engine answers. What the
 ///   peer does not read in the time for a request ends the connection in any phase but `working`.
 /// - I3: `reserved` bytes are given back exactly once.
+/// - I4: the decoder gets no bytes that no request can come of: behind the last request, behind
+///   bytes that were none, and behind the last response. It would keep them.
 final class HTTPConnection: ChannelDuplexHandler {
   typealias InboundIn = HTTPServerRequestPart
   typealias OutboundIn = ByteBuffer
@@ -59,6 +61,14 @@ final class HTTPConnection: ChannelDuplexHandler {
   private var deadline: NIODeadline?
   /// What came behind a request that is not answered yet.
   private var arrivals = CircularBuffer<Arrival>(initialCapacity: 0)
+  /// Bytes that came while a request was not answered.
+  private var behind = 0
+  /// The head that came last asks for another protocol: its request is the last.
+  private var isUpgrade = false
+  /// Nothing that still comes can be a request.
+  private var isDeaf = false
+  /// The client has closed its side.
+  private var hasEnded = false
   /// The channel asked for a read that waits until `arrivals` is empty.
   private var isReadDue = false
   private var head: HTTPRequestHead?
@@ -106,33 +116,60 @@ final class HTTPConnection: ChannelDuplexHandler {
     table.remove(id)
   }
 
-  /// Bytes came in, before they are parsed. Starts the clock of a request whose head trickles.
-  func bytesArrived() {
+  /// Bytes came in, before they are parsed; false when they are not to be (I4).
+  func bytesArrived(_ count: Int) -> Bool {
+    requestBegins()
+    if phase.isBusy {
+      behind += count
+      if behind > shared.configuration.maximumBodyBytes + 65_536, !isDeaf {
+        isDeaf = true
+        arrivals.append(.broken)
+      }
+    }
+    var isClosing = false
+    if case .closing = phase { isClosing = true }
+    guard isDeaf || isClosing else { return true }
+    // Input behind a refusal is read so that the client gets to the answer, but not for ever.
+    discarded += count
+    if discarded > 4 * shared.configuration.maximumBodyBytes { abort() }
+    return false
+  }
+
+  /// Starts the clock of a request whose head trickles.
+  private func requestBegins() {
     guard case .idle(hasBytes: false) = phase else { return }
     phase = .idle(hasBytes: true)
     deadline = .now() + shared.configuration.requestTimeout.timeAmount
   }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    arrive(.part(Self.unwrapInboundIn(data)), context)
+    let part = Self.unwrapInboundIn(data)
+    if case .head(let head) = part {
+      isUpgrade = head.method == .CONNECT || head.headers.contains(name: "upgrade")
+    } else if case .end = part, isUpgrade {
+      isDeaf = true
+    }
+    arrive(.part(part), context)
   }
 
   func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
     guard case ChannelEvent.inputClosed = event else {
       return context.fireUserInboundEventTriggered(event)
     }
-    // It may be gone altogether: nothing that it waited for must go to it any more.
+    // It may be gone altogether: nothing that it waits for must go to it any more.
+    hasEnded = true
     if case .working(let ticket?) = phase { table.handler.cancel(ticket) }
     arrive(.end, context)
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
     guard error is HTTPParserError else { return context.close(promise: nil) }
+    isDeaf = true
     arrive(.broken, context)
   }
 
   func read(context: ChannelHandlerContext) {
-    if arrivals.isEmpty { context.read() } else { isReadDue = true }
+    if phase.isBusy, behind > 0 || isDeaf { isReadDue = true } else { context.read() }
   }
 
   private func arrive(_ arrival: Arrival, _ context: ChannelHandlerContext) {
@@ -142,7 +179,9 @@ final class HTTPConnection: ChannelDuplexHandler {
   /// Goes on with what came while a request was worked on.
   private func takeArrivals(_ context: ChannelHandlerContext) {
     while !phase.isBusy, let arrival = arrivals.popFirst() { take(arrival, context) }
-    guard arrivals.isEmpty, isReadDue else { return }
+    guard !phase.isBusy else { return }
+    behind = 0
+    guard isReadDue else { return }
     isReadDue = false
     context.read()
   }
@@ -157,10 +196,6 @@ final class HTTPConnection: ChannelDuplexHandler {
       } else {
         phase = .held
       }
-    case (.part(.body(let part)), .closing):
-      // Input behind a refusal is read so that the client gets to the answer, but not for ever.
-      discarded += part.readableBytes
-      if discarded > 4 * shared.configuration.maximumBodyBytes { abort() }
     case (.broken, .idle), (.broken, .receiving):
       releaseBody()
       write(.badRequest, head, closes: true, context)
@@ -180,7 +215,7 @@ final class HTTPConnection: ChannelDuplexHandler {
 
   private func receive(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
     // A pipelined request was there before anyone waited for its first byte.
-    if case .idle(hasBytes: false) = phase { bytesArrived() }
+    requestBegins()
     self.head = head
     phase = .receiving
     guard Self.isProper(head) else {
@@ -286,7 +321,7 @@ final class HTTPConnection: ChannelDuplexHandler {
         Delivery(connection: connection, request: number, reply: reply), to: loop)
     }
     phase = .working(ticket)
-    if table.isDraining, let ticket { table.handler.cancel(ticket) }
+    if table.isDraining || hasEnded, let ticket { table.handler.cancel(ticket) }
   }
 
   // MARK: A response
@@ -364,7 +399,7 @@ final class HTTPConnection: ChannelDuplexHandler {
     }
   }
 
-  /// Sends the last response, closes this side, and gives the client a moment to read before the
+  /// Sends the last response, or the rest of it, closes this side, and gives the client a moment to read before the
   /// connection goes: closing with unread input would reset it.
   private func finish(_ response: ByteBuffer, _ context: ChannelHandlerContext) {
     phase = .closing
@@ -443,7 +478,7 @@ final class HTTPConnection: ChannelDuplexHandler {
     if unsentBytes(context) == 0 {
       context.close(promise: nil)
     } else {
-      context.close(mode: .output, promise: nil)
+      finish(ByteBuffer(), context)
     }
   }
 }
@@ -457,7 +492,7 @@ final class ByteArrivalHandler: ChannelInboundHandler {
   init(connection: HTTPConnection) { self.connection = connection }
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    connection.bytesArrived()
+    guard connection.bytesArrived(Self.unwrapInboundIn(data).readableBytes) else { return }
     context.fireChannelRead(data)
   }
 }

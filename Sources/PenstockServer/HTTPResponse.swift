@@ -22,9 +22,8 @@ extension ByteBuffer {
   }
 
   private mutating func writeHeader(_ name: String, _ value: String) {
-    // What the service says about a request never gets into a header; if it did, it could not make
-    // another line.
-    assert(value.utf8.allSatisfy { $0 >= 0x20 })
+    // No header says what a client said. If one did, it could not make another line.
+    guard value.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7f }) else { return }
     writeStaticString("\r\n")
     writeString(name)
     writeStaticString(": ")

@@ -364,7 +364,8 @@ public final class PenstockServer: Sendable {
       limits.maxHeaderListSize = 64 << 10
       limits.maxHeaderFieldCount = 128
       try pipeline.addHandler(
-        ByteToMessageHandler(HTTPRequestDecoder(limitConfiguration: limits)))
+        ByteToMessageHandler(
+          HTTPRequestDecoder(limitConfiguration: limits), maximumBufferSize: 1 << 20))
       try pipeline.addHandler(connection)
     }
   }

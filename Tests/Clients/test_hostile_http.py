@@ -539,3 +539,61 @@ def test_a_request_cut_short_by_a_client_that_closes_its_side_is_refused(server)
             read_answer(connection)
             assert outcome(connection) in (400, None)
     assert raw.counts(queue) == (3, 0, 0)
+
+
+def test_long_polls_behind_one_another_end_when_their_client_closes_its_side(server):
+    raw = server.raw()
+    queue = raw.ok("CreateQueue", QueueName="half-closed-polls")["QueueUrl"]
+    poll = request_bytes("ReceiveMessage", {"QueueUrl": queue, "WaitTimeSeconds": 20})
+    with server.socket(timeout=10) as connection:
+        connection.sendall(poll * 3)
+        connection.shutdown(socket.SHUT_WR)
+        for _ in range(3):
+            assert "Messages" not in json.loads(read_answer(connection))
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_much_that_is_no_request_does_not_take_the_answers_before_it_along(server, ends):
+    raw = server.raw()
+    queue = raw.ok("CreateQueue", QueueName=f"much-garbage-{ends}")["QueueUrl"]
+    poll = request_bytes("ReceiveMessage", {"QueueUrl": queue, "WaitTimeSeconds": 1})
+    with server.socket() as connection:
+        send_all(connection, poll + b"no request at all\r\n\r\n" + b"x" * 200_000)
+        if ends:
+            connection.shutdown(socket.SHUT_WR)
+        assert "Messages" not in json.loads(read_answer(connection))
+        read_answer(connection, status=400)
+
+
+def test_what_follows_a_request_to_upgrade_is_not_kept(server):
+    raw = server.raw()
+    queue = raw.ok("CreateQueue", QueueName="upgrade")["QueueUrl"]
+    poll = request_bytes("ReceiveMessage", {"QueueUrl": queue, "WaitTimeSeconds": 3},
+                         headers=["Connection: upgrade", "Upgrade: websocket"])
+    before = server.memory()
+    with server.socket(timeout=1) as connection:
+        connection.sendall(poll)
+        send_all(connection, b"x" * 64 * MEBIBYTE)
+        assert server.memory() - before < 16 * MEBIBYTE
+        connection.settimeout(20)
+        assert "Messages" not in json.loads(read_answer(connection))
+
+
+def test_a_large_answer_arrives_whole_though_its_client_closes_its_side_meanwhile(server):
+    raw = server.raw()
+    queue = raw.ok("CreateQueue", QueueName="large-half-closed")["QueueUrl"]
+    bodies = ["a" * 1_000_000, "b" * 1_000_000, "c" * 1_000_000]
+    for body in bodies:
+        raw.ok("SendMessage", QueueUrl=queue, MessageBody=body)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(
+            request_bytes("ReceiveMessage", {"QueueUrl": queue, "MaxNumberOfMessages": 10}))
+        # It has begun to come, and does not fit between the two.
+        assert connection.recv(1, socket.MSG_PEEK)
+        connection.shutdown(socket.SHUT_WR)
+        received = json.loads(read_answer(connection))["Messages"]
+    assert sorted(message["Body"] for message in received) == bodies

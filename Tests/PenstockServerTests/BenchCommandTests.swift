@@ -73,6 +73,7 @@ import Testing
       var workload: String
       var name: String
       var messages: Int
+      var unserved: Int
       var latency: Latency
       var perSecond: [Int]
       var syncsPerSecond: Double
@@ -135,7 +136,7 @@ import Testing
     try await run(arguments, leaving: ["FILE.json"]) { directory, _ in
       let report = try JSONDecoder().decode(
         Report.self, from: Data(contentsOf: directory.appendingPathComponent("FILE.json")))
-      #expect(report.rows.map(\.messages) == [50, 50])
+      #expect(report.rows.map { $0.messages + $0.unserved } == [50, 50])
     }
   }
 

@@ -99,7 +99,7 @@ struct WireBench: AsyncParsableCommand {
 
   private func run(_ work: WireWork, _ all: [WireTarget]) throws {
     let targets = all.filter { ($0.page != nil) == (work == .page) }
-    var best: [LoadResult?] = targets.map { _ in nil }
+    var best: [Int: LoadResult] = [:]
     var failed: Set<String> = []
     let plan = LoadPlan(seconds: seconds, warmUp: warmUp, rate: rate)
     for round in 0..<rounds {
@@ -110,7 +110,14 @@ struct WireBench: AsyncParsableCommand {
             HTTPLoad(work, target, queue: queue, body: body, batch: batch)
           }
           let measured = try LoadLoop.run(clients, to: target.address, plan)
-          if measured.roundRate > best[place]?.roundRate ?? 0 { best[place] = measured }
+          if rate != nil {
+            // The rate is given: what tells rounds apart is in the latencies of them all.
+            let elapsed = (best[place]?.elapsed ?? 0) + measured.elapsed
+            best[place, default: LoadResult()].add(measured)
+            best[place]?.elapsed = elapsed
+          } else if measured.roundRate > best[place]?.roundRate ?? 0 {
+            best[place] = measured
+          }
         } catch  where place > 0 {
           // A peer that cannot do it is no reason to end.
           failed.insert(target.name)
@@ -118,8 +125,8 @@ struct WireBench: AsyncParsableCommand {
         }
       }
     }
-    for (target, measured) in zip(targets, best) {
-      guard let measured else { continue }
+    for (place, target) in targets.enumerated() {
+      guard let measured = best[place] else { continue }
       print(
         pad(work.rawValue, 10) + pad(target.name, 12)
           + lead(whole(measured.roundRate * Double(work.requests)), 12)

@@ -154,7 +154,10 @@ final class HTTPLoad: LoadProtocol {
       "ReceiveMessage", named + (most == 1 ? "}" : #","MaxNumberOfMessages":\#(most)}"#))
   }
 
-  func connected(_ output: inout LoadOutput) -> Bool { true }
+  func connected(_ output: inout LoadOutput) -> Bool {
+    closes = false
+    return true
+  }
 
   func begin(_ output: inout LoadOutput) {
     step = cycles ? .send : .only
