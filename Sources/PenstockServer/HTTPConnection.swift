@@ -399,8 +399,8 @@ final class HTTPConnection: ChannelDuplexHandler {
     }
   }
 
-  /// Sends the last response, or the rest of it, closes this side, and gives the client a moment to read before the
-  /// connection goes: closing with unread input would reset it.
+  /// Sends the last response, or the rest of it, closes this side, and gives the client a moment
+  /// to read before the connection goes: closing with unread input would reset it.
   private func finish(_ response: ByteBuffer, _ context: ChannelHandlerContext) {
     phase = .closing
     deadline = .now() + shared.configuration.requestTimeout.timeAmount
