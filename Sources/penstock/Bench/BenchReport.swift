@@ -94,9 +94,9 @@ struct BenchReport: Encodable {
       syncsPerSecond = outcome.syncsPerSecond
       (left, unserved) = (outcome.left, measured.unserved)
       self.device = device
-      // A schedule is no limit that the device sets.
+      // A schedule is no limit that the device sets; and in a short time it may not do one commit.
       ofDevice = device.flatMap {
-        part.isBound && workload.rate == nil
+        part.isBound && workload.rate == nil && $0.commitsPerSecond > 0
           ? measured.rate / ($0.commitsPerSecond * Double(workload.batch)) : nil
       }
     }
