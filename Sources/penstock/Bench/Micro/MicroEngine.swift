@@ -266,6 +266,7 @@ final class MicroEngine {
       .init(name: "engine: send one", calls: 500, prepare: clear) { calls in
         for _ in 0..<calls {
           self.store.send([Self.entries[0]], to: self.queue.id) { [answer = self.answer] result in
+            // 0 stands for a send that failed.
             answer.lsn.withLock { $0 = (try? result.get().last?.get().lsn) ?? 0 }
             answer.bell.ring()
           }
