@@ -15,6 +15,14 @@ struct Measurement: Sendable {
   var unserved = 0
 
   var rate: Double { Double(count) * 1e9 / Double(max(elapsed, 1)) }
+  var requestRate: Double { Double(latencies.count) * 1e9 / Double(max(elapsed, 1)) }
+
+  /// A run that measured nothing has no rate, not even zero.
+  func check() throws {
+    guard latencies.count > 0 else {
+      throw LoadError("nothing that began in the time was answered: try more --seconds.")
+    }
+  }
 
   /// A request that moved so many messages, from `began` until `ended`.
   mutating func record(_ messages: Int, from began: UInt64, to ended: UInt64, since start: UInt64) {

@@ -99,7 +99,7 @@ struct WireBench: AsyncParsableCommand {
 
   private func run(_ work: WireWork, _ all: [WireTarget]) throws {
     let targets = all.filter { ($0.page != nil) == (work == .page) }
-    var best: [Int: LoadResult] = [:]
+    var best: [Int: Measurement] = [:]
     var failed: Set<String> = []
     let plan = LoadPlan(seconds: seconds, warmUp: warmUp, rate: rate)
     for round in 0..<rounds {
@@ -110,12 +110,13 @@ struct WireBench: AsyncParsableCommand {
             HTTPLoad(work, target, queue: queue, body: body, batch: batch)
           }
           let measured = try LoadLoop.run(clients, to: target.address, plan)
+          try measured.check()
           if rate != nil {
             // The rate is given: what tells rounds apart is in the latencies of them all.
             let elapsed = (best[place]?.elapsed ?? 0) + measured.elapsed
-            best[place, default: LoadResult()].add(measured)
+            best[place, default: Measurement()].add(measured)
             best[place]?.elapsed = elapsed
-          } else if measured.roundRate > best[place]?.roundRate ?? 0 {
+          } else if measured.requestRate > best[place]?.requestRate ?? 0 {
             best[place] = measured
           }
         } catch  where place > 0 {
@@ -129,7 +130,7 @@ struct WireBench: AsyncParsableCommand {
       guard let measured = best[place] else { continue }
       print(
         pad(work.rawValue, 10) + pad(target.name, 12)
-          + lead(whole(measured.roundRate * Double(work.requests)), 12)
+          + lead(whole(measured.requestRate * Double(work.requests)), 12)
           + lead(work == .page || work == .empty ? "" : whole(measured.rate), 12)
           + [0.50, 0.99, 0.999].map { share in
             lead(whole(Double(measured.latencies.percentile(share)) / 1000), 10)

@@ -11,7 +11,7 @@ struct EmbeddedPeer: PeerSystem {
   var directory: String
   var body: Int
 
-  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> LoadResult? {
+  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> Measurement? {
     let path = "\(directory)/\(queue).store"
     let store = try await Store.open(at: path)
     defer { removeTree(path) }
@@ -22,7 +22,7 @@ struct EmbeddedPeer: PeerSystem {
     let start = clock.monotonicNanoseconds() + UInt64(plan.warmUp * 1e9)
     let end = start + UInt64(plan.seconds * 1e9)
     let counter = RoundCounter(plan.rounds)
-    let result = try await withThrowingTaskGroup(of: LoadResult.self) { group in
+    let result = try await withThrowingTaskGroup(of: Measurement.self) { group in
       for _ in 0..<work.producers {
         group.addTask {
           try await EmbeddedProducer(
@@ -30,7 +30,7 @@ struct EmbeddedPeer: PeerSystem {
           ).run()
         }
       }
-      var total = LoadResult()
+      var total = Measurement()
       for try await part in group { total.add(part) }
       return total
     }
@@ -47,7 +47,7 @@ private final class EmbeddedProducer: Sendable {
   private let time: Range<UInt64>
   private let counter: RoundCounter
   private let clock = RealClock()
-  private let result = Mutex(LoadResult())
+  private let result = Mutex(Measurement())
 
   typealias Done = CheckedContinuation<Void, any Error>
 
@@ -59,7 +59,7 @@ private final class EmbeddedProducer: Sendable {
     (self.time, self.counter) = (time, counter)
   }
 
-  func run() async throws -> LoadResult {
+  func run() async throws -> Measurement {
     try await withCheckedThrowingContinuation { send($0) }
     return result.withLock { $0 }
   }
@@ -106,10 +106,7 @@ private final class EmbeddedProducer: Sendable {
     let now = clock.monotonicNanoseconds()
     if began >= time.lowerBound {
       result.withLock {
-        $0.latencies.record(now - began)
-        $0.rounds += 1
-        $0.messages += entries.count
-        $0.elapsed = now - time.lowerBound
+        $0.record(entries.count, from: began, to: now, since: time.lowerBound)
       }
     }
     send(done)

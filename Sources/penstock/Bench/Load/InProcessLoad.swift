@@ -16,18 +16,18 @@ enum ThreadedLoad {
   /// Runs `round` again and again on each thread; it answers how many messages it moved.
   static func run(
     _ producers: Int, _ plan: LoadPlan, _ round: @escaping @Sendable (_ producer: Int) throws -> Int
-  ) throws -> LoadResult {
+  ) throws -> Measurement {
     let clock = RealClock()
     let start = clock.monotonicNanoseconds() + UInt64(plan.warmUp * 1e9)
     let end = start + UInt64(plan.seconds * 1e9)
-    let total = Mutex(LoadResult())
+    let total = Mutex(Measurement())
     let failure = Mutex<(any Error)?>(nil)
     let counter = RoundCounter(plan.rounds)
     let group = DispatchGroup()
     for producer in 0..<producers {
       group.enter()
       let thread = Thread {
-        var result = LoadResult()
+        var result = Measurement()
         var now = clock.monotonicNanoseconds()
         while now < end, counter.takes() {
           let messages: Int
@@ -37,10 +37,7 @@ enum ThreadedLoad {
           }
           let after = clock.monotonicNanoseconds()
           if now >= start {
-            result.latencies.record(after - now)
-            result.rounds += 1
-            result.messages += messages
-            result.elapsed = after - start
+            result.record(messages, from: now, to: after, since: start)
           }
           now = after
         }
@@ -70,16 +67,6 @@ final class RoundCounter: Sendable {
   }
 }
 
-extension LoadResult {
-  /// Adds what ran at the same time.
-  mutating func add(_ other: LoadResult) {
-    latencies.add(other.latencies)
-    rounds += other.rounds
-    messages += other.messages
-    elapsed = max(elapsed, other.elapsed)
-  }
-}
-
 /// No queue: each producer writes its bytes, in whole blocks of 4096, over zeros in a region of its
 /// own of one file, and syncs. A cycle is that, and a block for the deletes.
 struct RawPeer: PeerSystem {
@@ -88,7 +75,7 @@ struct RawPeer: PeerSystem {
   var directory: String
   var body: Int
 
-  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> LoadResult? {
+  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> Measurement? {
     let path = "\(directory)/\(queue).raw"
     let block = roundUp(work.batch * body, to: 4096)
     let region = max(roundUp((64 << 20) / work.producers, to: 4096), 16 * (block + 4096))

@@ -40,25 +40,6 @@ struct LoadPlan {
   }
 }
 
-/// What a load measured: rounds that began after the warm-up, or were due after it.
-struct LoadResult {
-  var latencies = Histogram()
-  var rounds = 0
-  var messages = 0
-  /// Nanoseconds from the end of the warm-up to the end of the last round.
-  var elapsed: UInt64 = 1
-
-  /// A run that measured nothing has no rate, not even zero.
-  func check() throws {
-    guard rounds > 0 else {
-      throw LoadError("nothing that began in the time was answered: try more --seconds.")
-    }
-  }
-
-  var rate: Double { Double(messages) * 1e9 / Double(max(elapsed, 1)) }
-  var roundRate: Double { Double(rounds) * 1e9 / Double(max(elapsed, 1)) }
-}
-
 /// A host and a port of TCP.
 struct LoadAddress: Hashable, Sendable {
   var host: String
@@ -81,15 +62,15 @@ struct LoadAddress: Hashable, Sendable {
 /// they were due, so a server that stalls is not asked less meanwhile.
 final class LoadLoop {
   /// Greets with each, then runs the plan.
+  /// - Returns: the rounds that began after the warm-up, or were due after it.
   static func run(
     _ protocols: [any LoadProtocol], to address: LoadAddress, _ plan: LoadPlan
-  ) throws -> LoadResult {
+  ) throws -> Measurement {
     let loop = try LoadLoop(protocols, to: address, plan)
     defer { loop.close() }
     try loop.greet()
     guard plan.seconds > 0 else { return loop.result }
     try loop.measure()
-    try loop.result.check()
     return loop.result
   }
 
@@ -124,7 +105,7 @@ final class LoadLoop {
   private let connections: [Connection]
   private var byDescriptor: [Connection?] = []
   private var resolved = sockaddr_in()
-  private var result = LoadResult()
+  private var result = Measurement()
   private var greeted = 0
   private var busy = 0
   private var begun = 0
@@ -251,10 +232,7 @@ final class LoadLoop {
     connection.isInRound = false
     connection.state = .idle
     if connection.began >= start {
-      result.latencies.record(now - connection.began)
-      result.rounds += 1
-      result.messages += messages
-      result.elapsed = now - start
+      result.record(messages, from: connection.began, to: now, since: start)
     }
     try next(connection, now)
   }

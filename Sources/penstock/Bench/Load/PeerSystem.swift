@@ -38,7 +38,7 @@ protocol PeerSystem {
   var isDurable: Bool { get }
 
   /// Runs a workload on a new queue, and removes the queue. Nil when the system has no such thing.
-  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> LoadResult?
+  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> Measurement?
 }
 
 extension PeerSystem {
@@ -64,7 +64,7 @@ struct WirePeer: PeerSystem {
   /// Messages of one request at most.
   var largestBatch = Int.max
 
-  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> LoadResult? {
+  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> Measurement? {
     guard work.batch <= largestBatch else { return nil }
     let greeting = LoadPlan(seconds: 0)
     _ = try LoadLoop.run([dialogue(.make, queue, work)], to: address, greeting)

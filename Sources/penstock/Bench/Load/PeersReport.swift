@@ -15,7 +15,7 @@ struct PeersReport {
   let count: Int?
   private let systems: [any PeerSystem]
   private let syncs: [String: String]
-  private var runs: [Key: [LoadResult]] = [:]
+  private var runs: [Key: [Measurement]] = [:]
   private var failures: [Key: String] = [:]
   private var json: FileHandle?
 
@@ -68,18 +68,16 @@ struct PeersReport {
   }
 
   mutating func add(
-    _ result: LoadResult, of system: any PeerSystem, _ work: PeerWork, _ round: Int
+    _ result: Measurement, of system: any PeerSystem, _ work: PeerWork, _ round: Int
   ) throws {
     runs[Key(system: system.name, work: work), default: []].append(result)
-    func microseconds(_ share: Double) -> Double {
-      Double(result.latencies.percentile(share)) / 1000
-    }
     try write(
       Line(
         system: system.name, workload: work.name, round: round, producers: work.producers,
-        batch: work.batch, isDurable: system.isDurable, requests: result.rounds,
-        messagesPerSecond: result.rate, p50Microseconds: microseconds(0.5),
-        p99Microseconds: microseconds(0.99), p999Microseconds: microseconds(0.999)))
+        batch: work.batch, isDurable: system.isDurable, requests: Int(result.latencies.count),
+        messagesPerSecond: result.rate, p50Microseconds: result.percentile(0.5),
+        p99Microseconds: result.percentile(0.99),
+        p999Microseconds: result.percentile(0.999)))
   }
 
   mutating func fail(_ system: any PeerSystem, _ work: PeerWork, _ why: String) {
@@ -151,7 +149,7 @@ struct PeersReport {
     let key = Key(system: system.name, work: work)
     guard let rates = rates(system, work), let runs = runs[key] else { return nil }
     func microseconds(_ share: Double) -> String {
-      whole(Self.median(runs.map { Double($0.latencies.percentile(share)) }.sorted()) / 1000)
+      whole(Self.median(runs.map { $0.percentile(share) }.sorted()))
     }
     let rate = Self.median(rates)
     let raw = systems.first { $0.name == "raw" }.flatMap { self.rates($0, work) }

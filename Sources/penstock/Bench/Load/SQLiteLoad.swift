@@ -19,7 +19,7 @@ struct SQLitePeer: PeerSystem {
 
   static var isInstalled: Bool { SQLite.library != nil }
 
-  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> LoadResult? {
+  func run(_ work: PeerWork, queue: String, _ plan: LoadPlan) async throws -> Measurement? {
     let path = "\(directory)/\(queue).sqlite"
     let base = try SQLite(path)
     defer { for suffix in ["", "-wal", "-shm"] { unlink(path + suffix) } }
