@@ -2,13 +2,15 @@
 import Foundation
 import Penstock
 
-/// What a run of the throughput benchmark found, as it is written with `--json`.
+/// What a run of the workloads found, as it is written with `--json`.
 struct BenchReport: Encodable {
   /// Of this layout.
   var format = 1
   var command: String
   var machine = Machine.description
-  var fileSystem: Machine.FileSystem
+  /// That the device's limits and the workloads were measured on; nil when all was elsewhere.
+  var fileSystem: Machine.FileSystem?
+  /// Of this engine; of another server, what that is configured to.
   var durability: String
   /// Requests in a second; nothing for a closed loop.
   var rate: Double?
@@ -48,8 +50,10 @@ struct BenchReport: Encodable {
   }
 
   struct Row: Encodable {
-    var workload: Workload.Kind
+    var workload: String
     var name: String
+    /// Whose API it went over; nil for the engine in this process.
+    var server: String?
     var producers: Int
     var consumers: Int
     var batch: Int
@@ -57,13 +61,15 @@ struct BenchReport: Encodable {
     var messages: Int
     var messagesPerSecond: Double
     var mebibytesPerSecond: Double
+    /// Over HTTP: several of each cycle; nil where others' are measured.
+    var requestsPerSecond: Double?
     /// `request`, or `delivery` from the begin of the send to the receipt.
     var latencyOf: String
     var latency: Latency
     var perSecond: [Int]
-    /// Of the store, for all parts of the workload together.
-    var recordsPerCommit: Double
-    var syncsPerSecond: Double
+    /// Of the store, for all parts of the workload together; nil of one behind an API.
+    var recordsPerCommit: Double?
+    var syncsPerSecond: Double?
     /// Messages that waited at the end of the time.
     var left: Int
     /// Requests that were due and never made.
@@ -78,7 +84,7 @@ struct BenchReport: Encodable {
       _ device: DeviceRow?
     ) {
       let measured = part.measurement
-      self.workload = workload.kind
+      self.workload = workload.kind.rawValue
       name = part.name
       producers = workload.kind.produces ? workload.producers : 0
       consumers = workload.kind.hasConsumers || !workload.kind.produces ? workload.consumers : 0
@@ -88,8 +94,7 @@ struct BenchReport: Encodable {
       mebibytesPerSecond = measured.rate * Double(workload.body) / 1_048_576
       latencyOf = part.latency
       latency = Latency(measured)
-      // What is behind the last full second is none.
-      perSecond = Array(measured.perSecond.prefix(max(1, Int(workload.seconds))))
+      perSecond = measured.perSecond
       recordsPerCommit = outcome.recordsPerCommit
       syncsPerSecond = outcome.syncsPerSecond
       (left, unserved) = (outcome.left, measured.unserved)
@@ -99,6 +104,12 @@ struct BenchReport: Encodable {
         part.isBound && workload.rate == nil && $0.commitsPerSecond > 0
           ? measured.rate / ($0.commitsPerSecond * Double(workload.batch)) : nil
       }
+    }
+
+    /// Of a line of the plot.
+    var title: String {
+      let lanes = [producers, consumers].filter { $0 > 0 }.map(String.init).joined(separator: "+")
+      return "\(server.map { $0 + ", " } ?? "")\(name), \(lanes) × \(batch)"
     }
 
     static let header =
@@ -112,12 +123,50 @@ struct BenchReport: Encodable {
         + lead(consumers == 0 ? "" : "\(consumers)", 7) + lead("\(batch)", 6)
         + lead(whole(messagesPerSecond), 11) + lead(whole(latency.p50), 9)
         + lead(whole(latency.p90), 9) + lead(whole(latency.p99), 9) + lead(whole(latency.p999), 9)
-        + lead(whole(latency.max), 9) + lead(tenths(recordsPerCommit), 11)
-        + lead(whole(syncsPerSecond), 8) + lead(left == 0 ? "" : "\(left)", 9)
+        + lead(whole(latency.max), 9) + lead(recordsPerCommit.map(tenths) ?? "", 11)
+        + lead(syncsPerSecond.map(whole) ?? "", 8) + lead(left == 0 ? "" : "\(left)", 9)
         + lead(device.map { whole($0.commitsPerSecond) } ?? "", 10)
         + lead(ofDevice.map(hundredths) ?? "", 10)
         + (unserved == 0 ? "" : "  \(unserved) due requests were not made")
     }
+  }
+
+  /// Says what was measured, and how.
+  func printHead(_ durability: String) {
+    print("machine      \(machine)")
+    if let fileSystem { print("file system  \(fileSystem)") }
+    print("durability   \(durability)")
+    print(
+      "load         \(seconds) s each after \(warmUp) s, "
+        + (rate.map { "\(whole($0)) requests/s are due" } ?? "closed loop"))
+    print("")
+  }
+
+  /// Measures the device alone, for commits of several sizes and for many writers.
+  mutating func measure(_ probe: DeviceProbe, isSynced: Bool = true) throws {
+    print(
+      pad("the device alone", 30) + lead("commits/s", 11) + lead("MiB/s", 9) + lead("p50 us", 9)
+        + lead("p99 us", 9) + lead("max us", 9))
+    for (writers, block) in [(1, 4 << 10), (1, 64 << 10), (1, 1 << 20), (64, 4 << 10)] {
+      let measured = try probe.measure(
+        block: block, seconds: min(1, seconds / 3), writers: writers, isSynced: isSynced)
+      device.append(.init(writers, block, measured))
+      print(
+        pad("\(writers) × \(sizeText(block))", 30) + lead(whole(measured.rate), 11)
+          + lead(whole(measured.rate * Double(block) / 1_048_576), 9)
+          + lead(whole(measured.percentile(0.5)), 9) + lead(whole(measured.percentile(0.99)), 9)
+          + lead(whole(measured.percentile(1)), 9))
+    }
+  }
+
+  /// Of the columns that compare with the device.
+  static func deviceExplanation(isSynced: Bool = true) -> String {
+    let commit = isSynced ? "append and sync" : "append, without syncs as the store itself,"
+    return """
+      "device/s" are commits of the device alone just before and after: as many threads as there
+      are senders, 64 at most, \(commit) the bytes of one request, in whole blocks of 4096,
+      each in its part of one zero-filled file. "of device" is messages/s over what that moves.
+      """
   }
 
   func write(to path: String) throws {

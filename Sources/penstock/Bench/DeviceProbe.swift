@@ -62,6 +62,22 @@ final class DeviceProbe: Sendable {
     return all
   }
 
+  /// The limit of a workload, measured before and after it, as the device's speed drifts; nil of
+  /// one that commits nothing.
+  func beside<Outcome>(
+    _ workload: Workload, isSynced: Bool = true, _ run: () async throws -> Outcome
+  ) async throws -> (outcome: Outcome, limit: BenchReport.DeviceRow?) {
+    guard let block = workload.block else { return (try await run(), nil) }
+    let writers = min(workload.lanes, 64)
+    func measure() throws -> Measurement {
+      try self.measure(
+        block: block, seconds: min(1, workload.seconds / 3), writers: writers, isSynced: isSynced)
+    }
+    let before = try measure()
+    let outcome = try await run()
+    return (outcome, .init(writers, block, before.joined(try measure())))
+  }
+
   private func write(
     _ block: Int, _ range: Range<Int>, _ isSynced: Bool, _ start: UInt64, _ end: UInt64
   ) throws(SystemError) -> Measurement {

@@ -142,15 +142,9 @@ struct ThroughputBench: AsyncParsableCommand {
       fileSystem: Machine.fileSystem(of: root), durability: durability.rawValue, rate: rate,
       seconds: seconds, warmUp: warmUp)
     let meaning = durability == .synced ? "power loss" : "the process, not power loss"
-    print("machine      \(report.machine)")
-    print("file system  \(report.fileSystem)")
-    print("durability   \(durability.rawValue): what is acknowledged survives \(meaning)")
-    print(
-      "load         \(seconds) s each after \(warmUp) s, "
-        + (rate.map { "\(whole($0)) requests/s are due" } ?? "closed loop"))
-    print("")
+    report.printHead("\(durability.rawValue): what is acknowledged survives \(meaning)")
     let probe = try DeviceProbe(root)
-    try limits(probe, &report)
+    try report.measure(probe, isSynced: durability == .synced)
     print("")
     print(BenchReport.Row.header)
     var measured: [(name: String, measurement: Measurement)] = []
@@ -185,72 +179,33 @@ struct ThroughputBench: AsyncParsableCommand {
     }
   }
 
-  /// Measures the device alone, for commits of several sizes and for many writers.
-  private func limits(_ probe: DeviceProbe, _ report: inout BenchReport) throws {
-    print(
-      pad("the device alone", 30) + lead("commits/s", 11) + lead("MiB/s", 9) + lead("p50 us", 9)
-        + lead("p99 us", 9) + lead("max us", 9))
-    for (writers, block) in [(1, 4 << 10), (1, 64 << 10), (1, 1 << 20), (64, 4 << 10)] {
-      let measured = try probe.measure(
-        block: block, seconds: min(1, seconds / 3), writers: writers,
-        isSynced: durability == .synced)
-      report.device.append(.init(writers, block, measured))
-      print(
-        pad("\(writers) × \(sizeText(block))", 30) + lead(whole(measured.rate), 11)
-          + lead(whole(measured.rate * Double(block) / 1_048_576), 9)
-          + lead(whole(measured.percentile(0.5)), 9) + lead(whole(measured.percentile(0.99)), 9)
-          + lead(whole(measured.percentile(1)), 9))
-    }
-  }
-
   private func run(
     _ workload: Workload, _ path: String, _ probe: DeviceProbe, _ report: inout BenchReport,
     _ measured: inout [(name: String, measurement: Measurement)]
   ) async throws {
-    // The device's speed drifts: it is measured before and after each workload.
-    let writers = min(workload.lanes, 64)
-    func device() throws -> Measurement? {
-      try workload.block.map {
-        try probe.measure(
-          block: $0, seconds: min(1, seconds / 3), writers: writers,
-          isSynced: durability == .synced)
-      }
-    }
-    let before = try device()
-    let outcome = try await WorkloadRun.measure(workload, in: path)
-    removeTree(path)
-    let after = try device()
-    var limit: BenchReport.DeviceRow?
-    if let block = workload.block, let before, let after {
-      limit = .init(writers, block, before.joined(after))
+    let (outcome, limit) = try await probe.beside(workload, isSynced: durability == .synced) {
+      defer { removeTree(path) }
+      return try await WorkloadRun.measure(workload, in: path)
     }
     ProgressLine.end()
     for part in outcome.parts {
       let row = BenchReport.Row(workload, part, outcome, limit)
       print(row.line)
       report.rows.append(row)
-      var shown = part.measurement
-      shown.perSecond = row.perSecond
-      guard shown.count > 0 else { continue }
-      let lanes = [row.producers, row.consumers].filter { $0 > 0 }.map(String.init)
-      measured.append(
-        ("\(part.name), \(lanes.joined(separator: "+")) × \(row.batch)", shown))
+      guard part.measurement.count > 0 else { continue }
+      measured.append((row.title, part.measurement))
     }
     // Each row is there as soon as it is measured, also in a file.
     fflush(nil)
   }
 
   private var explanation: String {
-    let commit =
-      durability == .synced ? "append and sync" : "append, without syncs as the store itself,"
-    return """
-      Latency is of a request: a send, a receive, or all three of a cycle; of "receives" from the
-      begin of the send to the receipt\(rate == nil ? "" : ", where begin is when it was due").
-      "rec/commit" and "syncs/s" are counted by the store, for all parts of a workload; a send, a
-      lease and a delete of a message are a record each. "left" waited at the end of the time.
-      "device/s" are commits of the device alone just before and after: as many threads as there
-      are senders, 64 at most, \(commit) the bytes of one request, in whole blocks of 4096,
-      each in its part of one zero-filled file. "of device" is messages/s over what that moves.
-      """
+    """
+    Latency is of a request: a send, a receive, or all three of a cycle; of "receives" from the
+    begin of the send to the receipt\(rate == nil ? "" : ", where begin is when it was due").
+    "rec/commit" and "syncs/s" are counted by the store, for all parts of a workload; a send, a
+    lease and a delete of a message are a record each. "left" waited at the end of the time.
+    \(BenchReport.deviceExplanation(isSynced: durability == .synced))
+    """
   }
 }

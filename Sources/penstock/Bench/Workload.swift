@@ -99,6 +99,27 @@ struct Workload: Sendable {
 
   private func roundUp(_ value: Int, to unit: Int) -> Int { (value + unit - 1) / unit * unit }
 
+  /// What is told of it: one part, or one for each side.
+  func parts(_ name: String, _ produced: Measurement, _ consumed: Measurement) -> [Outcome.Part] {
+    // What is behind the last full second is none.
+    func part(
+      _ name: String, _ part: Measurement, _ latency: String, isBound: Bool
+    ) -> Outcome.Part {
+      var measurement = part
+      measurement.perSecond = Array(part.perSecond.prefix(max(1, Int(seconds))))
+      return .init(name: name, measurement: measurement, latency: latency, isBound: isBound)
+    }
+    guard kind.hasConsumers else {
+      return [
+        part(name, kind.produces ? produced : consumed, "request", isBound: kind != .receive)
+      ]
+    }
+    return [
+      part(name + ": sends", produced, "request", isBound: true),
+      part(name + ": receives", consumed, "delivery", isBound: false),
+    ]
+  }
+
   /// What was measured, once everything that was checked is right.
   struct Outcome {
     struct Part {
@@ -111,16 +132,10 @@ struct Workload: Sendable {
     }
 
     var parts: [Part]
-    /// From the counters of the store.
-    var recordsPerCommit: Double
-    var syncsPerSecond: Double
+    /// From the counters of the store; nil of one that is behind an API.
+    var recordsPerCommit: Double?
+    var syncsPerSecond: Double?
     /// Messages that were there at the end of the time and are received and deleted after it.
     var left: Int
   }
-}
-
-/// A benchmark that found its subject, or itself, wrong: no figures of it count.
-struct BenchFailure: Error, CustomStringConvertible {
-  var description: String
-  init(_ description: String) { self.description = description }
 }

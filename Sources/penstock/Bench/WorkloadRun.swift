@@ -16,22 +16,12 @@ final class WorkloadRun: Sendable {
   private let clock = RealClock()
   private let template: [UInt8]
   /// Messages, and the sum of their LSNs.
-  private let sent = Tally()
-  private let received = Tally()
+  private let sent = MessageTally()
+  private let received = MessageTally()
   private let deleted = Atomic<Int>(0)
   /// Requests whose answer follows a commit.
   private let durableRequests = Atomic<Int>(0)
-  /// Of each group, the number that must come next.
-  private let expected: Mutex<[UInt64]>
-
-  private final class Tally: Sendable {
-    private let counts = Mutex((count: 0, sum: 0 as UInt64))
-    var count: Int { counts.withLock { $0.count } }
-    var sum: UInt64 { counts.withLock { $0.sum } }
-    func add(_ count: Int, _ sum: UInt64) {
-      counts.withLock { $0 = ($0.count + count, $0.sum &+ sum) }
-    }
-  }
+  private let order: Mutex<GroupOrder>
 
   /// When a request counts.
   private struct Window: Sendable {
@@ -76,7 +66,7 @@ final class WorkloadRun: Sendable {
   private init(_ workload: Workload, _ store: Store, _ queues: [Queue]) {
     (self.workload, self.store, self.queues) = (workload, store, queues)
     template = (0..<workload.body).map { UInt8(truncatingIfNeeded: $0 &* 31) }
-    expected = Mutex(Array(repeating: 0, count: workload.groups))
+    order = Mutex(GroupOrder(groups: workload.groups))
   }
 
   // MARK: Measuring
@@ -110,25 +100,8 @@ final class WorkloadRun: Sendable {
         atOnce: (kind.produces ? workload.producers : 0) + consumers)
     }
     let left = sent.count - received.count
-    var parts: [Workload.Outcome.Part] = []
-    if kind.hasConsumers {
-      parts = [
-        .init(
-          name: kind.title + ": sends", measurement: produced, latency: "request", isBound: true),
-        .init(
-          name: kind.title + ": receives", measurement: consumed, latency: "delivery",
-          isBound: false),
-      ]
-    } else {
-      parts = [
-        .init(
-          name: workload.title, measurement: kind.produces ? produced : consumed,
-          latency: "request",
-          isBound: kind != .receive)
-      ]
-    }
     return .init(
-      parts: parts,
+      parts: workload.parts(workload.title, produced, consumed),
       recordsPerCommit: Double(after.records.sum - before.records.sum) / Double(max(commits, 1)),
       syncsPerSecond: Double(syncs) / elapsed, left: kind.hasConsumers || !kind.produces ? left : 0)
   }
@@ -165,7 +138,7 @@ final class WorkloadRun: Sendable {
   private func produce(_ lane: Int, _ window: Window) async throws -> Measurement {
     let queue = queues[lane % queues.count]
     let constant = entries(from: 0)
-    var groups = Numbering(lane, workload)
+    var groups = GroupNumbers(lane, workload)
     switch workload.kind {
     case .sendByCompletion:
       return try await CompletionLane(self, queue, constant, lane, window).run()
@@ -326,17 +299,10 @@ final class WorkloadRun: Sendable {
   }
 
   private func checkOrder(_ leases: [Lease]) throws {
-    try expected.withLock { expected in
+    try order.withLock { order in
       for lease in leases {
-        guard let name = lease.message.content.groupID, let group = Int(name.dropFirst()),
-          expected.indices.contains(group)
-        else { throw BenchFailure("a message came without its group") }
-        let number = Self.number(in: lease.body, at: 8)
-        guard number == expected[group] else {
-          throw BenchFailure(
-            "of group \(group) message \(number) came where \(expected[group]) was due")
-        }
-        expected[group] += 1
+        let group = lease.message.content.groupID.flatMap { Int($0.dropFirst()) }
+        try order.check(Self.number(in: lease.body, at: 8), of: group)
       }
     }
   }
@@ -358,27 +324,6 @@ final class WorkloadRun: Sendable {
 
   private static func number(in body: [UInt8], at offset: Int) -> UInt64 {
     (0..<8).reduce(0) { $0 | UInt64(body[offset + $1]) << (8 * $1) }
-  }
-
-  /// The groups of one producer, in turns, and how far each is.
-  private struct Numbering {
-    private let groups: [Int]
-    private var numbers: [UInt64]
-    private var place = 0
-
-    init(_ lane: Int, _ workload: Workload) {
-      groups = Array(stride(from: lane, to: workload.groups, by: workload.producers))
-      numbers = Array(repeating: 0, count: groups.count)
-    }
-
-    mutating func next() -> (group: Int, number: UInt64)? {
-      guard !groups.isEmpty else { return nil }
-      defer {
-        numbers[place] += 1
-        place = (place + 1) % groups.count
-      }
-      return (groups[place], numbers[place])
-    }
   }
 
   private func fill(_ count: Int) async throws {
@@ -419,11 +364,7 @@ final class WorkloadRun: Sendable {
           try await delete(leases, from: queue)
         }
       }
-      guard sent.count == received.count, sent.sum == received.sum else {
-        throw BenchFailure(
-          "\(sent.count) messages were acknowledged and \(received.count) received; the sums of "
-            + "their LSNs are \(sent.sum) and \(received.sum)")
-      }
+      try sent.check(received: received)
     }
     try await checkCounts(in: store)
   }
@@ -437,10 +378,7 @@ final class WorkloadRun: Sendable {
       }
       total += try await queue.describe().counts.total
     }
-    let wanted = sent.count - count(deleted)
-    guard total == wanted else {
-      throw BenchFailure("\(wanted) messages were acknowledged and not deleted; there are \(total)")
-    }
+    try sent.check(left: total, deleted: count(deleted))
   }
 
   // MARK: By completion
