@@ -72,11 +72,14 @@ import Testing
     struct Row: Decodable {
       var workload: String
       var name: String
+      var server: String?
       var messages: Int
       var unserved: Int
       var latency: Latency
       var perSecond: [Int]
-      var syncsPerSecond: Double
+      var left: Int
+      var requestsPerSecond: Double?
+      var syncsPerSecond: Double?
       var ofDevice: Double?
     }
     struct Device: Decodable { var writers, block: Int }
@@ -118,7 +121,7 @@ import Testing
         #expect(!row.perSecond.isEmpty)
         // Leases alone are not synced.
         let syncs = durability == "synced" && row.workload != "receive"
-        #expect(row.syncsPerSecond > 0 || !syncs, "\(row.workload)")
+        #expect(row.syncsPerSecond ?? 0 > 0 || !syncs, "\(row.workload)")
       }
       let plot = try String(
         contentsOf: directory.appendingPathComponent("FILE.svg"), encoding: .utf8)
@@ -127,6 +130,66 @@ import Testing
       let drawn = report.rows.count { $0.messages > 0 }
       #expect(plot.components(separatedBy: "<polyline ").count - 1 == 2 * drawn)
     }
+  }
+
+  @Test func wireTellsAllItMeasured() async throws {
+    let arguments = [
+      "wire", "--seconds", "0.2", "--warm-up", "0", "--rounds", "1", "--connections", "3",
+      "--batch", "2", "--body", "64", "--groups", "7", "--messages", "50", "--json", "FILE.json",
+      "--plot", "FILE.svg",
+    ]
+    try await run(arguments, leaving: ["FILE.json", "FILE.svg"]) { directory, outcome in
+      let report = try JSONDecoder().decode(
+        Report.self, from: Data(contentsOf: directory.appendingPathComponent("FILE.json")))
+      #expect(outcome.output.contains("\nfile system  \(report.fileSystem.type) "))
+      #expect(report.durability == "synced")
+      #expect(report.device.map(\.block) == [4096, 65_536, 1 << 20, 4096])
+      #expect(
+        report.rows.map(\.name) == [
+          "send", "batch", "cycle", "cycles", "empty", "receive", "drain", "mixed: sends",
+          "mixed: receives", "fan-in: sends", "fan-in: receives", "groups: sends",
+          "groups: receives", "large",
+        ])
+      for row in report.rows {
+        #expect(row.server == "penstock")
+        // Who receives what others send may come too late for so short a time.
+        let isDelivery = row.name.hasSuffix(": receives")
+        #expect(row.messages > 0 || isDelivery || row.name == "empty", "\(row.name)")
+        #expect(row.requestsPerSecond ?? 0 > 0 || isDelivery, "\(row.name)")
+        #expect(row.latency.p50 <= row.latency.p99, "\(row.name)")
+        // Nothing is left of what was there before, if there was time for all of it.
+        if ["receive", "drain"].contains(row.name) { #expect(row.messages + row.left == 50) }
+      }
+      let plot = try String(
+        contentsOf: directory.appendingPathComponent("FILE.svg"), encoding: .utf8)
+      let drawn = report.rows.count { $0.latency.max > 0 }
+      #expect(plot.components(separatedBy: "<polyline ").count - 1 == 2 * drawn)
+    }
+  }
+
+  @Test func anOpenLoopMakesTheRequestsThatAreDueOverHTTP() async throws {
+    let arguments = [
+      "wire", "--work", "send", "cycles", "--seconds", "0.5", "--warm-up", "0", "--rounds", "2",
+      "--connections", "2", "--batch", "2", "--rate", "100", "--json", "FILE.json",
+    ]
+    try await run(arguments, leaving: ["FILE.json"]) { directory, _ in
+      let report = try JSONDecoder().decode(
+        Report.self, from: Data(contentsOf: directory.appendingPathComponent("FILE.json")))
+      // Of both rounds.
+      #expect(report.rows.map(\.messages) == [100, 200])
+      // A schedule is no limit that the device sets.
+      #expect(report.rows.allSatisfy { $0.ofDevice == nil })
+    }
+  }
+
+  @Test func aServerThatIsNotThereIsToldAndNothingIsMeasured() async throws {
+    let outcome = try await ServeCommand.run([
+      "bench", "wire", "--work", "send", "--only", "x", "--peer", "x=http://127.0.0.1:1",
+    ])
+    #expect(outcome.status != 0)
+    #expect(outcome.output.contains("x: 127.0.0.1:1: "), "\(outcome.output)")
+    #expect(!outcome.output.contains("the device alone"))
+    #expect(outcome.errors.contains("no server did any of it"))
   }
 
   @Test func anOpenLoopMakesTheRequestsThatAreDue() async throws {
@@ -160,6 +223,10 @@ import Testing
     (["--consumers", "0"], "--consumers"), (["--messages", "1"], "--messages"),
     (["micro", "--counts", "x"], "Benchmarks/micro"), (["micro", "--rounds", "0"], "--rounds"),
     (["scale", "--curve", "groups", "--most", "1000"], "fewer than two points of groups"),
+    (["wire", "--work", "mixed", "--body", "31"], "at least 32 bytes for mixed"),
+    (["wire", "--work", "groups", "--groups", "5"], "--groups must be at least --connections"),
+    (["wire", "--large-body", "0"], "--large-body"), (["wire", "--only", "x"], "no server x"),
+    (["wire", "--peer", "penstock=http://h:1"], "a name of its own"),
     (["scale", "--curve", "height"], "height"), (["memory", "--messages", "1"], "--messages"),
   ])
   func wrongOptionsAreRefusedInWords(_ arguments: [String], _ word: String) async throws {

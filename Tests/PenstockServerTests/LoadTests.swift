@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import Penstock
 import Testing
 
 @testable import penstock
@@ -15,7 +16,8 @@ import Testing
       let answer = try rest.withUnsafeBytes { try dialogue.read($0, &output) }
       switch answer {
       case .partial: return answers + [.partial]
-      case .taken(let count), .ended(let count, _): rest = rest.dropFirst(count)
+      case .taken(let count), .ended(let count, _), .passed(let count):
+        rest = rest.dropFirst(count)
       }
       answers.append(answer)
     }
@@ -86,7 +88,7 @@ import Testing
     func answer(_ body: String) -> String {
       "HTTP/1.1 200 OK\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
     }
-    let load = HTTPLoad(.cycle, target, queue: "q", body: 1, batch: 10)
+    let load = HTTPLoad(.cycle, target, queue: "q", body: 1, batch: 1)
     var output = LoadOutput()
     load.begin(&output)
     _ = try Self.answers(load, Array(answer("{}").utf8), &output)
@@ -102,7 +104,7 @@ import Testing
   @Test func aFailedEntryOfABatchEndsTheRun() throws {
     let target = WireTarget("x", LoadAddress(host: "127.0.0.1", port: 1))
     func read(_ body: String) throws -> [LoadAnswer] {
-      let load = HTTPLoad(.batch, target, queue: "q", body: 1, batch: 10)
+      let load = HTTPLoad(.send, target, queue: "q", body: 1, batch: 10)
       var output = LoadOutput()
       load.begin(&output)
       let text = "HTTP/1.1 200 OK\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
@@ -110,6 +112,65 @@ import Testing
     }
     #expect(try read(#"{"Failed":[],"Successful":[{"Id":"0"}]}"#).count == 1)
     #expect(throws: LoadError.self) { try read(#"{"Failed": [{"Id":"0"}],"Successful":[]}"#) }
+  }
+
+  /// Messages that come, made of the bodies that were sent.
+  private typealias Change = (_ bodies: [String]) -> [(id: String, body: String)]
+
+  /// Sends two messages of a group, then takes what `change` made of the answer that has them.
+  private static func received(_ change: Change) throws {
+    let workload = Workload(
+      kind: .groups, producers: 1, consumers: 1, batch: 2, body: 40, seconds: 1, warmUp: 0,
+      rate: nil, groups: 1, messages: 1000, durability: .synced)
+    let check = WireCheck(workload)
+    func load(_ part: HTTPLoad.Part, _ groups: GroupNumbers?) -> HTTPLoad {
+      let target = WireTarget("x", LoadAddress(host: "127.0.0.1", port: 1))
+      return HTTPLoad(part, target, queue: "q", body: 40, batch: 2, check: check, groups: groups)
+    }
+    func answer(_ list: String, _ entries: [String]) -> [UInt8] {
+      let body = "{\"\(list)\":[\(entries.joined(separator: ","))]}"
+      let head = "HTTP/1.1 200 OK\r\nContent-Length: \(body.utf8.count)\r\n\r\n"
+      return Array((head + body).utf8)
+    }
+    func texts(_ name: StaticString, _ bytes: [UInt8]) -> [String] {
+      bytes.withUnsafeBytes { bytes in
+        HTTPLoad.values(of: name, in: bytes).map { bytes.text($0) }
+      }
+    }
+    let sender = load(.send, GroupNumbers(0, workload))
+    var output = LoadOutput()
+    sender.begin(at: 1, &output)
+    #expect(Set(texts("\"MessageGroupId\"", output.bytes)).count == 1)
+    #expect(Set(texts("\"MessageDeduplicationId\"", output.bytes)).count == 2)
+    let bodies = texts("\"MessageBody\"", output.bytes)
+    #expect(bodies.map(\.utf8.count) == [40, 40])
+    let sent = answer("Successful", [#"{"MessageId":"a"}"#, #"{"MessageId":"b"}"#])
+    #expect(try answers(sender, sent, &output).last == .ended(sent.count, messages: 2))
+    let taker = load(.take, nil)
+    taker.begin(at: 2, &output)
+    let came = change(bodies).map {
+      #"{"MessageId":"\#($0.id)","ReceiptHandle":"h","Body":"\#($0.body)"}"#
+    }
+    _ = try answers(taker, answer("Messages", came), &output)
+    try check.sent.check(received: check.received)
+  }
+
+  @Test func whatComesIsComparedWithWhatWasSent() throws {
+    try Self.received { [("a", $0[0]), ("b", $0[1])] }
+    let changes: [(Change, String)] = [
+      ({ [("a", $0[0])] }, "2 messages were acknowledged and 1 received"),
+      ({ [("a", $0[0]), ("a", $0[1])] }, "the sums of their numbers"),
+      ({ [("b", $0[1]), ("a", $0[0])] }, "message 1 came where 0 was due"),
+      ({ [("a", $0[0]), ("b", $0[0])] }, "message 0 came where 1 was due"),
+      ({ [("a", $0[0]), ("b", $0[1] + "x")] }, "came as 41"),
+      ({ [("a", $0[0]), ("b", $0[1].dropLast() + "_")] }, "is another"),
+      ({ [("a", $0[0]), ("b", "g" + $0[1].dropFirst())] }, "is another"),
+      ({ [("a", $0[0]), ("b", "f" + $0[1].dropFirst())] }, "before it was sent"),
+    ]
+    for (change, words) in changes {
+      let failure = #expect(throws: BenchFailure.self) { try Self.received(change) }
+      #expect(failure?.description.contains(words) == true, "\(words)")
+    }
   }
 
   @Test func redisAnswersEndWhereTheyEnd() throws {

@@ -13,12 +13,13 @@ struct ServerFixture: Sendable {
   /// Runs `body`, then stops the server, closes the store and removes the directory.
   static func run(
     _ configure: (inout PenstockServer.Configuration) -> Void = { _ in },
+    environment: StoreEnvironment = StoreEnvironment(),
     _ body: (ServerFixture) async throws -> Void
   ) async throws {
     let directory = FileManager.default.temporaryDirectory
       .appendingPathComponent("penstock-server-\(UUID().uuidString)")
     defer { try? FileManager.default.removeItem(at: directory) }
-    let store = try await Store.open(at: directory.path)
+    let store = try await Store.open(at: directory.path, environment: environment)
     var configuration = PenstockServer.Configuration()
     configuration.drainTimeout = .seconds(5)
     configure(&configuration)

@@ -8,6 +8,12 @@ import Testing
 
 /// A benchmark of a store that breaks its promises has to fail: each of these plants a bug.
 @Suite struct WorkloadChecks {
+  private func workload(_ kind: Workload.Kind) -> Workload {
+    Workload(
+      kind: kind, producers: 2, consumers: 2, batch: 10, body: 32, seconds: 0.1, warmUp: 0,
+      rate: nil, groups: 2, messages: 1000, durability: .synced)
+  }
+
   private func measure(
     _ kind: Workload.Kind, _ plant: (inout StoreEnvironment) -> Void
   ) async throws {
@@ -16,15 +22,27 @@ import Testing
     defer { try? FileManager.default.removeItem(atPath: path) }
     var environment = StoreEnvironment()
     plant(&environment)
-    let workload = Workload(
-      kind: kind, producers: 2, consumers: 2, batch: 10, body: 32, seconds: 0.1, warmUp: 0,
-      rate: nil, groups: 2, messages: 1000, durability: .synced)
-    _ = try await WorkloadRun.measure(workload, in: path, environment: environment)
+    _ = try await WorkloadRun.measure(workload(kind), in: path, environment: environment)
+  }
+
+  private func measureOverHTTP(
+    _ work: WireWork, _ plant: (inout StoreEnvironment) -> Void
+  ) async throws {
+    var environment = StoreEnvironment()
+    plant(&environment)
+    try await ServerFixture.run(environment: environment) { fixture in
+      let target = WireTarget("x", LoadAddress(host: "127.0.0.1", port: fixture.port))
+      let workload = workload(work.kind)
+      try await ServerFixture.onThread { _ = try WireRun.measure(work, workload, on: target) }
+      #expect(fixture.store.queueNames().isEmpty)
+    }
   }
 
   @Test func aStoreThatIsRightPasses() async throws {
     try await measure(.send) { _ in }
     try await measure(.groups) { _ in }
+    try await measureOverHTTP(.groups) { _ in }
+    try await measureOverHTTP(.receive) { _ in }
   }
 
   @Test func answersThatNoSyncCameBeforeAreFound() throws {
@@ -40,6 +58,10 @@ import Testing
       try await measure(.groups) { $0.plantedBug = .receivesNewestFirst }
     }
     #expect(failure?.description.contains("was due") == true)
+    let served = await #expect(throws: BenchFailure.self) {
+      try await measureOverHTTP(.groups) { $0.plantedBug = .receivesNewestFirst }
+    }
+    #expect(served?.description.contains("was due") == true)
   }
 
   @Test func whatIsGoneAfterAStartIsFound() async {

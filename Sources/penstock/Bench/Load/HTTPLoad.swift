@@ -44,33 +44,44 @@ struct WireTarget: Sendable {
     return question.answer
   }
 
-  /// Makes a queue and answers its URL.
+  /// Makes a queue whose messages stay away for long once they are received; answers its URL.
   func makeQueue(_ queue: String) throws -> String {
-    let answer = try ask("CreateQueue", #"{"QueueName":"\#(queue)"}"#)
+    let kind = queue.hasSuffix(".fifo") ? #","FifoQueue":"true""# : ""
+    let answer = try ask(
+      "CreateQueue",
+      #"{"QueueName":"\#(queue)","Attributes":{"VisibilityTimeout":"43200"\#(kind)}}"#)
     let parts = answer.split(separator: "\"")
     guard let place = parts.firstIndex(of: "QueueUrl"), place + 2 < parts.count else {
       throw LoadError("\(name) answered CreateQueue with \(answer)")
     }
     return String(parts[place + 2])
   }
-}
 
-/// What each connection does, again and again.
-enum WireWork: String, CaseIterable, Sendable {
-  /// Asks for a page that is always the same.
-  case page
-  case send
-  /// Sends a batch of messages at a time.
-  case batch
-  /// Sends one message, receives one, deletes it.
-  case cycle
-  /// The same by batches.
-  case cycles
-  /// Receives from an empty queue.
-  case empty
+  /// Messages of a queue, received or not.
+  func count(in queue: String) throws -> Int {
+    let answer = try ask(
+      "GetQueueAttributes", #"{"QueueUrl":"\#(queue)","AttributeNames":["All"]}"#)
+    do {
+      let values = try JSONDecoder().decode(QueueAttributes.self, from: Data(answer.utf8)).values
+      return try ["", "NotVisible", "Delayed"].reduce(0) { count, which in
+        guard let more = values["ApproximateNumberOfMessages\(which)"].flatMap({ Int($0) }) else {
+          throw LoadError("a number is missing")
+        }
+        return count + more
+      }
+    } catch {
+      throw LoadError("\(name) answered GetQueueAttributes with \(answer): \(error)")
+    }
+  }
 
-  /// Requests of one round where nothing has to be asked for twice.
-  var requests: Int { self == .cycle || self == .cycles ? 3 : 1 }
+  private struct QueueAttributes: Decodable {
+    enum CodingKeys: String, CodingKey { case values = "Attributes" }
+    var values: [String: String]
+  }
+
+  func removeQueue(_ queue: String) throws {
+    _ = try ask("DeleteQueue", #"{"QueueUrl":"\#(queue)"}"#)
+  }
 }
 
 /// The first answer of HTTP/1.1 in some bytes, once it is complete.
@@ -113,45 +124,95 @@ struct HTTPAnswer: Equatable {
 
 /// A connection of HTTP: pages, or the actions of SQS.
 final class HTTPLoad: LoadProtocol {
-  let reconnects = true
-  private(set) var closes = false
+  /// What is done in a round.
+  enum Part {
+    case page
+    /// A receive where nothing is there.
+    case empty
+    case send
+    /// A receive alone, while something is there.
+    case receive
+    /// A receive, and a delete of what came.
+    case take
+    /// All three, with as many messages received as sent.
+    case cycle
+  }
 
   private enum Step { case only, send, receive, delete }
 
+  private(set) var closes = false
+  private(set) var isDone = false
+  /// A request that is said twice may be done twice: not where that is counted.
+  var reconnects: Bool { check == nil || !isBusy }
+  var isPaced: Bool { part != .receive && part != .take }
+
+  private let part: Part
   private let target: WireTarget
   private let named: String
   private let batch: Int
-  private let cycles: Bool
-  private let first: [UInt8]
+  private let check: WireCheck?
+  private var groups: GroupNumbers?
+  private var first: [UInt8]
+  /// Places in the first request that are written anew in each round.
+  private let slots: [Int]
   private let receive: [UInt8]
-  private var step: Step
+  /// Whether a round is under way.
+  private var isBusy = false
+  private var step = Step.only
   /// Messages of the round that are not deleted yet.
   private var left = 0
   private var received = 0
 
-  init(_ work: WireWork, _ target: WireTarget, queue: String, body: Int, batch: Int) {
-    self.target = target
+  /// Holds a place for a number.
+  private static let slot: StaticString = "@@@@@@@@@@@@@@@@"
+
+  init(
+    _ part: Part, _ target: WireTarget, queue: String, body: Int, batch: Int,
+    check: WireCheck? = nil, groups: GroupNumbers? = nil
+  ) {
+    (self.part, self.target, self.batch) = (part, target, batch)
+    (self.check, self.groups) = (check, groups)
     named = #"{"QueueUrl":"\#(queue)""#
-    self.batch = work == .batch || work == .cycles ? batch : 1
-    cycles = work == .cycle || work == .cycles
-    receive = Self.receive(self.batch, named, target)
-    let text = String(repeating: "x", count: body)
-    switch work {
+    receive = Self.receive(batch, waits: part == .receive || part == .take, named, target)
+    switch part {
     case .page: first = target.get(target.page ?? "/")
-    case .empty: first = receive
+    case .empty, .receive, .take: first = receive
     case .send, .cycle:
-      first = target.request("SendMessage", #"\#(named),"MessageBody":"\#(text)"}"#)
-    case .batch, .cycles:
-      let entries = (0..<batch).map { #"{"Id":"\#($0)","MessageBody":"\#(text)"}"# }
-      first = target.request(
-        "SendMessageBatch", #"\#(named),"Entries":[\#(entries.joined(separator: ","))]}"#)
+      var message = #""MessageBody":""# + WireCheck.text(body)
+      if check?.isStamped == true {
+        message = #""MessageBody":"\#(Self.slot)\#(Self.slot)"# + WireCheck.unstamped(body)
+      }
+      if groups != nil {
+        message =
+          #""MessageGroupId":"\#(Self.slot)","MessageDeduplicationId":"\#(Self.slot)","# + message
+      }
+      let entries = (0..<batch).map { #"{"Id":"\#($0)",\#(message)"}"# }
+      first =
+        batch == 1
+        ? target.request("SendMessage", #"\#(named),\#(message)"}"#)
+        : target.request(
+          "SendMessageBatch", #"\#(named),"Entries":[\#(entries.joined(separator: ","))]}"#)
     }
-    step = cycles ? .send : .only
+    slots = check?.isStamped == true ? Self.slots(in: first) : []
   }
 
-  private static func receive(_ most: Int, _ named: String, _ target: WireTarget) -> [UInt8] {
+  private static func slots(in request: [UInt8]) -> [Int] {
+    request.withUnsafeBytes { request in
+      var slots: [Int] = []
+      while let place = request.place(of: slot, from: slots.last.map { $0 + 16 } ?? 0) {
+        slots.append(place)
+      }
+      return slots
+    }
+  }
+
+  private static func receive(
+    _ most: Int, waits: Bool, _ named: String, _ target: WireTarget
+  ) -> [UInt8] {
     target.request(
-      "ReceiveMessage", named + (most == 1 ? "}" : #","MaxNumberOfMessages":\#(most)}"#))
+      "ReceiveMessage",
+      named + (most == 1 ? "" : #","MaxNumberOfMessages":\#(most)"#)
+        + (waits ? #","WaitTimeSeconds":1}"# : "}"))
   }
 
   func connected(_ output: inout LoadOutput) -> Bool {
@@ -159,13 +220,45 @@ final class HTTPLoad: LoadProtocol {
     return true
   }
 
+  func measures(_ window: Range<UInt64>) { check?.window = window }
+
+  func begin(at time: UInt64, _ output: inout LoadOutput) {
+    // Of each message: its group, its identifier, when it was sent, its identifier.
+    let perMessage = slots.count / batch
+    for place in stride(from: 0, to: slots.count, by: max(perMessage, 1)) {
+      let message = groups?.next()
+      let number = message.map { WireCheck.number($0.number, of: $0.group) } ?? 0
+      let values = [UInt64(message?.group ?? 0), number, time, number].suffix(perMessage)
+      for (slot, value) in zip(slots[place...], values) {
+        WireCheck.put(value, in: &first, at: slot)
+      }
+    }
+    begin(&output)
+  }
+
   func begin(_ output: inout LoadOutput) {
-    step = cycles ? .send : .only
+    switch part {
+    case .page, .empty: step = .only
+    case .send, .cycle: step = .send
+    case .receive, .take: step = .receive
+    }
+    isBusy = true
     left = batch
     output.put(first)
   }
 
   func read(_ input: UnsafeRawBufferPointer, _ output: inout LoadOutput) throws -> LoadAnswer {
+    let answer = try take(input, &output)
+    switch answer {
+    case .ended, .passed: isBusy = false
+    case .partial, .taken: break
+    }
+    return answer
+  }
+
+  private func take(
+    _ input: UnsafeRawBufferPointer, _ output: inout LoadOutput
+  ) throws -> LoadAnswer {
     guard let answer = try HTTPAnswer(input) else { return .partial }
     closes = answer.closes
     let used = answer.body.upperBound
@@ -181,27 +274,44 @@ final class HTTPLoad: LoadProtocol {
       }
     }
     switch step {
-    case .only: return .ended(used, messages: batch)
+    case .only: return .ended(used, messages: 0)
     case .send:
+      try check?.noteSent(body, batch)
+      guard part == .cycle else { return .ended(used, messages: batch) }
       step = .receive
       output.put(receive)
     case .receive:
       let handles = Self.handles(in: body)
       received = handles.count
+      try check?.noteReceived(body, received)
+      if part == .receive || part == .take, received == 0 {
+        isDone = check?.isOver ?? true
+        return .passed(used)
+      }
+      if part == .receive { return .ended(used, messages: received) }
       // Without any, others were faster: there is one for each that was sent.
       if received == 0 {
-        output.put(left == batch ? receive : Self.receive(left, named, target))
+        receiveRest(&output)
       } else {
         step = .delete
         output.put(delete(handles))
       }
     case .delete:
+      check?.deleted += received
       left -= received
+      if part == .take {
+        // What others send is measured by when it came.
+        return check?.isStamped == true ? .passed(used) : .ended(used, messages: received)
+      }
       if left <= 0 { return .ended(used, messages: batch) }
       step = .receive
-      output.put(Self.receive(left, named, target))
+      receiveRest(&output)
     }
     return .taken(used)
+  }
+
+  private func receiveRest(_ output: inout LoadOutput) {
+    output.put(left == batch ? receive : Self.receive(left, waits: false, named, target))
   }
 
   private func delete(_ handles: [String]) -> [UInt8] {
@@ -215,16 +325,21 @@ final class HTTPLoad: LoadProtocol {
 
   /// The receipt handles of an answer, as they stand in the JSON.
   static func handles(in body: UnsafeRawBufferPointer) -> [String] {
-    var handles: [String] = []
+    values(of: "\"ReceiptHandle\"", in: body).map { body.text($0) }
+  }
+
+  /// Where the texts are that an answer has for a name, given with its quotes.
+  static func values(of name: StaticString, in body: UnsafeRawBufferPointer) -> [Range<Int>] {
+    var values: [Range<Int>] = []
     var place = 0
-    while let name = body.place(of: "\"ReceiptHandle\"", from: place),
-      let start = body.place(of: 0x22, from: name + 15),
+    while let found = body.place(of: name, from: place),
+      let start = body.place(of: 0x22, from: found + name.utf8CodeUnitCount),
       let end = body.place(of: 0x22, from: start + 1)
     {
-      handles.append(body.text(start + 1..<end))
+      values.append(start + 1..<end)
       place = end + 1
     }
-    return handles
+    return values
   }
 }
 

@@ -59,7 +59,8 @@ struct LoadAddress: Hashable, Sendable {
 ///
 /// Closed loop: each connection begins its next round when the last has ended. Open loop: rounds
 /// are due by a fixed schedule, wait for a connection that is free, and are measured from when
-/// they were due, so a server that stalls is not asked less meanwhile.
+/// they were due, so a server that stalls is not asked less meanwhile. A dialogue that is not paced
+/// goes on as in a closed loop.
 final class LoadLoop {
   /// Greets with each, then runs the plan.
   /// - Returns: the rounds that began after the warm-up, or were due after it.
@@ -162,11 +163,10 @@ final class LoadLoop {
     finish = start + UInt64(plan.seconds * 1e9)
     isMeasuring = true
     progress = now
-    if let rate = plan.rate {
-      schedule = LoadPlan.Schedule(from: now, rate: rate)
-      free = connections.reversed()
-    } else {
-      for connection in connections { try next(connection, now) }
+    schedule = plan.rate.map { LoadPlan.Schedule(from: now, rate: $0) }
+    for connection in connections.reversed() {
+      connection.dialogue.measures(start..<finish)
+      try next(connection, now)
     }
     while true {
       let due = try dispatch()
@@ -195,9 +195,9 @@ final class LoadLoop {
   private var hasMoreRounds: Bool { plan.rounds.map { begun < $0 } ?? true }
 
   private func next(_ connection: Connection, _ now: UInt64) throws {
-    if schedule != nil {
+    if schedule != nil, connection.dialogue.isPaced {
       free.append(connection)
-    } else if now < finish, hasMoreRounds {
+    } else if now < finish, hasMoreRounds, !connection.dialogue.isDone {
       try begin(connection, now)
     } else {
       try flush(connection)
@@ -210,14 +210,15 @@ final class LoadLoop {
     busy += 1
     connection.began = time
     connection.isInRound = true
-    connection.dialogue.begin(&connection.output)
+    connection.dialogue.begin(at: time, &connection.output)
     guard connection.state == .idle else { return }
     connection.state = .busy
     // Else it is said on the connection that is made instead.
     if !connection.dialogue.closes { try flush(connection) }
   }
 
-  private func roundEnded(_ connection: Connection, _ messages: Int) throws {
+  /// - Parameter messages: that were moved; nil of a round that is not measured.
+  private func roundEnded(_ connection: Connection, _ messages: Int?) throws {
     let now = clock.monotonicNanoseconds()
     progress = now
     guard connection.isInRound else {
@@ -231,7 +232,7 @@ final class LoadLoop {
     busy -= 1
     connection.isInRound = false
     connection.state = .idle
-    if connection.began >= start {
+    if let messages, connection.began >= start {
       result.record(messages, from: connection.began, to: now, since: start)
     }
     try next(connection, now)
@@ -390,6 +391,9 @@ final class LoadLoop {
       case .ended(let count, let messages):
         connection.first += count
         try roundEnded(connection, messages)
+      case .passed(let count):
+        connection.first += count
+        try roundEnded(connection, nil)
       }
       connection.losses = 0
       if connection.state == .over { return }

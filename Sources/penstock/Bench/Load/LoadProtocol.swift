@@ -18,6 +18,13 @@ protocol LoadProtocol: AnyObject {
   var reconnects: Bool { get }
   /// Whether the server closes the connection after the last answer that was read.
   var closes: Bool { get }
+  /// Whether rounds begin when they are due; else each when the last has ended, in any case.
+  var isPaced: Bool { get }
+  /// Whether there is nothing more to do.
+  var isDone: Bool { get }
+
+  /// It is measured from now on: what begins after the warm-up, up to the end of the time.
+  func measures(_ window: Range<UInt64>)
 
   /// The connection is made, or made again.
   /// - Returns: whether rounds can begin; else the greeting ends with `.ended`.
@@ -25,6 +32,9 @@ protocol LoadProtocol: AnyObject {
 
   /// Puts the first request of a round.
   func begin(_ output: inout LoadOutput)
+
+  /// The same of a round that begins, or was due, at this time.
+  func begin(at time: UInt64, _ output: inout LoadOutput)
 
   /// Takes a part of what has come, and puts what is to be said next, if that is known now.
   /// - Throws: `LoadError` when the answer is an error: that ends the run.
@@ -34,6 +44,10 @@ protocol LoadProtocol: AnyObject {
 extension LoadProtocol {
   var reconnects: Bool { false }
   var closes: Bool { false }
+  var isPaced: Bool { true }
+  var isDone: Bool { false }
+  func measures(_ window: Range<UInt64>) {}
+  func begin(at time: UInt64, _ output: inout LoadOutput) { begin(&output) }
 }
 
 /// What `LoadProtocol.read` made of its input.
@@ -44,6 +58,8 @@ enum LoadAnswer: Equatable {
   case taken(Int)
   /// So many bytes are done with; the greeting has ended, or a round that moved some messages.
   case ended(Int, messages: Int)
+  /// So many bytes are done with; the round has ended and is not one to measure.
+  case passed(Int)
 }
 
 /// Why a load ended early.

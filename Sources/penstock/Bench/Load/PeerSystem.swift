@@ -126,9 +126,8 @@ final class SQSPeer: LoadProtocol {
 
   init(_ role: PeerRole, _ target: WireTarget, queue: String, _ work: PeerWork, body: Int) {
     (self.role, self.target, self.queue) = (role, target, queue)
-    let kind: WireWork =
-      work.batch == 1 ? (work.cycles ? .cycle : .send) : work.cycles ? .cycles : .batch
-    load = HTTPLoad(kind, target, queue: queue, body: body, batch: work.batch)
+    load = HTTPLoad(
+      work.cycles ? .cycle : .send, target, queue: queue, body: body, batch: work.batch)
   }
 
   func connected(_ output: inout LoadOutput) -> Bool {
