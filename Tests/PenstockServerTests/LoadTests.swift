@@ -173,6 +173,41 @@ import Testing
     }
   }
 
+  /// A connection that asks to be closed after each answer.
+  private final class ClosedEachTime: LoadProtocol {
+    let reconnects = true
+    private(set) var closes = false
+    private let request: [UInt8]
+
+    init(_ request: [UInt8]) { self.request = request }
+
+    func connected(_ output: inout LoadOutput) -> Bool {
+      closes = false
+      return true
+    }
+    func begin(_ output: inout LoadOutput) { output.put(request) }
+    func read(_ input: UnsafeRawBufferPointer, _ output: inout LoadOutput) throws -> LoadAnswer {
+      guard let answer = try HTTPAnswer(input) else { return .partial }
+      closes = true
+      return .ended(answer.body.upperBound, messages: 1)
+    }
+  }
+
+  @Test func aConnectionThatIsMadeAgainWhileIdleRepeatsNothing() async throws {
+    try await ServerFixture.run { fixture in
+      let target = WireTarget("x", LoadAddress(host: "127.0.0.1", port: fixture.port))
+      try await ServerFixture.onThread {
+        let queue = try target.makeQueue("q")
+        let request = target.request(
+          "SendMessage", #"{"QueueUrl":"\#(queue)","MessageBody":"x"}"#)
+        let measured = try LoadLoop.run(
+          [ClosedEachTime(request)], to: target.address, LoadPlan(seconds: 0.2, rate: 50))
+        #expect(measured.count == 10)
+        #expect(try target.count(in: queue) == 10)
+      }
+    }
+  }
+
   @Test func redisAnswersEndWhereTheyEnd() throws {
     try Self.endsOnce("$3\r\n1-0\r\n", messages: 1) {
       RedisLoad(.work, "q", Self.send, Self.body)

@@ -251,7 +251,8 @@ final class LoadLoop {
     connection.descriptor = descriptor
     connection.state = .connecting
     (connection.first, connection.end) = (0, 0)
-    connection.output.sent = 0
+    // A round that is under way is said again; what was answered is not.
+    if connection.isInRound { connection.output.sent = 0 } else { connection.output = LoadOutput() }
     var one: Int32 = 1
     setsockopt(
       descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, &one, socklen_t(MemoryLayout<Int32>.size))
