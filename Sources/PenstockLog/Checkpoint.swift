@@ -46,37 +46,20 @@ public struct CheckpointHeader: Hashable, Sendable {
     self.previous = previous
   }
 
-  /// The version of a header that is whole, if it is one that cannot be read.
-  package static func unknownVersion(_ file: borrowing RawSpan) -> UInt32? {
-    guard file.byteCount >= size else { return nil }
-    var (cursor, tail) = (ByteCursor(), ByteCursor(size - 4))
-    do throws(BytesTooShort) {
-      guard try cursor.u64(file) == LogFormat.checkpointMagic else { return nil }
-      let version = try cursor.u32(file)
-      guard try tail.u32(file) == CRC32C.of(file.extracting(0..<size - 4)) else { return nil }
-      return LogFormat.isKnown(version: version) ? nil : version
-    } catch { return nil }
-  }
-
-  package init?(_ file: borrowing RawSpan) {
-    guard file.byteCount >= Self.size else { return nil }
-    let span = file.extracting(0..<Self.size)
+  package init(_ span: borrowing RawSpan) throws(SegmentHeader.Failure) {
     var cursor = ByteCursor()
+    _ = try cursor.begin(span, LogFormat.checkpointMagic, size: Self.size)
     do throws(BytesTooShort) {
-      guard try cursor.u64(span) == LogFormat.checkpointMagic,
-        LogFormat.isKnown(version: try cursor.u32(span)), try cursor.u32(span) == 0
-      else { return nil }
+      guard try cursor.u32(span) == 0 else { throw BytesTooShort() }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       lsn = LSN(try cursor.u64(span))
       firstLSN = LSN(try cursor.u64(span))
       ordinal = try cursor.u32(span)
       previous = try cursor.u32(span)
-      guard try cursor.u32(span) == 0,
-        try cursor.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)),
-        lsn < LogFormat.maximumLSN, firstLSN < LogFormat.endOfFirstLSNs,
-        ordinal < LogFormat.endOfOrdinals
-      else { return nil }
-    } catch { return nil }
+      guard try cursor.u32(span) == 0, lsn < LogFormat.maximumLSN,
+        firstLSN < LogFormat.endOfFirstLSNs, ordinal < LogFormat.endOfOrdinals
+      else { throw BytesTooShort() }
+    } catch { throw .damaged }
   }
 }
 
@@ -93,27 +76,25 @@ package struct Checkpoint {
   package static func read(
     _ path: String, _ fileSystem: any FileSystem
   ) throws(LogError) -> Checkpoint? {
-    var unknown: UInt32?
-    do throws(SystemError) {
-      if let checkpoint = try readWhole(path, fileSystem, &unknown) { return checkpoint }
-    } catch {
+    do { return try readWhole(path, fileSystem) } catch {
+      switch error {
+      case SegmentHeader.Failure.version(let version):
+        throw .unsupportedVersion(file: path, version: version)
       // A disk that cannot give it back is as good as one that gives back something else.
-      guard error.call == "pread" else { throw .system(error) }
+      case let error as SystemError where error.call != "pread": throw .system(error)
+      default: return nil
+      }
     }
-    if let unknown { throw .unsupportedVersion(file: path, version: unknown) }
-    return nil
   }
 
   private static func readWhole(
-    _ path: String, _ fileSystem: any FileSystem, _ unknown: inout UInt32?
-  ) throws(SystemError) -> Checkpoint? {
+    _ path: String, _ fileSystem: any FileSystem
+  ) throws -> Checkpoint? {
     let file = try fileSystem.open(path, .readOnly)
     let size = try file.size()
     var head = [UInt8](repeating: 0, count: CheckpointHeader.size)
-    guard try file.fill(&head, at: 0), let header = head.withRaw({ CheckpointHeader($0) }) else {
-      unknown = head.withRaw { CheckpointHeader.unknownVersion($0) }
-      return nil
-    }
+    guard try file.fill(&head, at: 0) else { return nil }
+    let header = try head.withRaw { try CheckpointHeader($0) }
     var body: [UInt8] = []
     var offset = UInt64(CheckpointHeader.size)
     while true {
