@@ -92,23 +92,20 @@ package struct Checkpoint {
   ) throws -> Checkpoint? {
     let file = try fileSystem.open(path, .readOnly)
     let size = try file.size()
-    var head = [UInt8](repeating: 0, count: CheckpointHeader.size)
-    guard try file.fill(&head, at: 0) else { return nil }
+    guard let head = try file.bytes(CheckpointHeader.size, at: 0) else { return nil }
     let header = try head.withRaw { try CheckpointHeader($0) }
     var body: [UInt8] = []
     var offset = UInt64(CheckpointHeader.size)
     while true {
-      var lengths = [UInt8](repeating: 0, count: 8)
-      guard try file.fill(&lengths, at: offset) else { return nil }
+      guard let lengths = try file.bytes(8, at: offset) else { return nil }
       let (length, checksum) = lengths.withRaw { ($0.u32(at: 0), $0.u32(at: 4)) }
       offset += 8
       // A damaged length must not decide how much memory is taken.
       let count = length == 0 ? 8 : Int(length)
       guard count <= CheckpointHeader.chunkLimit, offset + UInt64(count) <= size else { return nil }
-      var bytes = [UInt8](repeating: 0, count: count)
-      guard try file.fill(&bytes, at: offset), bytes.withRaw({ CRC32C.of($0) }) == checksum else {
-        return nil
-      }
+      guard let bytes = try file.bytes(count, at: offset),
+        bytes.withRaw({ CRC32C.of($0) }) == checksum
+      else { return nil }
       offset += UInt64(count)
       if length == 0 {
         let total = bytes.withRaw { UInt64($0.u32(at: 0)) | UInt64($0.u32(at: 4)) << 32 }
@@ -191,12 +188,20 @@ package struct CheckpointWriter {
 }
 
 extension File {
-  /// Fills `bytes`; false when the file ends before.
-  package func fill(_ bytes: inout [UInt8], at offset: UInt64) throws(SystemError) -> Bool {
-    let wanted = bytes.count
-    return try bytes.withMutableRaw { (raw) throws(SystemError) in
-      try read(into: &raw, at: offset)
-    } == wanted
+  /// So many bytes, or fewer up to the end of the file.
+  package func bytes(upTo count: Int, at offset: UInt64) throws(SystemError) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    let read = try bytes.withMutableRaw { (raw) throws(SystemError) in
+      try self.read(into: &raw, at: offset)
+    }
+    bytes.removeLast(count - read)
+    return bytes
+  }
+
+  /// So many bytes; nil when the file ends before.
+  package func bytes(_ count: Int, at offset: UInt64) throws(SystemError) -> [UInt8]? {
+    let bytes = try bytes(upTo: count, at: offset)
+    return bytes.count == count ? bytes : nil
   }
 }
 

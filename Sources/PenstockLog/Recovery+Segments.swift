@@ -510,15 +510,9 @@ final class SegmentReader {
     let end = min(offset + length, size)
     if offset >= start, end <= start + window.count { return }
     let count = max(0, min(max(length, least), size - offset))
-    var fresh = [UInt8](repeating: 0, count: count)
-    var read = 0
-    do throws(SystemError) {
-      read = try fresh.withMutableRaw { (raw) throws(SystemError) in
-        try file.read(into: &raw, at: UInt64(offset))
-      }
-    } catch { throw .system(error) }
-    fresh.removeLast(count - read)
-    window = fresh
+    do throws(SystemError) { window = try file.bytes(upTo: count, at: UInt64(offset)) } catch {
+      throw .system(error)
+    }
     start = offset
   }
 

@@ -282,15 +282,11 @@ struct Recovery {
 
   private func readStoreFile() throws(LogError) -> StoreFile? {
     let name = path(StoreFileName.store)
-    var bytes: [UInt8]
+    let bytes: [UInt8]
     do throws(SystemError) {
       guard let status = try fileSystem.status(name) else { return nil }
-      bytes = [UInt8](repeating: 0, count: Int(min(status.size, 4096)))
       let file = try fileSystem.open(name, .readOnly)
-      let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
-        try file.read(into: &raw, at: 0)
-      }
-      bytes.removeLast(bytes.count - count)
+      bytes = try file.bytes(upTo: Int(min(status.size, 4096)), at: 0)
       try file.close()
     } catch { throw .system(error) }
     do throws(SegmentHeader.Failure) {
@@ -385,12 +381,9 @@ struct Recovery {
 
   /// The two slots of `HEAD`; nil for one that is damaged or was never written.
   private static func readHead(_ file: any File) throws(SystemError) -> [HeadSlot?] {
-    var bytes = [UInt8](repeating: 0, count: HeadSlot.fileSize)
-    let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
-      try file.read(into: &raw, at: 0)
+    try file.bytes(upTo: HeadSlot.fileSize, at: 0).withRaw { raw in
+      (0..<2).map { HeadSlot(raw, at: HeadSlot.offset($0)) }
     }
-    bytes.removeLast(bytes.count - count)
-    return bytes.withRaw { raw in (0..<2).map { HeadSlot(raw, at: HeadSlot.offset($0)) } }
   }
 
   /// Refuses a store whose newest segments are gone: `HEAD` counts more than there are.

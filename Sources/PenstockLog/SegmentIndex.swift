@@ -165,16 +165,12 @@ package final class SegmentIndexFile: Sendable {
   package init?(_ file: any File, store: StoreID, ordinal: UInt32) throws(SystemError) {
     self.file = file
     let size = try file.size()
-    var head = [UInt8](repeating: 0, count: Self.headerSize)
-    guard size <= UInt64(LogFormat.maximumSegmentSize), try file.fill(&head, at: 0) else {
-      return nil
-    }
-    let strips = head.withRaw { Int($0.u32(at: 32)) }
-    let count = head.withRaw { Int($0.u32(at: 36)) }
+    guard size <= UInt64(LogFormat.maximumSegmentSize),
+      let head = try file.bytes(Self.headerSize, at: 0)
+    else { return nil }
+    let (strips, count) = head.withRaw { (Int($0.u32(at: 32)), Int($0.u32(at: 36))) }
     let length = Self.headerSize + strips * 8 + count * 32
-    guard length <= Int(size) else { return nil }
-    var table = [UInt8](repeating: 0, count: length)
-    guard try file.fill(&table, at: 0) else { return nil }
+    guard length <= Int(size), let table = try file.bytes(length, at: 0) else { return nil }
     let found = table.withRaw { Self.blocks($0, store, ordinal, strips, count, Int(size)) }
     guard let found else { return nil }
     blocks = found
@@ -259,8 +255,7 @@ package final class SegmentIndexFile: Sendable {
   }
 
   private func decode(_ block: Block) throws(SystemError) -> [SegmentIndex.Entry]? {
-    var bytes = [UInt8](repeating: 0, count: block.bytes)
-    guard try file.fill(&bytes, at: block.offset) else { return nil }
+    guard let bytes = try file.bytes(block.bytes, at: block.offset) else { return nil }
     return bytes.withRaw { span in
       guard CRC32C.of(span) == block.checksum else { return nil }
       var entries: [SegmentIndex.Entry] = []

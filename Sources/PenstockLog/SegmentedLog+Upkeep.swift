@@ -224,11 +224,7 @@ extension SegmentedLog {
     do throws(SystemError) {
       guard try fileSystem.status(path(name)) == nil else { return name }
       let rest = Int(clamping: try file.size()) - Int(position.offset)
-      var bytes = [UInt8](repeating: 0, count: max(0, min(size, rest)))
-      let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
-        try file.read(into: &raw, at: UInt64(position.offset))
-      }
-      bytes.removeLast(bytes.count - count)
+      let bytes = try file.bytes(upTo: max(0, min(size, rest)), at: UInt64(position.offset))
       let number = catalog.withLock { $0.nextNumber() }
       let partial = path(StoreID.hex(number) + StoreFileName.partialSuffix)
       let copy = try fileSystem.open(partial, .create)
