@@ -175,13 +175,19 @@ extension Engine {
       do throws(RecordError) {
         if let parked = try Entry(payload).parked(place, payload) { index.append(parked) }
       } catch {
-        throw .corrupted(
-          .init(
-            file: "segment \(segment)", offset: UInt64(place.position.offset), lsn: place.lsn,
-            reason: error.description))
+        throw .damaged(place, error)
       }
     }
     return index
+  }
+}
+
+extension LogError {
+  /// A record that is whole and cannot be.
+  static func damaged(_ place: SegmentedLog.Replayed, _ error: RecordError) -> LogError {
+    .damaged(
+      "segment \(place.position.segment)", at: UInt64(place.position.offset), lsn: place.lsn,
+      error.description)
   }
 }
 

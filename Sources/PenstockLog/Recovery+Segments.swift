@@ -47,10 +47,8 @@ extension Recovery {
       do throws(SystemError) { try file.close() } catch { throw .system(error) }
     }
     guard end.nextOrdinal < LogFormat.endOfOrdinals, end.lastLSN >= first || first == LSN(1) else {
-      throw .corrupted(
-        .init(
-          file: StoreFileName.segment(first), offset: 0, lsn: first,
-          reason: "the segment that the checkpoint goes on with is missing"))
+      throw refused(
+        StoreFileName.segment(first), "the segment that the checkpoint goes on with is missing")
     }
     report.records = records
     // What a checkpoint has was durable before it was written.
@@ -69,10 +67,7 @@ extension Recovery {
   ) throws(LogError) {
     let header = try readHeader(name, reader, store: store)
     guard header.ordinal < end.nextOrdinal, end.segments[header.ordinal] == nil else {
-      throw .corrupted(
-        .init(
-          file: name, offset: 0, lsn: header.firstLSN,
-          reason: "the segment's place in the log is another's"))
+      throw refused(name, "the segment's place in the log is another's")
     }
     end.segments[header.ordinal] = SegmentInfo(
       firstLSN: header.firstLSN, previous: header.previous, bytes: UInt64(reader.size))
@@ -223,7 +218,7 @@ extension Recovery {
   }
 
   private func refused(_ name: String, _ reason: String) -> LogError {
-    .corrupted(.init(file: name, offset: 0, lsn: StoreFileName.firstLSN(of: name), reason: reason))
+    .damaged(name, lsn: StoreFileName.firstLSN(of: name), reason)
   }
 
   /// Why the log cannot begin with its first record, when checkpoints there were.

@@ -142,10 +142,9 @@ extension SegmentedLog {
       if let restore { try recovery.restoreCheckpoint(of: storeFile, restore) }
       try recovery.replaySegments(of: storeFile, progress: options.progress, replay)
       guard recovery.end.lastLSN < LogFormat.endOfFirstLSNs else {
-        throw .corrupted(
-          .init(
-            file: recovery.segmentNames.last ?? "", offset: 0, lsn: recovery.end.lastLSN,
-            reason: "its LSNs are at their end: nothing can be appended"))
+        throw .damaged(
+          recovery.segmentNames.last ?? "", lsn: recovery.end.lastLSN,
+          "its LSNs are at their end: nothing can be appended")
       }
       let log = SegmentedLog(
         directory: directory, storeFile: storeFile, fileSystem: fileSystem,
@@ -224,10 +223,8 @@ struct Recovery {
     } catch { throw .system(error) }
     if let file = try readStoreFile() {
       guard !segmentNames.isEmpty else {
-        throw .corrupted(
-          .init(
-            file: StoreFileName.store, offset: 0, lsn: LSN(1),
-            reason: "the store exists, but all its segments are missing"))
+        throw .damaged(
+          StoreFileName.store, lsn: LSN(1), "the store exists, but all its segments are missing")
       }
       try removeLeftovers()
       return file
@@ -294,9 +291,7 @@ struct Recovery {
     } catch {
       switch error {
       case .version(let version): throw .unsupportedVersion(file: name, version: version)
-      case .damaged:
-        throw .corrupted(
-          .init(file: StoreFileName.store, offset: 0, lsn: nil, reason: "it fails its checksum"))
+      case .damaged: throw .damaged(StoreFileName.store, "it fails its checksum")
       }
     }
   }
@@ -309,23 +304,16 @@ struct Recovery {
         throw .system(error)
       }
       guard name == first, size <= UInt64(Self.firstSegmentSize) else {
-        throw .corrupted(
-          .init(
-            file: name, offset: 0, lsn: nil,
-            reason: "the directory holds segments in use, but the file STORE is missing"))
+        throw .damaged(name, "the directory holds segments in use, but the file STORE is missing")
       }
     }
     if let name = checkpointNames.first {
-      throw .corrupted(
-        .init(
-          file: name, offset: 0, lsn: nil,
-          reason: "the directory holds a checkpoint, but the file STORE is missing"))
+      throw .damaged(name, "the directory holds a checkpoint, but the file STORE is missing")
     }
     if let begun = try headWithoutStore()?.ordinal, begun > 0 {
-      throw .corrupted(
-        .init(
-          file: StoreFileName.head, offset: 0, lsn: nil,
-          reason: "\(begun) segments were begun after the first, but the file STORE is missing"))
+      throw .damaged(
+        StoreFileName.head,
+        "\(begun) segments were begun after the first, but the file STORE is missing")
     }
     try removeLeftovers()
     let store = StoreFile(
@@ -393,7 +381,7 @@ struct Recovery {
   ///   - next: the LSN that a segment behind it would begin with.
   mutating func openHead(_ store: StoreFile, newest: UInt32, next: LSN) throws(LogError) {
     func refused(_ reason: String, _ lsn: LSN? = nil) -> LogError {
-      .corrupted(.init(file: StoreFileName.head, offset: 0, lsn: lsn, reason: reason))
+      .damaged(StoreFileName.head, lsn: lsn, reason)
     }
     let slots: [HeadSlot?]
     do throws(SystemError) {

@@ -254,12 +254,10 @@ extension SegmentedLog {
     try reader.load(at: 0, LogFormat.segmentHeaderSize)
     let header: SegmentHeader
     do throws(SegmentHeader.Failure) { header = try reader.header() } catch {
-      throw .corrupted(
-        .init(file: name, offset: 0, lsn: nil, reason: "the segment header is damaged"))
+      throw .damaged(name, "the segment header is damaged")
     }
     guard header.firstLSN >= LSN(1), header.firstLSN < LogFormat.endOfFirstLSNs else {
-      throw .corrupted(
-        .init(file: name, offset: 0, lsn: nil, reason: "the segment's first LSN is impossible"))
+      throw .damaged(name, "the segment's first LSN is impossible")
     }
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: ordinal, chain: header.checksum,
