@@ -364,25 +364,14 @@ struct SegmentScan {
   /// Chain value that the next frame must carry.
   var chain: UInt32
   var nextLSN: LSN
-  /// The last LSN that may have been given out when the segment was sealed.
-  var givenOut: LSN
+  /// A planted bug: checksums do not count.
+  var trusts = false
+  /// The last LSN that may have been given out when the segment was sealed; 0 until its seal is
+  /// read or written.
+  var givenOut = LSN(0)
   var offset = LogFormat.segmentHeaderSize
   var records: UInt64 = 0
   var isSealed = false
-  /// A planted bug: checksums do not count.
-  private let trusts: Bool
-
-  init(
-    name: String, salt: UInt64, ordinal: UInt32, chain: UInt32, nextLSN: LSN, trusts: Bool = false
-  ) {
-    self.name = name
-    self.salt = salt
-    self.ordinal = ordinal
-    self.chain = chain
-    self.nextLSN = nextLSN
-    givenOut = LSN(nextLSN.value &- 1)
-    self.trusts = trusts
-  }
 
   func damage(_ reason: String) -> LogError.Damage {
     LogError.Damage(file: name, offset: UInt64(offset), lsn: nextLSN, reason: reason)

@@ -177,20 +177,9 @@ struct Recovery {
   var end = RecoveredEnd()
   private(set) var segmentNames: [String] = []
   private(set) var wasCreated = false
-  private var leftovers: [String] = []
+  fileprivate var leftovers: [String] = []
   private(set) var checkpointNames: [String] = []
   private(set) var indexNames: [String] = []
-
-  init(
-    directory: String, fileSystem: any FileSystem, random: any RandomSource, segmentSize: Int,
-    plantedBug: PlantedBug?
-  ) {
-    self.directory = directory
-    self.fileSystem = fileSystem
-    self.random = random
-    self.segmentSize = segmentSize
-    self.plantedBug = plantedBug
-  }
 
   func path(_ name: String) -> String { directory + "/" + name }
 
