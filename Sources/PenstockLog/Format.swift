@@ -502,11 +502,6 @@ public enum StoreFileName {
 
   /// The first LSN in a segment's name, or nil when it is no such name.
   public static func firstLSN(of name: String) -> LSN? {
-    guard name.hasSuffix(segmentSuffix), name.utf8.count == 16 + segmentSuffix.utf8.count else {
-      return nil
-    }
-    guard let value = UInt64(name.prefix(16), radix: 16) else { return nil }
-    let lsn = LSN(value)
-    return segment(lsn) == name ? lsn : nil
+    isNumbered(name, segmentSuffix) ? UInt64(name.prefix(16), radix: 16).map { LSN($0) } : nil
   }
 }

@@ -172,7 +172,7 @@ extension Recovery {
     }
     if scan.isSealed, scan.offset < reader.size {
       if !isNewest { throw .corrupted(scan.damage("the file goes on behind its seal")) }
-      guard try dropped(reader, from: scan.offset) == 0 else {
+      guard try reader.contentEnd(from: scan.offset) == scan.offset else {
         throw .corrupted(scan.damage("bytes other than zero behind the seal"))
       }
       // A crash between the seal and the cut behind it left them; older segments must have none.
@@ -262,7 +262,7 @@ extension Recovery {
           "\(fault.text), but a checkpoint shows that LSN \(scan.nextLSN) to "
             + "\(report.checkpoint ?? lastLSN) were durable"))
     }
-    report.droppedBytes = try dropped(reader, from: start)
+    report.droppedBytes = try reader.contentEnd(from: start) - start
     report.end = report.droppedBytes == 0 ? .clean : whole > 0 ? .unsyncedWindow : .torn
     if report.droppedBytes > 0 { try keepEvidence(reader, scan.name, from: start) }
     do throws(SystemError) {
@@ -281,28 +281,12 @@ extension Recovery {
   private func erase(_ file: any File, from start: Int, _ length: Int) throws(SystemError) {
     let zeros = CommitBuffer(capacity: min(length, SegmentReader.windowSize))
     zeros.putZeros(min(length, SegmentReader.windowSize))
-    var offset = 0
-    while offset < length {
-      let count = min(zeros.count, length - offset)
-      try zeros.withBytes(0..<count) { (bytes) throws(SystemError) in
+    for offset in stride(from: 0, to: length, by: SegmentReader.windowSize) {
+      try zeros.withBytes(0..<min(zeros.count, length - offset)) { (bytes) throws(SystemError) in
         try file.write(bytes, at: UInt64(start + offset))
       }
-      offset += count
     }
     try file.syncData()
-  }
-
-  /// Bytes from `start` up to the last one that is not zero.
-  private func dropped(_ reader: SegmentReader, from start: Int) throws(LogError) -> Int {
-    var offset = start
-    var last = start
-    while offset < reader.size {
-      let length = min(SegmentReader.windowSize, reader.size - offset)
-      try reader.load(at: offset, length)
-      if let index = reader.lastNonZero(offset, length) { last = offset + index + 1 }
-      offset += length
-    }
-    return last - start
   }
 
   private mutating func keepEvidence(
@@ -312,31 +296,23 @@ extension Recovery {
     let partial = StoreID.hex(random.next()) + StoreFileName.partialSuffix
     do throws(SystemError) {
       // A copy that is there is whole, and of more than an erasure that was cut short has left.
-      if try fileSystem.status(path(copy)) != nil {
-        report.evidence = copy
-        return
-      }
-    } catch { throw .system(error) }
-    do throws(SystemError) {
-      let target = try fileSystem.open(path(partial), .create)
-      var offset = 0
-      while offset < report.droppedBytes {
-        let length = min(SegmentReader.windowSize, report.droppedBytes - offset)
-        let chunk: [UInt8]
-        do throws(LogError) { chunk = try reader.bytes(at: start + offset, length) } catch {
+      if try fileSystem.status(path(copy)) == nil {
+        let target = try fileSystem.open(path(partial), .create)
+        for offset in stride(from: 0, to: report.droppedBytes, by: SegmentReader.windowSize) {
+          let length = min(SegmentReader.windowSize, report.droppedBytes - offset)
           // A copy that is not whole must not get the name of one.
-          guard case .system(let error) = error else {
+          guard let chunk = try reader.file.bytes(length, at: UInt64(start + offset)) else {
             throw SystemError(call: "pread", path: path(name), errno: 5)
           }
-          throw error
+          try chunk.withRaw { (raw) throws(SystemError) in
+            try target.write(raw, at: UInt64(offset))
+          }
         }
-        try chunk.withRaw { (raw) throws(SystemError) in try target.write(raw, at: UInt64(offset)) }
-        offset += length
+        try target.sync()
+        try target.close()
+        try fileSystem.rename(path(partial), to: path(copy))
+        try fileSystem.syncDirectory(directory)
       }
-      try target.sync()
-      try target.close()
-      try fileSystem.rename(path(partial), to: path(copy))
-      try fileSystem.syncDirectory(directory)
       report.evidence = copy
     } catch {
       // A full disk must not keep a store from opening; everything else must be looked at first.
@@ -386,7 +362,7 @@ struct SegmentScan {
       try reader.load(at: offset, LogFormat.frameHeaderSize)
       guard let header = reader.frameHeader(at: offset) else {
         let isEnd = reader.isZero(at: offset, LogFormat.frameHeaderSize)
-        guard isEnd, try reader.isZeroToEnd(from: offset) else {
+        guard isEnd, try reader.contentEnd(from: offset) == offset else {
           return FrameFault(isEnd: false, text: "a frame header is damaged")
         }
         return FrameFault(isEnd: true, text: "the log ends")
@@ -462,7 +438,7 @@ struct SegmentScan {
       }
       let position = LogPosition(segment: ordinal, offset: UInt32(truncatingIfNeeded: at))
       let lsn = header.firstLSN.advanced(by: index)
-      try reader.withBytes(at: at + LogFormat.recordHeaderSize, length) {
+      try reader.look(at + LogFormat.recordHeaderSize, length) {
         (payload) throws(LogError) in
         try replay(.init(lsn: lsn, position: position), payload)
       }
@@ -500,22 +476,13 @@ final class SegmentReader {
     start = offset
   }
 
-  func withBytes<Result>(
-    at offset: Int, _ length: Int, _ body: (RawSpan) throws(LogError) -> Result
-  ) throws(LogError) -> Result {
-    let range = range(offset, length)
-    return try window.withRaw { (raw) throws(LogError) in try body(raw.extracting(range)) }
-  }
-
-  func look<Result>(_ offset: Int, _ length: Int, _ body: (RawSpan) -> Result) -> Result {
-    let range = range(offset, length)
-    return window.withRaw { body($0.extracting(range)) }
-  }
-
-  /// The part of the window that stands for a part of the file.
-  private func range(_ offset: Int, _ length: Int) -> Range<Int> {
+  /// Lends `body` a part of the file, as far as the window covers it.
+  func look<Result, Failure: Error>(
+    _ offset: Int, _ length: Int, _ body: (RawSpan) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
     let from = min(max(offset - start, 0), window.count)
-    return from..<min(max(from + length, from), window.count)
+    let range = from..<min(max(from + length, from), window.count)
+    return try window.withRaw { (raw) throws(Failure) in try body(raw.extracting(range)) }
   }
 
   func header() throws(SegmentHeader.Failure) -> SegmentHeader {
@@ -530,24 +497,16 @@ final class SegmentReader {
 
   func checksum(_ from: Int, _ to: Int) -> UInt32 { look(from, to - from) { CRC32C.of($0) } }
 
-  func lastNonZero(_ offset: Int, _ length: Int) -> Int? {
-    look(offset, length) { $0.isZero ? nil : $0.array.lastIndex { $0 != 0 } }
-  }
-
-  func bytes(at offset: Int, _ length: Int) throws(LogError) -> [UInt8] {
-    try load(at: offset, length)
-    return look(offset, length) { $0.array }
-  }
-
-  func isZeroToEnd(from offset: Int) throws(LogError) -> Bool {
-    var offset = offset
-    while offset < size {
+  /// The offset behind the last byte that is not zero; `start` when all from there on are.
+  func contentEnd(from start: Int) throws(LogError) -> Int {
+    var end = start
+    for offset in stride(from: start, to: size, by: Self.windowSize) {
       let length = min(Self.windowSize, size - offset)
       try load(at: offset, length)
-      guard isZero(at: offset, length) else { return false }
-      offset += length
+      let last = look(offset, length) { $0.isZero ? nil : $0.array.lastIndex { $0 != 0 } }
+      if let last { end = offset + last + 1 }
     }
-    return true
+    return end
   }
 
   /// The payload length of an intact record that ends before `limit`.
@@ -562,13 +521,12 @@ final class SegmentReader {
 
   /// The first frame header at or after `offset` that was written for this segment and place.
   func nextFrame(from offset: Int, salt: UInt64) throws(LogError) -> (FrameHeader, Int)? {
-    var offset = offset
-    while offset + LogFormat.frameHeaderSize <= size {
-      try load(at: offset, LogFormat.frameHeaderSize)
-      if let header = frameHeader(at: offset), header.salt == salt, Int(header.offset) == offset {
-        return (header, offset)
+    let last = size - LogFormat.frameHeaderSize
+    for place in stride(from: offset, through: last, by: LogFormat.frameAlignment) {
+      try load(at: place, LogFormat.frameHeaderSize)
+      if let header = frameHeader(at: place), header.salt == salt, Int(header.offset) == place {
+        return (header, place)
       }
-      offset += LogFormat.frameAlignment
     }
     return nil
   }
