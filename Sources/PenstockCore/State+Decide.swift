@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
 // What a command would do, as records. Nothing here changes the state, but for bookkeeping of when
 // to look at a queue's retention. Callers `advance` to the present first.
@@ -80,15 +81,10 @@ extension State {
   ///
   /// - Complexity: O(log queues + limit).
   public func queueNames(prefix: String, after: String?, limit: Int) -> [String] {
-    let start = max(prefix, after ?? prefix)
-    var low = 0
-    var high = sortedNames.count
-    while low < high {
-      let middle = (low + high) / 2
-      if sortedNames[middle] < start { low = middle + 1 } else { high = middle }
+    let start = sortedNames.firstPlace { name in
+      name < prefix || after.map { name <= $0 } ?? false
     }
-    if let after, low < sortedNames.count, sortedNames[low] == after { low += 1 }
-    return sortedNames[low...].prefix { $0.hasPrefix(prefix) }.prefix(max(0, limit)).map { $0 }
+    return Array(sortedNames[start...].prefix { $0.hasPrefix(prefix) }.prefix(max(0, limit)))
   }
 
   // MARK: Queues

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
 // Waiting messages that are not in memory. Of those behind a queue's head the state knows how many
 // there are in each segment, and no more; they are drawn into memory ahead of need. So memory,
@@ -203,13 +204,7 @@ extension State {
 
   /// The first run that ends at or behind an LSN.
   func runIndex(_ q: Int, _ message: UInt64) -> Int {
-    var low = 0
-    var high = table[q].runs.count
-    while low < high {
-      let middle = (low + high) / 2
-      if table[q].runs[middle].last < message { low = middle + 1 } else { high = middle }
-    }
-    return low
+    table[q].runs.firstPlace { $0.last < message }
   }
 
   // MARK: Decide

@@ -72,13 +72,8 @@ public struct SegmentIndex: Sendable {
   ) -> [Entry] {
     var found: [Entry] = []
     for strip in strips where strip.queue == queue {
-      var low = 0
-      var high = strip.entries.count
-      while low < high {
-        let middle = (low + high) / 2
-        if strip.entries[middle].message < first { low = middle + 1 } else { high = middle }
-      }
-      found += strip.entries[low...].prefix { $0.message <= last }.prefix(limit)
+      let start = strip.entries.firstPlace { $0.message < first }
+      found += strip.entries[start...].prefix { $0.message <= last }.prefix(limit)
     }
     return SegmentIndexFile.first(limit, of: found)
   }
@@ -224,15 +219,9 @@ package final class SegmentIndexFile: Sendable {
     queue: UInt32, from first: UInt64, through last: UInt64, limit: Int
   ) throws(SystemError) -> [SegmentIndex.Entry]? {
     var found: [SegmentIndex.Entry] = []
-    var low = 0
-    var high = blocks.count
-    while low < high {
-      let middle = (low + high) / 2
-      if blocks[middle].queue < queue { low = middle + 1 } else { high = middle }
-    }
     var inStrip = 0
     var end: UInt64 = 0
-    for block in blocks[low...] {
+    for block in blocks[blocks.firstPlace { $0.queue < queue }...] {
       guard block.queue == queue else { break }
       // A strip's blocks ascend; where one does not, the next strip has begun.
       if block.first <= end { inStrip = 0 }
