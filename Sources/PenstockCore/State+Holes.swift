@@ -42,19 +42,10 @@ extension State {
     guard let index = parkedRun(q, message, segment, size) else {
       throw RecordError(description: "LSN \(lsn) takes out message \(message), not parked there")
     }
-    if table[q].runs[index].count == 1 {
-      table[q].runs.remove(at: index)
-    } else {
-      table[q].runs[index].count -= 1
-      table[q].runs[index].bytes -= UInt64(size)
-    }
     // Also where no run is left: another in the same segment may grow over it.
     table[q].holes.insert(message)
-    table[q].parked -= 1
-    parkedCount -= 1
     table[q].counts.visible -= 1
-    reside(segment, -1, -Int(size), of: q)
-    dropHoles(q)
+    drop(Int(size), outOf: index, of: q, next: table[q].runs[index].first)
     awaitExpiry(q)
   }
 
