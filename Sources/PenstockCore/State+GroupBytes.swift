@@ -6,15 +6,7 @@ internal import PenstockSystem
 extension State {
   /// The heads of groups that wait to be freed, in the order of that.
   func dyingGroupHeads() -> [UInt32] {
-    var heads: [UInt32] = []
-    for first in dyingGroups {
-      var group = first
-      while group != Slab.none {
-        heads.append(groups[Int(group)].messages.head)
-        group = groups[Int(group)].nextOfQueue
-      }
-    }
-    return heads
+    dyingGroups.flatMap { all(from: $0) }.map { groups[Int($0)].messages.head }
   }
 
   /// What a queue with groups has beside what every queue has: them, the row of those that can
