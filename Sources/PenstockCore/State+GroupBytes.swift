@@ -56,11 +56,7 @@ extension State {
       let hash = TextHash(high: try cursor.u64(span), low: try cursor.u64(span))
       let group = makeGroup(q, hash)
       var last = table[q].purgedBefore
-      while true {
-        let index = try cursor.u32(span)
-        if index == Slab.none { break }
-        try take(index)
-        try decode(slot: index, &cursor, span)
+      while let index = try decodeSlot(&cursor, span, take) {
         // Of a tenant those that have an activity come first, in no order.
         let isActive = !table[q].settings.isFIFO && slab[index].state.hasActivity
         guard slab[index].message >= (isActive ? table[q].purgedBefore : last),
