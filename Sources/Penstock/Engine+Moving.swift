@@ -62,7 +62,7 @@ extension Engine {
   }
 
   private struct Move {
-    var resident: State.Resident
+    var sight: State.Sight
     var target: QueueID
     var content: MessageContent
   }
@@ -90,10 +90,10 @@ extension Engine {
   private func move(_ task: MoveTask) -> Rest {
     guard task.status == .running else { return end(task, .cancelled) }
     let limit = task.rate == nil ? Self.movesAtOnce : 1
-    var (found, hasMore) = ([(State.Resident, State.Destination)](), false)
+    var (found, hasMore) = ([(State.Sight, State.Destination)](), false)
     critical { shared, actions in
       guard case .ready = removeExpired(on: task.source, &shared) else { return hasMore = true }
-      found = shared.state.candidates(task.source, limit: limit).map {
+      found = shared.state.next(task.source, limit: limit).map {
         ($0, shared.state.destination(of: $0, task))
       }
       requestDraw(for: task.source, &shared, &actions)
@@ -104,7 +104,7 @@ extension Engine {
       return hasMore ? .atMost(nanoseconds: Self.drawRetry) : end(task, .completed)
     }
     var (moves, size) = ([Move](), 0)
-    for (resident, destination) in found where size < Self.bytesMovedAtOnce {
+    for (sight, destination) in found where size < Self.bytesMovedAtOnce {
       switch destination {
       case .failure(let status):
         // What comes before it is moved first.
@@ -112,11 +112,12 @@ extension Engine {
         size = Self.bytesMovedAtOnce
       case .queue(let target):
         // Only what is written; the rest is looked at again.
+        let resident = sight.resident
         let position = LogPosition(packed: resident.position)
         guard shared.withLock({ $0.tail.isWritten(position) }) else { continue }
         do throws(LogError) {
           let stored = try self.stored(at: position, of: resident.bytesQueue, resident.message)
-          moves.append(Move(resident: resident, target: target, content: stored.content))
+          moves.append(Move(sight: sight, target: target, content: stored.content))
           size += resident.size
         } catch {
           options.log?("message with LSN \(resident.message) cannot be moved: \(error)")
@@ -157,10 +158,9 @@ extension Engine {
       shared.spend(size)
       var count = 0
       // A group keeps its order: what cannot be moved yet is not overtaken.
-      for move in moves where !shared.state.isOvertaken(move.resident) {
-        let sight = State.Sight(resident: move.resident)
+      for move in moves where !shared.state.isOvertaken(move.sight.resident) {
         let lsn = carryOut(
-          sight, move.content, from: task.source, to: move.target, synced: false, &shared)
+          move.sight, move.content, from: task.source, to: move.target, synced: false, &shared)
         if lsn != nil { count += 1 }
       }
       if count > 0 { _ = append(shared.state.decideMoved(task, count), synced: false, &shared) }
