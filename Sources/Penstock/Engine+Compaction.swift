@@ -122,13 +122,12 @@ extension Engine {
   /// Reads a message and makes the record that moves it; nil when its bytes are damaged.
   private func copy(_ resident: State.Resident, isParked: Bool) throws(LogError) -> Copy? {
     do throws(LogError) {
-      return try log.read(LogPosition(packed: resident.position)) {
-        (payload) throws(LogError) in
+      return try log.read(LogPosition(packed: resident.position)) { payload in
         do throws(RecordError) {
           let (entry, content) = try Entry.copy(
             of: payload, message: resident.message, slot: isParked ? nil : resident.slot)
           return Copy(resident: resident, entry: entry, payload: payload.array, content: content)
-        } catch { throw .damaged("", error.description) }
+        } catch { return nil }
       }
     } catch {
       guard case .corrupted = error else { throw error }

@@ -135,14 +135,12 @@ extension Engine {
 
   /// The same with those that were taken out of the queue.
   private func listed(_ draw: State.Draw) throws(LogError) -> [WaitingMessage] {
-    func inMemory() -> [SegmentIndex.Entry]? {
-      shared.withLock { shared in
-        shared.indexes[draw.segment]?.entries(
-          queue: draw.queue.value, from: draw.first, through: draw.last, limit: draw.limit)
-      }
+    let (known, isWrong) = shared.withLock { shared in
+      let known = shared.indexes[draw.segment]?.entries(
+        queue: draw.queue.value, from: draw.first, through: draw.last, limit: draw.limit)
+      return (known, shared.wrongIndexes.contains(draw.segment))
     }
-    var entries = inMemory()
-    let isWrong = shared.withLock { $0.wrongIndexes.contains(draw.segment) }
+    var entries = known
     if entries == nil, !isWrong {
       do throws(SystemError) {
         entries = try log.waiting(
