@@ -248,22 +248,17 @@ struct Recovery {
         + "choose an empty or a new directory")
   }
 
-  /// The newer slot of a `HEAD`. A creation gives the file its name when it is whole, so one that
+  /// The newer slot of a `HEAD`, if any. A creation names the file when it is whole, so one that
   /// has no slot, beside no `STORE`, is a stranger's.
   private static func head(
     _ directory: String, _ fileSystem: any FileSystem
   ) throws(SystemError) -> HeadSlot? {
-    let file = try fileSystem.open(directory + "/" + StoreFileName.head, .readOnly)
+    let path = directory + "/" + StoreFileName.head
+    guard try fileSystem.status(path) != nil else { return nil }
+    let file = try fileSystem.open(path, .readOnly)
     let slots = try readHead(file)
     try file.close()
     return slots.compactMap(\.self).max { $0.ordinal < $1.ordinal }
-  }
-
-  private func headWithoutStore() throws(LogError) -> HeadSlot? {
-    do throws(SystemError) {
-      guard try fileSystem.status(path(StoreFileName.head)) != nil else { return nil }
-      return try Self.head(directory, fileSystem)
-    } catch { throw .system(error) }
   }
 
   private func readStoreFile() throws(LogError) -> StoreFile? {
@@ -299,7 +294,11 @@ struct Recovery {
     if let name = checkpointNames.first {
       throw .damaged(name, "the directory holds a checkpoint, but the file STORE is missing")
     }
-    if let begun = try headWithoutStore()?.ordinal, begun > 0 {
+    let head: HeadSlot?
+    do throws(SystemError) { head = try Self.head(directory, fileSystem) } catch {
+      throw .system(error)
+    }
+    if let begun = head?.ordinal, begun > 0 {
       throw .damaged(
         StoreFileName.head,
         "\(begun) segments were begun after the first, but the file STORE is missing")
