@@ -109,14 +109,7 @@ package struct Slab: Sendable {
 
   package mutating func allocate() -> UInt32 {
     count += 1
-    let index = freeHead
-    if index == Self.none {
-      slots.append(Slot())
-      return UInt32(slots.count - 1)
-    }
-    freeHead = self[index].next
-    self[index] = Slot()
-    return index
+    return slots.put(Slot(), free: &freeHead) { $0.next }
   }
 
   package mutating func free(_ index: UInt32) {

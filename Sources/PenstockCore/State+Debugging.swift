@@ -337,16 +337,6 @@ extension State {
   }
 }
 
-extension QueueCounts {
-  fileprivate mutating func add(_ state: Slot.State) {
-    switch state {
-    case .delayed: delayed += 1
-    case .leased: leased += 1
-    default: visible += 1
-    }
-  }
-}
-
 extension Collection where Element: Comparable {
   fileprivate var ascends: Bool { zip(self, dropFirst()).allSatisfy { $0 < $1 } }
 }
