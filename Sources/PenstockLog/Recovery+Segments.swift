@@ -47,13 +47,13 @@ extension Recovery {
       do throws(SystemError) { try file.close() } catch { throw .system(error) }
     }
     guard end.nextOrdinal < LogFormat.endOfOrdinals, end.lastLSN >= first || first == LSN(1) else {
-      throw refused(
+      throw .refused(
         StoreFileName.segment(first), "the segment that the checkpoint goes on with is missing")
     }
     report.records = records
     // What a checkpoint has was durable before it was written.
     guard last >= checkpoint else {
-      throw refused(
+      throw .refused(
         segmentNames.last ?? "",
         "the log ends with LSN \(last), before its checkpoint \(checkpoint)")
     }
@@ -65,9 +65,9 @@ extension Recovery {
   private mutating func surveySegment(
     _ name: String, _ reader: SegmentReader, store: StoreID
   ) throws(LogError) {
-    let header = try readHeader(name, reader, store: store)
+    let header = try reader.header(name, of: store, in: directory)
     guard header.ordinal < end.nextOrdinal, end.segments[header.ordinal] == nil else {
-      throw refused(name, "the segment's place in the log is another's")
+      throw .refused(name, "the segment's place in the log is another's")
     }
     end.segments[header.ordinal] = SegmentInfo(
       firstLSN: header.firstLSN, previous: header.previous, bytes: UInt64(reader.size))
@@ -129,17 +129,17 @@ extension Recovery {
     _ name: String, _ file: any File, _ reader: SegmentReader, store: StoreFile,
     isNewest: Bool, _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
-    let header = try readHeader(name, reader, store: store.store)
+    let header = try reader.header(name, of: store.store, in: directory)
     let expected = end.lastLSN.advanced(by: 1)
     guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
-      throw refused(
+      throw .refused(
         name,
         expected == LSN(1) && !checkpointsMissing.isEmpty
           ? checkpointsMissing
           : "a segment is missing before this one: LSN \(expected) was expected")
     }
     guard header.previous == end.chain else {
-      throw refused(name, "the segment does not continue the one before it")
+      throw .refused(name, "the segment does not continue the one before it")
     }
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: header.ordinal, chain: header.checksum,
@@ -189,36 +189,6 @@ extension Recovery {
     end.chain = scan.chain
     if scan.records > 0 { report.lastLSN = LSN(scan.nextLSN.value - 1) }
     end.lastLSN = scan.givenOut
-  }
-
-  private func readHeader(
-    _ name: String, _ reader: SegmentReader, store: StoreID
-  ) throws(LogError) -> SegmentHeader {
-    try reader.load(at: 0, LogFormat.segmentHeaderSize)
-    let header: SegmentHeader
-    do throws(SegmentHeader.Failure) {
-      header = try reader.header()
-    } catch {
-      switch error {
-      case .version(let version): throw .unsupportedVersion(file: path(name), version: version)
-      case .damaged: throw refused(name, "the segment header is damaged")
-      }
-    }
-    guard header.store == store else { throw refused(name, "the segment belongs to another store") }
-    guard StoreFileName.firstLSN(of: name) == header.firstLSN else {
-      throw refused(name, "the segment's name and header disagree")
-    }
-    guard header.firstLSN < LogFormat.endOfFirstLSNs else {
-      throw refused(name, "its LSN is out of range")
-    }
-    guard reader.size <= LogFormat.maximumSegmentSize else {
-      throw refused(name, "the file is too large")
-    }
-    return header
-  }
-
-  private func refused(_ name: String, _ reason: String) -> LogError {
-    .damaged(name, lsn: StoreFileName.firstLSN(of: name), reason)
   }
 
   /// Why the log cannot begin with its first record, when checkpoints there were.
@@ -485,8 +455,36 @@ final class SegmentReader {
     return try window.withRaw { (raw) throws(Failure) in try body(raw.extracting(range)) }
   }
 
-  func header() throws(SegmentHeader.Failure) -> SegmentHeader {
-    try window.withRaw { (raw) throws(SegmentHeader.Failure) in try SegmentHeader(raw) }
+  /// The header of a segment of this name and store.
+  func header(
+    _ name: String, of store: StoreID, in directory: String
+  ) throws(LogError) -> SegmentHeader {
+    try load(at: 0, LogFormat.segmentHeaderSize)
+    let header: SegmentHeader
+    do throws(SegmentHeader.Failure) {
+      header = try look(0, LogFormat.segmentHeaderSize) {
+        (raw) throws(SegmentHeader.Failure) in try SegmentHeader(raw)
+      }
+    } catch {
+      switch error {
+      case .version(let version):
+        throw .unsupportedVersion(file: directory + "/" + name, version: version)
+      case .damaged: throw .refused(name, "the segment header is damaged")
+      }
+    }
+    guard header.store == store else {
+      throw .refused(name, "the segment belongs to another store")
+    }
+    guard StoreFileName.firstLSN(of: name) == header.firstLSN else {
+      throw .refused(name, "the segment's name and header disagree")
+    }
+    guard header.firstLSN < LogFormat.endOfFirstLSNs else {
+      throw .refused(name, "its LSN is out of range")
+    }
+    guard size <= LogFormat.maximumSegmentSize else {
+      throw .refused(name, "the file is too large")
+    }
+    return header
   }
 
   func frameHeader(at offset: Int) -> FrameHeader? {

@@ -251,14 +251,7 @@ extension SegmentedLog {
     let size: Int
     do throws(SystemError) { size = Int(clamping: try file.size()) } catch { throw .system(error) }
     let reader = SegmentReader(file, size: size)
-    try reader.load(at: 0, LogFormat.segmentHeaderSize)
-    let header: SegmentHeader
-    do throws(SegmentHeader.Failure) { header = try reader.header() } catch {
-      throw .damaged(name, "the segment header is damaged")
-    }
-    guard header.firstLSN >= LSN(1), header.firstLSN < LogFormat.endOfFirstLSNs else {
-      throw .damaged(name, "the segment's first LSN is impossible")
-    }
+    let header = try reader.header(name, of: storeFile.store, in: directory)
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: ordinal, chain: header.checksum,
       nextLSN: header.firstLSN)
