@@ -170,8 +170,7 @@ extension State {
     freeTenant(of: group)
     groupIndex.remove(group, hash: groups[Int(group)].hash.low)
     headPlaces[Int(group)] = IndexedHeap.absent
-    groups[Int(group)] = Group()
-    groups[Int(group)].next = freeGroup
+    groups[Int(group)] = Group(next: freeGroup)
     freeGroup = group
   }
 
@@ -265,8 +264,7 @@ extension State {
 
   private mutating func free(send: UInt32) {
     sendIndex.remove(send, hash: sends[Int(send)].hash.low)
-    sends[Int(send)] = Deduplication()
-    sends[Int(send)].next = freeSend
+    sends[Int(send)] = Deduplication(next: freeSend)
     freeSend = send
   }
 
