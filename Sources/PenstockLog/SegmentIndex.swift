@@ -32,15 +32,10 @@ public struct SegmentIndex: Sendable {
     }
   }
 
-  fileprivate struct Strip: Sendable {
-    var queue: UInt32
-    var isOfCopies: Bool
-    var entries: [Entry] = []
-  }
-
-  private var strips: [Strip] = []
-  /// The newest strips of a queue: of sends, of copies.
-  private var newest: [UInt32: (sends: Int?, copies: Int?)] = [:]
+  /// Messages that ascend.
+  private var strips: [(queue: UInt32, entries: [Entry])] = []
+  /// The newest strips by queue: those of copies have odd keys.
+  private var newest: [UInt64: Int] = [:]
 
   /// An index without messages.
   public init() {}
@@ -50,18 +45,14 @@ public struct SegmentIndex: Sendable {
 
   /// Adds what was parked, in the order of the segment.
   public mutating func append(_ entry: Entry, queue: UInt32, isCopy: Bool) {
-    var places = newest[queue] ?? (nil, nil)
-    var place = isCopy ? places.copies : places.sends
-    if let there = place, strips[there].entries.last.map({ $0.message >= entry.message }) ?? false {
-      place = nil
+    let key = UInt64(queue) << 1 | (isCopy ? 1 : 0)
+    var place = newest[key] ?? strips.count
+    if place == strips.count || strips[place].entries.last?.message ?? 0 >= entry.message {
+      place = strips.count
+      newest[key] = place
+      strips.append((queue, []))
     }
-    let index = place ?? strips.count
-    if place == nil {
-      strips.append(Strip(queue: queue, isOfCopies: isCopy))
-      if isCopy { places.copies = index } else { places.sends = index }
-      newest[queue] = places
-    }
-    strips[index].entries.append(entry)
+    strips[place].entries.append(entry)
   }
 
   /// The queue's messages with LSNs from `first` to `last`, in order, at most `limit`.
@@ -87,7 +78,6 @@ public struct SegmentIndex: Sendable {
     let directory = CommitBuffer(capacity: 4096)
     let bytes = CommitBuffer(capacity: 1 << 16)
     let blockTable = CommitBuffer(capacity: 4096)
-    var blocks = 0
     let ordered = strips.enumerated().sorted {
       ($0.element.queue, $0.offset) < ($1.element.queue, $1.offset)
     }
@@ -105,7 +95,6 @@ public struct SegmentIndex: Sendable {
         blockTable.put(UInt32(bytes.count - begin))
         blockTable.put(bytes.withBytes(begin..<bytes.count) { CRC32C.of($0) })
         blockTable.put(UInt32(0))
-        blocks += 1
       }
     }
     let file = CommitBuffer(
@@ -116,7 +105,7 @@ public struct SegmentIndex: Sendable {
     file.put(store.high)
     file.put(store.low)
     file.put(UInt32(ordered.count))
-    file.put(UInt32(blocks))
+    file.put(UInt32(blockTable.count / 32))
     file.put(UInt32(0))
     file.put(UInt32(0))
     directory.withBytes { file.put($0) }
