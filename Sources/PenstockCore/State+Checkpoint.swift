@@ -464,16 +464,9 @@ extension State {
     activities[Int(activity)].firstReceivedAt = try cursor.i64(span)
     activities[Int(activity)].token = try cursor.u64(span)
     activities[Int(activity)].receiveCount = try cursor.u32(span)
-    switch slab[index].state {
-    case .returned:
-      show(q, activity)
-      table[q].counts.visible += 1
-      return
-    case .leased:
-      table[q].counts.leased += 1
-      leaseBegins(activity)
-    default: table[q].counts.delayed += 1
-    }
+    table[q].counts.add(slab[index].state)
+    if slab[index].state == .returned { return show(q, activity) }
+    if slab[index].state == .leased { leaseBegins(activity) }
     setTimer(activity)
   }
 

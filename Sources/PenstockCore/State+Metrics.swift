@@ -66,7 +66,8 @@ extension QueueCounts {
     switch state {
     case .delayed: delayed += count
     case .leased: leased += count
-    default: visible += count
+    case .ready, .returned, .grouped: visible += count
+    case .free: break
     }
   }
 }

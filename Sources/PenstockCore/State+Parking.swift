@@ -334,10 +334,8 @@ extension State {
   /// Whether a message in memory still has its bytes in this place, and its queue.
   public func owner(of resident: Resident) -> QueueID? {
     guard slab.contains(resident.slot), slab[resident.slot].state != .free,
-      slab[resident.slot].message == resident.message,
-      slab[resident.slot].position == resident.position
-    else { return nil }
-    guard let q = places[queueNumber(of: resident.slot)],
+      slab[resident.slot].position == resident.position,
+      let q = places[queueNumber(of: resident.slot)],
       isLive(q, slot: resident.slot, message: resident.message)
     else { return nil }
     return table[q].id
