@@ -151,7 +151,7 @@ extension Recovery {
     let fault = try scan.step(reader, replay)
     // Only the newest segment may end without a seal, and only where nothing acknowledged follows.
     if let fault, !isNewest {
-      throw .corrupted(scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
+      throw scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text)
     }
     // Before anything is changed.
     if isNewest {
@@ -160,20 +160,19 @@ extension Recovery {
     }
     if let fault {
       guard header.version == 1 || reader.size == Int(header.capacity) else {
-        throw .corrupted(
-          scan.damage(
-            "the file has \(reader.size) bytes and no seal, though \(header.capacity) were made"))
+        throw scan.damage(
+          "the file has \(reader.size) bytes and no seal, though \(header.capacity) were made")
       }
       try endNewest(file, reader, &scan, fault)
     }
     // The next segment would get the same name.
     if scan.isSealed, scan.givenOut < header.firstLSN {
-      throw .corrupted(scan.damage("the segment is sealed and holds no record"))
+      throw scan.damage("the segment is sealed and holds no record")
     }
     if scan.isSealed, scan.offset < reader.size {
-      if !isNewest { throw .corrupted(scan.damage("the file goes on behind its seal")) }
+      if !isNewest { throw scan.damage("the file goes on behind its seal") }
       guard try reader.contentEnd(from: scan.offset) == scan.offset else {
-        throw .corrupted(scan.damage("bytes other than zero behind the seal"))
+        throw scan.damage("bytes other than zero behind the seal")
       }
       // A crash between the seal and the cut behind it left them; older segments must have none.
       do throws(SystemError) {
@@ -214,10 +213,9 @@ extension Recovery {
       while let (header, place) = try reader.nextFrame(from: offset, salt: scan.salt) {
         let refusesAll = plantedBug == .refusesUnsyncedWindows
         if refusesAll || header.durableLSN >= scan.nextLSN, plantedBug != .cutsWhatWasDurable {
-          throw .corrupted(
-            scan.damage(
-              "\(fault.text), but a frame at offset \(place) shows that LSN "
-                + "\(scan.nextLSN) to \(header.durableLSN) were durable"))
+          throw scan.damage(
+            "\(fault.text), but a frame at offset \(place) shows that LSN "
+              + "\(scan.nextLSN) to \(header.durableLSN) were durable")
         }
         whole += 1
         offset = place + LogFormat.frameAlignment
@@ -225,12 +223,11 @@ extension Recovery {
     }
     let lastLSN = LSN(scan.nextLSN.value - 1)
     // The log's own record was durable before `STORE` was; without it nothing is left of the store.
-    guard lastLSN >= LSN(1) else { throw .corrupted(scan.damage("the first record is missing")) }
+    guard lastLSN >= LSN(1) else { throw scan.damage("the first record is missing") }
     guard lastLSN >= report.checkpoint ?? LSN(0) else {
-      throw .corrupted(
-        scan.damage(
-          "\(fault.text), but a checkpoint shows that LSN \(scan.nextLSN) to "
-            + "\(report.checkpoint ?? lastLSN) were durable"))
+      throw scan.damage(
+        "\(fault.text), but a checkpoint shows that LSN \(scan.nextLSN) to "
+          + "\(report.checkpoint ?? lastLSN) were durable")
     }
     report.droppedBytes = try reader.contentEnd(from: start) - start
     report.end = report.droppedBytes == 0 ? .clean : whole > 0 ? .unsyncedWindow : .torn
@@ -319,8 +316,8 @@ struct SegmentScan {
   var records: UInt64 = 0
   var isSealed = false
 
-  func damage(_ reason: String) -> LogError.Damage {
-    LogError.Damage(file: name, offset: UInt64(offset), lsn: nextLSN, reason: reason)
+  func damage(_ reason: String) -> LogError {
+    .damaged(name, at: UInt64(offset), lsn: nextLSN, reason)
   }
 
   /// Replays frames until the seal (nil) or the first bad one.
@@ -404,7 +401,7 @@ struct SegmentScan {
     let end = at + Int(header.bodyLength)
     for index in 0..<Int(header.count) {
       guard let length = reader.recordLength(at: at, limit: end, trusts: trusts) else {
-        throw .corrupted(damage("record \(index) of a frame is damaged"))
+        throw damage("record \(index) of a frame is damaged")
       }
       let position = LogPosition(segment: ordinal, offset: UInt32(truncatingIfNeeded: at))
       let lsn = header.firstLSN.advanced(by: index)
@@ -414,7 +411,7 @@ struct SegmentScan {
       }
       at += LogFormat.recordSize(payload: length)
     }
-    guard at == end else { throw .corrupted(damage("a frame holds more than its records")) }
+    guard at == end else { throw damage("a frame holds more than its records") }
   }
 }
 

@@ -256,7 +256,7 @@ extension SegmentedLog {
       name: name, salt: header.salt, ordinal: ordinal, chain: header.checksum,
       nextLSN: header.firstLSN)
     if let fault = try scan.step(reader, body) {
-      throw .corrupted(scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
+      throw scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text)
     }
   }
 }
