@@ -12,9 +12,7 @@ extension State {
       let queue = table[q]
       hash.add(UInt64(id.value))
       for byte in name.utf8 { hash.add(UInt64(byte)) }
-      for part in [queue.createdAt.milliseconds, queue.changedAt.milliseconds] {
-        hash.add(UInt64(bitPattern: part))
-      }
+      hash.add(signed: queue.createdAt.milliseconds, queue.changedAt.milliseconds)
       // Settings that come with a later release leave the hash as it is.
       for setting in QueueSetting.allCases.prefix(QueueSetting.always) + queue.settings.more {
         hash.add(UInt64(setting.rawValue))
@@ -26,18 +24,14 @@ extension State {
       if queue.settings.isFIFO { addGroups(q, to: &hash) } else { addTenants(q, to: &hash) }
       for index in active { add(index, to: &hash) }
       for run in queue.runs {
-        for part in [run.first, run.last, run.bytes, UInt64(run.segment), UInt64(run.count)] {
-          hash.add(part)
-        }
+        hash.add(run.first, run.last, run.bytes, UInt64(run.segment), UInt64(run.count))
         hash.add(UInt64(run.newestSecond))
       }
       for hole in queue.holes.all { hash.add(hole) }
       for task in tasks[id.value] ?? [] {
-        hash.add(task.id.low)
-        hash.add(UInt64(task.moved) << 8 | UInt64(task.status.rawValue))
+        hash.add(task.id.low, UInt64(task.moved) << 8 | UInt64(task.status.rawValue))
       }
-      hash.add(UInt64(queue.expiredThrough))
-      hash.add(queue.setAside)
+      hash.add(UInt64(queue.expiredThrough), queue.setAside)
     }
     hash.add(UInt64(nextQueue))
     return hash.value
@@ -45,23 +39,17 @@ extension State {
 
   private func add(_ index: UInt32, to hash: inout StableHash) {
     let slot = slab[index]
-    hash.add(UInt64(index))
-    hash.add(slot.message)
-    hash.add(slot.position)
-    hash.add(UInt64(slot.state.rawValue))
-    hash.add(UInt64(slot.sentSecond))
+    hash.add(UInt64(index), slot.message, slot.position)
+    hash.add(UInt64(slot.state.rawValue), UInt64(slot.sentSecond))
     guard slot.state.hasActivity else { return }
     let activity = activities[Int(slot.link)]
-    hash.add(UInt64(bitPattern: activity.deadline))
-    hash.add(UInt64(bitPattern: activity.leasedAt))
-    hash.add(UInt64(bitPattern: activity.firstReceivedAt))
-    hash.add(activity.token)
-    hash.add(UInt64(activity.receiveCount))
-    hash.add(UInt64(activity.priority) | (activity.hasOwnDelay ? 256 : 0))
-    hash.add(activity.isOverdue ? 1 : 0)
+    hash.add(signed: activity.deadline, activity.leasedAt, activity.firstReceivedAt)
+    hash.add(activity.token, UInt64(activity.receiveCount))
+    hash.add(
+      UInt64(activity.priority) | (activity.hasOwnDelay ? 256 : 0), activity.isOverdue ? 1 : 0)
     guard let origin = origin(index) else { return }
     for byte in origin.queue.utf8 { hash.add(UInt64(byte)) }
-    hash.add(UInt64(bitPattern: origin.movedAt.milliseconds))
+    hash.add(signed: origin.movedAt.milliseconds)
     hash.add(UInt64(origin.reason.rawValue) << 32 | UInt64(bytesQueue(of: index)))
   }
 
@@ -70,16 +58,13 @@ extension State {
     for id in table[q].groups.attemptOrder.all {
       guard let attempt = table[q].groups.attempts[id], attempt.expiresAt > time.milliseconds
       else { continue }
-      hash.add(id.low)
-      hash.add(UInt64(bitPattern: attempt.expiresAt))
+      hash.add(id.low, UInt64(bitPattern: attempt.expiresAt))
       for lease in attempt.leases { hash.add(lease.token) }
     }
     for send in Slab.chain(from: table[q].groups.firstSend, { sends[Int($0)].next }) {
       let entry = sends[Int(send)]
       guard entry.expiresAt > time.milliseconds else { continue }
-      for part in [entry.hash.high, entry.hash.low, entry.id.high, entry.message] {
-        hash.add(part)
-      }
+      hash.add(entry.hash.high, entry.hash.low, entry.id.high, entry.message)
     }
   }
 
@@ -90,8 +75,7 @@ extension State {
     for group in all(of: table[q]) {
       hash.add(groups[Int(group)].hash.high)
       guard let tenant = tenant(group) else { continue }
-      hash.add(UInt64(tenants[tenant].leased))
-      hash.add(tenants[tenant].load.amount(at: minute))
+      hash.add(UInt64(tenants[tenant].leased), tenants[tenant].load.amount(at: minute))
     }
   }
 
@@ -344,8 +328,13 @@ extension Collection where Element: Comparable {
 /// FNV-1a over 64-bit words: the same on every machine and in every release.
 struct StableHash {
   private(set) var value: UInt64 = 0xcbf2_9ce4_8422_2325
-  mutating func add(_ word: UInt64) {
-    value = (value ^ word) &* 0x0000_0100_0000_01b3
-    value ^= value >> 29
+  mutating func add(_ words: UInt64...) {
+    for word in words {
+      value = (value ^ word) &* 0x0000_0100_0000_01b3
+      value ^= value >> 29
+    }
+  }
+  mutating func add(signed words: Int64...) {
+    for word in words { add(UInt64(bitPattern: word)) }
   }
 }
