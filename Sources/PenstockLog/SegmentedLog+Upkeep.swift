@@ -31,10 +31,6 @@ extension SegmentedLog {
   public var segments: [UInt32: SegmentInfo] { catalog.withLock { $0.segments } }
   /// Oldest first.
   public var checkpoints: [KeptCheckpoint] { catalog.withLock { $0.checkpoints } }
-  /// Whether a segment's name is durable, and the end of the one before it.
-  public func hasBegun(_ ordinal: UInt32) -> Bool {
-    catalog.withLock { $0.segments[ordinal] != nil }
-  }
 
   /// Segments before this one are needed for the bodies of messages alone: both kept checkpoints
   /// have everything else. 0 when there are not two.
