@@ -35,25 +35,16 @@ package enum Base64 {
     guard text.count % 4 == 0 else { return nil }
     var bytes: [UInt8] = []
     bytes.reserveCapacity(text.count / 4 * 3)
-    var position = 0
-    while position < text.count {
-      let isLast = position + 4 == text.count
-      var padding = 0
-      if isLast, text[position + 3] == UInt8(ascii: "=") {
-        padding = text[position + 2] == UInt8(ascii: "=") ? 2 : 1
-      }
-      var group: UInt32 = 0
-      for offset in 0..<4 {
-        let value = offset < 4 - padding ? values[Int(text[position + offset])] : 0
-        guard value != 255 else { return nil }
-        group = group << 6 | UInt32(value)
-      }
-      guard padding == 0 || group & (padding == 1 ? 0xff : 0xffff) == 0 else { return nil }
-      bytes.append(UInt8(truncatingIfNeeded: group >> 16))
-      if padding < 2 { bytes.append(UInt8(truncatingIfNeeded: group >> 8)) }
-      if padding < 1 { bytes.append(UInt8(truncatingIfNeeded: group)) }
-      position += 4
+    let padding = text.suffix(2).reversed().prefix { $0 == UInt8(ascii: "=") }.count
+    var (group, bits) = (UInt32(0), 0 as UInt32)
+    for byte in text.dropLast(padding) {
+      let value = values[Int(byte)]
+      guard value != 255 else { return nil }
+      (group, bits) = (group << 6 | UInt32(value), bits + 6)
+      guard bits >= 8 else { continue }
+      bits -= 8
+      bytes.append(UInt8(truncatingIfNeeded: group >> bits))
     }
-    return bytes
+    return group & (1 << bits - 1) == 0 ? bytes : nil
   }
 }

@@ -122,15 +122,12 @@ extension Engine {
   /// Reads a message and makes the record that moves it; nil when its bytes are damaged.
   private func copy(_ resident: State.Resident, isParked: Bool) throws(LogError) -> Copy? {
     do throws(LogError) {
-      return try log.read(LogPosition(packed: resident.position)) {
-        (payload) throws(LogError) in
+      return try log.read(LogPosition(packed: resident.position)) { payload in
         do throws(RecordError) {
           let (entry, content) = try Entry.copy(
             of: payload, message: resident.message, slot: isParked ? nil : resident.slot)
           return Copy(resident: resident, entry: entry, payload: payload.array, content: content)
-        } catch {
-          throw .corrupted(.init(file: "", offset: 0, lsn: nil, reason: error.description))
-        }
+        } catch { return nil }
       }
     } catch {
       guard case .corrupted = error else { throw error }
@@ -214,10 +211,9 @@ extension Engine {
       }
       let copy = try copy(resident, isParked: true)
       guard copy == nil || copy?.original == Int(message.size) && copy?.entry.queue == queue else {
-        throw .corrupted(
-          .init(
-            file: "index of segment \(segment)", offset: UInt64(message.offset),
-            lsn: LSN(message.message), reason: "another record stands in the message's place"))
+        throw .damaged(
+          "index of segment \(segment)", at: UInt64(message.offset), lsn: LSN(message.message),
+          "another record stands in the message's place")
       }
       if copy == nil { keepEvidence(resident) }
       var done = true

@@ -135,14 +135,12 @@ extension Engine {
 
   /// The same with those that were taken out of the queue.
   private func listed(_ draw: State.Draw) throws(LogError) -> [WaitingMessage] {
-    func inMemory() -> [SegmentIndex.Entry]? {
-      shared.withLock { shared in
-        shared.indexes[draw.segment]?.entries(
-          queue: draw.queue.value, from: draw.first, through: draw.last, limit: draw.limit)
-      }
+    let (known, isWrong) = shared.withLock { shared in
+      let known = shared.indexes[draw.segment]?.entries(
+        queue: draw.queue.value, from: draw.first, through: draw.last, limit: draw.limit)
+      return (known, shared.wrongIndexes.contains(draw.segment))
     }
-    var entries = inMemory()
-    let isWrong = shared.withLock { $0.wrongIndexes.contains(draw.segment) }
+    var entries = known
     if entries == nil, !isWrong {
       do throws(SystemError) {
         entries = try log.waiting(
@@ -175,13 +173,19 @@ extension Engine {
       do throws(RecordError) {
         if let parked = try Entry(payload).parked(place, payload) { index.append(parked) }
       } catch {
-        throw .corrupted(
-          .init(
-            file: "segment \(segment)", offset: UInt64(place.position.offset), lsn: place.lsn,
-            reason: error.description))
+        throw .damaged(place, error)
       }
     }
     return index
+  }
+}
+
+extension LogError {
+  /// A record that is whole and cannot be.
+  static func damaged(_ place: SegmentedLog.Replayed, _ error: RecordError) -> LogError {
+    .damaged(
+      "segment \(place.position.segment)", at: UInt64(place.position.offset), lsn: place.lsn,
+      error.description)
   }
 }
 

@@ -9,19 +9,11 @@ internal import Synchronization
 // mostly dead ones (`Engine+Compaction.swift`), and reads sealed ones for damage
 // (`Engine+Scrubbing.swift`).
 
-/// The state behind a record. A copy: the store goes on while it is written.
-struct Snapshot: Sendable {
-  var state: State
-  /// Every record up to this one is in it.
-  var lsn: LSN
-  /// The segment that holds it.
-  var ordinal: UInt32
-}
-
 /// What the keeper has under way. Its own thread alone uses it.
 struct Keeper: Sendable {
-  /// To be written as a checkpoint as soon as its records are durable.
-  var snapshot: Snapshot?
+  /// The state behind a record, and the segment that holds that: to be written as a checkpoint as
+  /// soon as the record is durable. A copy: the store goes on while it is written.
+  var snapshot: (state: State, lsn: LSN, ordinal: UInt32)?
   /// The log's end at the last look, and when it counts as idle if it has not grown.
   var lastLSN = LSN(0)
   var idleAt: UInt64 = 0
@@ -186,7 +178,7 @@ extension Engine {
         taking = isFull ? .noRoom : .notDue(.atMost(nanoseconds: Self.roomRetry))
         guard isFull, newest?.lsn != shared.lastLSN else { return }
       }
-      keeper.snapshot = Snapshot(state: shared.state, lsn: shared.lastLSN, ordinal: shared.segment)
+      keeper.snapshot = (shared.state, shared.lastLSN, shared.segment)
       keeper.lastLSN = shared.lastLSN
       shared.loggedSince = 0
       shared.segmentsSince = 0

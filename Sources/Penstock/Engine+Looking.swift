@@ -168,12 +168,10 @@ extension Engine {
     guard let draw else {
       var cursor = from
       cursor.isInMemory = true
-      let (sights, next) = look { state in
-        let sights = state.walk(queue, &cursor, bytes: Self.seenAtOnce)
-        return (sights, cursor)
+      guard let sights = look({ $0.walk(queue, &cursor, bytes: Self.seenAtOnce) }) else {
+        return ([], nil)
       }
-      guard let sights else { return ([], nil) }
-      return seen(sights).map { ($0, next) }
+      return seen(sights).map { ($0, cursor) }
     }
     var cursor = from
     cursor.message = draw.last + 1

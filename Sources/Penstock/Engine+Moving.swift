@@ -22,13 +22,20 @@ extension Store {
       return completion(
         .failure(PenstockError(.invalidArgument, "a task moves 1 message per second at least")))
     }
-    engine.startMove(source, destination, maximumPerSecond, completion)
+    let id = MessageID(randomHigh: engine.random.next(), randomLow: engine.random.next())
+    engine.log(completion, source, id) { state throws(Refusal) in
+      try state.decideStartMove(source, to: destination, rate: maximumPerSecond, taskID: id)
+    }
   }
 
   /// Tells a task to stop after the messages at hand. What it has moved stays moved.
   public func cancelMoveTask(
     _ id: MessageID, from source: QueueID, _ completion: @escaping Completion<MoveTask>
-  ) { engine.cancelMove(source, id, completion) }
+  ) {
+    engine.log(completion, source, id) { state throws(Refusal) in
+      try state.decideCancelMove(source, id)
+    }
+  }
 
   /// The last ten tasks of a queue, the newest first.
   public func moveTasks(of source: QueueID) -> [MoveTask] {
@@ -43,24 +50,8 @@ extension Engine {
   /// How long to wait when nothing could be moved.
   private static let drawRetry: UInt64 = 100_000_000
 
-  func startMove(
-    _ source: QueueID, _ destination: QueueID?, _ rate: Int?,
-    _ completion: @escaping Completion<MoveTask>
-  ) {
-    let id = MessageID(randomHigh: random.next(), randomLow: random.next())
-    log(completion, source, id) { state throws(Refusal) in
-      try state.decideStartMove(source, to: destination, rate: rate, taskID: id)
-    }
-  }
-
-  func cancelMove(
-    _ source: QueueID, _ id: MessageID, _ completion: @escaping Completion<MoveTask>
-  ) {
-    log(completion, source, id) { state throws(Refusal) in try state.decideCancelMove(source, id) }
-  }
-
   /// Logs a change of a task and answers with the task as it is then.
-  private func log(
+  fileprivate func log(
     _ completion: @escaping Completion<MoveTask>, _ source: QueueID, _ id: MessageID,
     _ decide: @escaping @Sendable (State) throws(Refusal) -> Entry
   ) {
@@ -71,7 +62,7 @@ extension Engine {
   }
 
   private struct Move {
-    var resident: State.Resident
+    var sight: State.Sight
     var target: QueueID
     var content: MessageContent
   }
@@ -99,10 +90,10 @@ extension Engine {
   private func move(_ task: MoveTask) -> Rest {
     guard task.status == .running else { return end(task, .cancelled) }
     let limit = task.rate == nil ? Self.movesAtOnce : 1
-    var (found, hasMore) = ([(State.Resident, State.Destination)](), false)
+    var (found, hasMore) = ([(State.Sight, State.Destination)](), false)
     critical { shared, actions in
       guard case .ready = removeExpired(on: task.source, &shared) else { return hasMore = true }
-      found = shared.state.candidates(task.source, limit: limit).map {
+      found = shared.state.next(task.source, limit: limit).map {
         ($0, shared.state.destination(of: $0, task))
       }
       requestDraw(for: task.source, &shared, &actions)
@@ -113,19 +104,25 @@ extension Engine {
       return hasMore ? .atMost(nanoseconds: Self.drawRetry) : end(task, .completed)
     }
     var (moves, size) = ([Move](), 0)
-    for (resident, destination) in found where size < Self.bytesMovedAtOnce {
+    for (sight, destination) in found where size < Self.bytesMovedAtOnce {
       switch destination {
       case .failure(let status):
         // What comes before it is moved first.
         if moves.isEmpty { return end(task, status) }
         size = Self.bytesMovedAtOnce
       case .queue(let target):
-        switch content(of: resident) {
-        case .success(let content?):
-          moves.append(Move(resident: resident, target: target, content: content))
+        // Only what is written; the rest is looked at again.
+        let resident = sight.resident
+        let position = LogPosition(packed: resident.position)
+        guard shared.withLock({ $0.tail.isWritten(position) }) else { continue }
+        do throws(LogError) {
+          let stored = try self.stored(at: position, of: resident.bytesQueue, resident.message)
+          moves.append(Move(sight: sight, target: target, content: stored.content))
           size += resident.size
-        case .success(nil): break
-        case .failure: setAside(resident)
+        } catch {
+          options.log?("message with LSN \(resident.message) cannot be moved: \(error)")
+          // Compaction may have moved it, or the disk may fail: only damage is set aside.
+          if case .corrupted = error { setAside(resident) }
         }
       }
     }
@@ -150,26 +147,6 @@ extension Engine {
     }
   }
 
-  /// The content of a message; nil when it has to be looked at again, a failure when it is damaged.
-  private func content(of resident: State.Resident) -> Result<MessageContent?, RecordError> {
-    do throws(LogError) {
-      let position = LogPosition(packed: resident.position)
-      guard shared.withLock({ $0.tail.isWritten(position) }) else { return .success(nil) }
-      return try log.read(position) { (payload) throws(LogError) in
-        do throws(RecordError) {
-          let stored = try StoredMessage(payload)
-          guard stored.queue == resident.bytesQueue else { return .success(nil) }
-          return .success(stored.content)
-        } catch { return .failure(error) }
-      }
-    } catch {
-      options.log?("message with LSN \(resident.message) cannot be moved: \(error)")
-      // Compaction may have moved it, or the disk may fail: only damage is set aside.
-      guard case .corrupted = error else { return .success(nil) }
-      return .failure(RecordError(description: error.description))
-    }
-  }
-
   /// Moves messages in one frame; nil when there is no room for that now, else how many.
   private func carryOut(_ moves: [Move], _ task: MoveTask, _ size: Int) -> Int? {
     if moves.isEmpty { return 0 }
@@ -180,25 +157,32 @@ extension Engine {
       guard case .ready = shared.tail.makeRoom(size, for: .send) else { return }
       shared.spend(size)
       var count = 0
-      for move in moves {
-        let id = MessageID(randomHigh: random.next(), randomLow: random.next())
-        let group = move.content.groupID.map { hash(Array($0.utf8), in: nil) }
-        let sight = State.Sight(resident: move.resident)
-        // A group keeps its order: what cannot be moved yet is not overtaken.
-        guard let remove = shared.state.decideRemove(sight, from: task.source),
-          !shared.state.isOvertaken(move.resident),
-          let send = shared.state.decideMove(
-            sight, from: task.source, to: move.target, messageID: id, group: group)
-        else { continue }
-        _ = append(send, move.content, synced: false, &shared)
-        _ = append(remove, synced: false, &shared)
-        count += 1
-        shared.wake(move.target)
+      // A group keeps its order: what cannot be moved yet is not overtaken.
+      for move in moves where !shared.state.isOvertaken(move.sight.resident) {
+        let lsn = carryOut(
+          move.sight, move.content, from: task.source, to: move.target, synced: false, &shared)
+        if lsn != nil { count += 1 }
       }
       if count > 0 { _ = append(shared.state.decideMoved(task, count), synced: false, &shared) }
       moved = count
     }
     return moved
+  }
+
+  /// Sends a message of another queue anew and deletes it there; nil when it cannot be moved.
+  func carryOut(
+    _ sight: State.Sight, _ content: MessageContent, from source: QueueID, to target: QueueID,
+    synced: Bool, _ shared: inout Shared
+  ) -> LSN? {
+    let id = MessageID(randomHigh: random.next(), randomLow: random.next())
+    let group = content.groupID.map { hash(Array($0.utf8), in: nil) }
+    guard let remove = shared.state.decideRemove(sight, from: source),
+      let send = shared.state.decideMove(
+        sight, from: source, to: target, messageID: id, group: group)
+    else { return nil }
+    _ = append(send, content, synced: synced, &shared)
+    shared.wake(target)
+    return append(remove, synced: synced, &shared)
   }
 
   private func end(_ task: MoveTask, _ status: MoveTask.Status) -> Rest {

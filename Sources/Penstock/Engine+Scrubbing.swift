@@ -57,7 +57,7 @@ extension Engine {
   /// Reads a sealed segment; answers what is wrong with it, nil when it is sound or gone.
   private func damage(in segment: UInt32) -> String? {
     do throws(LogError) { try log.scan(segment) { _, _ in } } catch {
-      guard log.hasBegun(segment) else { return nil }
+      guard log.segments[segment] != nil else { return nil }
       let isNews = shared.withLock { $0.damagedSegments.insert(segment).inserted }
       if isNews {
         options.log?(

@@ -3,27 +3,20 @@ internal import Synchronization
 
 /// Joins the cancellation of a task with the receive it waits in, whichever comes first.
 final class PendingReceive: Sendable {
-  private enum Progress {
-    case notStarted
-    case started(ReceiveTicket)
-    case cancelled
-  }
-  private let progress = Mutex(Progress.notStarted)
+  private let progress = Mutex((ticket: ReceiveTicket?.none, isCancelled: false))
 
   func started(_ ticket: ReceiveTicket, in store: Store) {
-    let isCancelled = progress.withLock { progress -> Bool in
-      if case .cancelled = progress { return true }
-      progress = .started(ticket)
-      return false
+    let isCancelled = progress.withLock { progress in
+      progress.ticket = ticket
+      return progress.isCancelled
     }
     if isCancelled { store.cancel(ticket) }
   }
 
   func cancel(in store: Store) {
-    let ticket = progress.withLock { progress -> ReceiveTicket? in
-      defer { progress = .cancelled }
-      if case .started(let ticket) = progress { return ticket }
-      return nil
+    let ticket = progress.withLock { progress in
+      progress.isCancelled = true
+      return progress.ticket
     }
     if let ticket { store.cancel(ticket) }
   }

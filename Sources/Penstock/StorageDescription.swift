@@ -47,7 +47,23 @@ public struct VerifyReport: Sendable {
 
 extension Store {
   /// What the store takes on disk and in memory. Costs little; a queue more or less.
-  public var storage: StorageDescription { engine.storage }
+  public var storage: StorageDescription {
+    let (log, options) = (engine.log, engine.options)
+    let prepared = log.preparedCount
+    let checkpoints = log.checkpoints
+    let segments = log.segments.count
+    let bytes = Int(clamping: log.bytes) + prepared * options.segmentSize
+    return engine.shared.withLock { shared in
+      StorageDescription(
+        segments: segments, preparedSegments: prepared, diskBytes: bytes,
+        liveBytes: shared.state.liveBytes,
+        diskBound: 2 * shared.state.liveBytes + 4 * options.segmentSize,
+        messagesInMemory: shared.state.messageCount, checkpoints: checkpoints.count,
+        checkpointLSN: checkpoints.last?.lsn.value, lastLSN: shared.tail.nextLSN.value - 1,
+        durableLSN: shared.tail.durableLSN.value, setAside: shared.state.setAsideCount,
+        damagedSegments: shared.damagedSegments.count)
+    }
+  }
 
   /// Reads every sealed segment and checkpoint and compares all checksums, as fast as the disk
   /// gives them. The store goes on meanwhile. Changes nothing: a damaged message is set aside when
@@ -60,25 +76,6 @@ extension Store {
   public func verify() async throws(PenstockError) -> VerifyReport {
     try await onThread(named: "penstock-verify") { () throws(PenstockError) in
       try self.engine.verify()
-    }
-  }
-}
-
-extension Engine {
-  var storage: StorageDescription {
-    let prepared = log.preparedCount
-    let checkpoints = log.checkpoints
-    let segments = log.segments.count
-    let bytes = Int(clamping: log.bytes) + prepared * options.segmentSize
-    return shared.withLock { shared in
-      StorageDescription(
-        segments: segments, preparedSegments: prepared, diskBytes: bytes,
-        liveBytes: shared.state.liveBytes,
-        diskBound: 2 * shared.state.liveBytes + 4 * options.segmentSize,
-        messagesInMemory: shared.state.messageCount, checkpoints: checkpoints.count,
-        checkpointLSN: checkpoints.last?.lsn.value, lastLSN: shared.tail.nextLSN.value - 1,
-        durableLSN: shared.tail.durableLSN.value, setAside: shared.state.setAsideCount,
-        damagedSegments: shared.damagedSegments.count)
     }
   }
 }

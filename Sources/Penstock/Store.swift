@@ -178,10 +178,7 @@ public final class Store: Sendable {
             if let copied { try state.copy(copied, entry, lsn: place.lsn.value) }
           }
         } catch {
-          throw .corrupted(
-            .init(
-              file: "segment \(place.position.segment)", offset: UInt64(place.position.offset),
-              lsn: place.lsn, reason: error.description))
+          throw .damaged(place, error)
         }
       }
     } catch {

@@ -45,22 +45,16 @@ package final class StoreDriver {
 
   /// Takes one turn of a worker; nothing happens unless it is due.
   package func turn(_ worker: Worker) {
-    let index = worker.rawValue
-    switch phases[index] {
+    var hasRung = true
+    switch phases[worker.rawValue] {
     case .ready: break
     case .resting(let end):
-      let hasRung = engine.bell(of: worker).take()
+      hasRung = engine.bell(of: worker).take()
       guard hasRung || end <= engine.clock.monotonicNanoseconds() else { return }
-      return turn(worker, hasRung)
     case .busy, .over: return
     }
-    turn(worker, true)
-  }
-
-  private func turn(_ worker: Worker, _ hasRung: Bool) {
     phases[worker.rawValue] = .busy
-    let rest = engine.turn(of: worker, hasRung: hasRung)
-    switch rest {
+    switch engine.turn(of: worker, hasRung: hasRung) {
     case .none: phases[worker.rawValue] = .ready
     case .untilRung: phases[worker.rawValue] = .resting(until: .max)
     case .atMost(let nanoseconds):

@@ -176,29 +176,20 @@ extension Engine {
       }
       var (last, done) = (engine.told(shared), 0)
       for message in messages {
-        let sight = message.sight
-        let isFIFO = shared.state.isFIFO(queue)
-        guard let remove = shared.state.decideRemove(sight, from: queue) else {
-          if isFIFO, target != nil { break }
-          continue
-        }
+        var lsn: LSN?
         if let target {
-          let origin = sight.origin.flatMap { shared.state.queue(named: $0.queue) }
-          let group = message.content.groupID.map { engine.hash(Array($0.utf8), in: nil) }
-          let id = MessageID(randomHigh: engine.random.next(), randomLow: engine.random.next())
-          guard let to = target ?? origin,
-            let send = shared.state.decideMove(
-              sight, from: queue, to: to, messageID: id, group: group)
-          else {
-            // Those behind it in its group must not overtake it.
-            if isFIFO { break }
-            continue
+          let origin = message.sight.origin.flatMap { shared.state.queue(named: $0.queue) }
+          if let to = target ?? origin {
+            lsn = engine.carryOut(
+              message.sight, message.stored, from: queue, to: to, synced: engine.isSynced, &shared)
           }
-          _ = engine.append(send, message.stored, synced: engine.isSynced, &shared)
-          shared.wake(to)
+          // Those behind it in its group must not overtake it.
+          if lsn == nil, shared.state.isFIFO(queue) { break }
+        } else if let remove = shared.state.decideRemove(message.sight, from: queue) {
+          lsn = engine.append(remove, synced: engine.isSynced, &shared)
         }
-        last = engine.append(remove, synced: engine.isSynced, &shared)
-        done += 1
+        guard let lsn else { continue }
+        (last, done) = (lsn, done + 1)
       }
       engine.answerDurably(completion, done, after: last, &shared, &actions)
       shared.wake(queue)

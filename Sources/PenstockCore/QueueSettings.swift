@@ -76,33 +76,14 @@ public struct QueueSettings: Hashable, Sendable {
   }
 }
 
-/// The settings by name, in the order in which they are compared. The number stands in the log.
+/// The settings by name, in the order in which they are compared. Their numbers, from 0 on, stand
+/// in the log: new ones go to the end. `Docs/format.md` has the list.
 public enum QueueSetting: UInt32, Hashable, Sendable, CaseIterable {
-  case visibilityTimeout = 0
-  case delay = 1
-  case maximumMessageBytes = 2
-  case retention = 3
-  case receiveWait = 4
-  case isFIFO = 5
-  case deduplicatesByContent = 6
-  case deduplicatesByGroup = 7
-  case showsGroupScope = 8
-  case showsGroupLimit = 9
-  case deduplicationWindow = 10
-  case deadLetterQueue = 11
-  case maximumReceives = 12
-  case deadLetterSources = 13
-  case maximumMessages = 14
-  case maximumBytes = 15
-  case maximumLeased = 16
-  case priorityStep = 17
-  case showsAllowAll = 18
-  case isFair = 19
-  case tags = 20
-  case policy = 21
-  case encryptionKey = 22
-  case dataKeyReuse = 23
-  case showsEncryption = 24
+  case visibilityTimeout, delay, maximumMessageBytes, retention, receiveWait, isFIFO
+  case deduplicatesByContent, deduplicatesByGroup, showsGroupScope, showsGroupLimit
+  case deduplicationWindow, deadLetterQueue, maximumReceives, deadLetterSources
+  case maximumMessages, maximumBytes, maximumLeased, priorityStep, showsAllowAll, isFair
+  case tags, policy, encryptionKey, dataKeyReuse, showsEncryption
 
   typealias Path = PartialKeyPath<QueueSettings> & Sendable
 

@@ -109,14 +109,7 @@ package struct Slab: Sendable {
 
   package mutating func allocate() -> UInt32 {
     count += 1
-    let index = freeHead
-    if index == Self.none {
-      slots.append(Slot())
-      return UInt32(slots.count - 1)
-    }
-    freeHead = self[index].next
-    self[index] = Slot()
-    return index
+    return slots.put(Slot(), free: &freeHead) { $0.next }
   }
 
   package mutating func free(_ index: UInt32) {
@@ -127,14 +120,19 @@ package struct Slab: Sendable {
   }
 
   /// Free places, the next to be given out first.
-  package var freePlaces: [UInt32] {
-    var places: [UInt32] = []
-    var index = freeHead
-    while index != Self.none {
-      places.append(index)
-      index = self[index].next
+  package var freePlaces: [UInt32] { chain(from: freeHead) }
+
+  /// The places of a list from one of them on.
+  func chain(from first: UInt32) -> [UInt32] { Self.chain(from: first) { self[$0].next } }
+
+  /// The same of a list of something else.
+  static func chain(from first: UInt32, _ next: (UInt32) -> UInt32) -> [UInt32] {
+    var (chain, index) = ([UInt32](), first)
+    while index != none {
+      chain.append(index)
+      index = next(index)
     }
-    return places
+    return chain
   }
 
   /// Places from a checkpoint: all in use until `free` is called for those that are not.

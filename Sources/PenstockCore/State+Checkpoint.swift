@@ -36,9 +36,9 @@ extension State {
       }
     }
     try flush(buffer)
-    buffer.put(UInt32(places.count))
-    for id in places.keys.sorted() {
-      guard let q = places[id] else { continue }
+    let queues = places.sorted { $0.key < $1.key }
+    buffer.put(UInt32(queues.count))
+    for (id, q) in queues {
       let queue = table[q]
       buffer.put(id)
       buffer.put(UInt32(queue.name.utf8.count))
@@ -65,7 +65,7 @@ extension State {
       if buffer.count > 1 << 20 { try flush(buffer) }
     }
     try flush(buffer)
-    for (id, q) in places.sorted(by: { $0.key < $1.key }) {
+    for (id, q) in queues {
       if table[q].settings.hasMore {
         head(.settings, id, buffer)
         table[q].settings.encodeMore(into: buffer)
@@ -84,7 +84,7 @@ extension State {
         }
       }
     }
-    for (id, q) in places.sorted(by: { $0.key < $1.key }) where table[q].holes.count > 0 {
+    for (id, q) in queues where table[q].holes.count > 0 {
       head(.holes, id, buffer)
       buffer.put(UInt32(table[q].holes.count))
       for hole in table[q].holes.all {
@@ -97,7 +97,7 @@ extension State {
       buffer.put(UInt32(origin.name.utf8.count))
       buffer.put(origin.name)
     }
-    for (id, q) in places.sorted(by: { $0.key < $1.key }) {
+    for (id, q) in queues {
       for hash in table[q].groups.attemptOrder.all {
         guard let attempt = table[q].groups.attempts[hash] else { continue }
         head(.attempt, id, buffer)
@@ -121,12 +121,12 @@ extension State {
           UInt64(task.rate ?? 0), UInt64(task.toMove), UInt64(task.moved),
           UInt64(task.status.rawValue),
         ] { buffer.put(number) }
-        let destination = Array((task.destination ?? "").utf8)
-        buffer.put(UInt32(destination.count))
+        let destination = task.destination ?? ""
+        buffer.put(UInt32(destination.utf8.count))
         buffer.put(destination)
       }
     }
-    for (_, q) in places.sorted(by: { $0.key < $1.key }) { try encodeStrays(q, buffer, flush) }
+    for (_, q) in queues { try encodeStrays(q, buffer, flush) }
     try flush(buffer)
   }
 
@@ -255,9 +255,7 @@ extension State {
     for index in free.reversed() { slab.free(index) }
     var chain = SlotList()
     for _ in 0..<dyingCount {
-      let index = try cursor.u32(span)
-      try take(index)
-      try decode(slot: index, &cursor, span)
+      guard let index = try decodeSlot(&cursor, span, take) else { throw BytesTooShort() }
       // Its activity is gone: it is freed as one that has none.
       slab[index].state = .ready
       chain.append(index, &slab)
@@ -279,10 +277,10 @@ extension State {
     _ take: (UInt32) throws(RecordError) -> Void
   ) throws {
     let id = try cursor.u32(span)
-    let length = Int(try cursor.u32(span))
-    guard let name = String(validating: try cursor.bytes(length, span), as: UTF8.self),
-      id > 0, id < nextQueue, places[id] == nil, names[name] == nil
-    else { throw RecordError(description: "a checkpoint names a queue twice or wrongly") }
+    let name = try cursor.text(Int(cursor.u32(span)), span)
+    guard id > 0, id < nextQueue, places[id] == nil, names[name] == nil else {
+      throw RecordError(description: "a checkpoint names a queue twice or wrongly")
+    }
     let settings = try QueueSettings(&cursor, span)
     var queue = Queue(
       id: QueueID(id), name: name, settings: settings,
@@ -316,11 +314,7 @@ extension State {
     guard let q = places[id] else { return }
     let firstParked = queue.runs.first?.first ?? .max
     for isActive in [false, true] {
-      while true {
-        let index = try cursor.u32(span)
-        if index == Slab.none { break }
-        try take(index)
-        try decode(slot: index, &cursor, span)
+      while let index = try decodeSlot(&cursor, span, take) {
         let message = slab[index].message
         guard message >= queue.purgedBefore else {
           throw RecordError(description: "a checkpoint has a message that was purged")
@@ -470,22 +464,20 @@ extension State {
     activities[Int(activity)].firstReceivedAt = try cursor.i64(span)
     activities[Int(activity)].token = try cursor.u64(span)
     activities[Int(activity)].receiveCount = try cursor.u32(span)
-    switch slab[index].state {
-    case .returned:
-      show(q, activity)
-      table[q].counts.visible += 1
-      return
-    case .leased:
-      table[q].counts.leased += 1
-      leaseBegins(activity)
-    default: table[q].counts.delayed += 1
-    }
+    table[q].counts.add(slab[index].state)
+    if slab[index].state == .returned { return show(q, activity) }
+    if slab[index].state == .leased { leaseBegins(activity) }
     setTimer(activity)
   }
 
-  mutating func decode(
-    slot index: UInt32, _ cursor: inout ByteCursor, _ span: borrowing RawSpan
-  ) throws {
+  /// Reads the next slot of a list; nil at its end.
+  mutating func decodeSlot(
+    _ cursor: inout ByteCursor, _ span: borrowing RawSpan,
+    _ take: (UInt32) throws(RecordError) -> Void
+  ) throws -> UInt32? {
+    let index = try cursor.u32(span)
+    if index == Slab.none { return nil }
+    try take(index)
     slab[index] = Slot(words: (try cursor.u64(span), try cursor.u64(span)))
     slab[index].sentSecond = try cursor.u32(span)
     guard slab[index].state != .free, State.messages.contains(slab[index].message),
@@ -494,6 +486,7 @@ extension State {
       throw RecordError(description: "a checkpoint has slot \(index) in a list, and it is none")
     }
     reside(slab[index].segment, 1, slab[index].size, of: nil)
+    return index
   }
 }
 

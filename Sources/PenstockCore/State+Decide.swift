@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
-// What a command would do, as records. Nothing here changes the state, but for bookkeeping of when
-// to look at a queue's retention. Callers `advance` to the present first.
+// What a command would do, as records. Nothing here changes the state. Callers `advance` to the
+// present first.
 
 /// Why a command is refused. Nothing happened.
 public enum Refusal: Error, Hashable, Sendable {
@@ -80,15 +81,10 @@ extension State {
   ///
   /// - Complexity: O(log queues + limit).
   public func queueNames(prefix: String, after: String?, limit: Int) -> [String] {
-    let start = max(prefix, after ?? prefix)
-    var low = 0
-    var high = sortedNames.count
-    while low < high {
-      let middle = (low + high) / 2
-      if sortedNames[middle] < start { low = middle + 1 } else { high = middle }
+    let start = sortedNames.firstPlace { name in
+      name < prefix || after.map { name <= $0 } ?? false
     }
-    if let after, low < sortedNames.count, sortedNames[low] == after { low += 1 }
-    return sortedNames[low...].prefix { $0.hasPrefix(prefix) }.prefix(max(0, limit)).map { $0 }
+    return Array(sortedNames[start...].prefix { $0.hasPrefix(prefix) }.prefix(max(0, limit)))
   }
 
   // MARK: Queues
@@ -343,68 +339,5 @@ extension State {
     return Entry(
       queue: id, time: time,
       record: .setAside(message: resident.message, slot: resident.slot, size: 0))
-  }
-
-  // MARK: Retention
-
-  /// The record that removes what has outlived its queue's retention; nil when nothing has.
-  ///
-  /// - Parameter limit: how many messages one record may remove, so that none takes long.
-  public func decideExpire(_ id: QueueID, limit: Int = 1000) -> Entry? {
-    guard let q = places[id.value] else { return nil }
-    return decideExpire(q, limit)
-  }
-
-  private func decideExpire(_ q: Int, _ limit: Int) -> Entry? {
-    // Sends are in the order of time, so all that was sent before an expired message has expired
-    // too.
-    var through: UInt64 = 0
-    if let first = table[q].overdue.first {
-      return Entry(
-        queue: table[q].id, time: time,
-        record: .deleted(message: first.key, slot: activities[Int(first.item)].slot))
-    }
-    var index = table[q].ready.head
-    let returned = table[q].returned.first
-    let oldest = oldestGrouped(q)
-    let grouped = oldest.map { slab[$0].message } ?? .max
-    let waiting = index == Slab.none ? table[q].runs.first?.last : slab[index].message
-    if let oldest, grouped < min(waiting ?? .max, returned?.key ?? .max) {
-      let isOver = retentionEnd(oldest, q) <= time.milliseconds
-      guard isOver, slab[oldest].state.isVisible else { return nil }
-      return Entry(queue: table[q].id, time: time, record: .expired(through: grouped))
-    }
-    if index == Slab.none, let run = table[q].runs.first, returned?.key ?? .max > run.last {
-      if retentionEnd(q, sentSecond: run.newestSecond) <= time.milliseconds { through = run.last }
-    } else if let returned, index == Slab.none || returned.key < slab[index].message {
-      let slot = activities[Int(returned.item)].slot
-      if retentionEnd(slot, q) <= time.milliseconds { through = returned.key }
-    } else {
-      var count = 0
-      while index != Slab.none, count < limit, retentionEnd(index, q) <= time.milliseconds,
-        slab[index].message < min(returned?.key ?? .max, grouped)
-      {
-        through = slab[index].message
-        index = slab[index].next
-        count += 1
-      }
-    }
-    guard through > 0 else { return nil }
-    return Entry(queue: table[q].id, time: time, record: .expired(through: through))
-  }
-
-  /// The next queue whose oldest message may have expired, with the record to apply, if any.
-  public mutating func nextExpired(limit: Int = 1000) -> Entry? {
-    while let q = takeExpiry() {
-      let entry = decideExpire(q, limit)
-      returnExpiry(q)
-      if let entry { return entry }
-    }
-    return nil
-  }
-
-  /// When the next look at retention is due; nil when nothing waits for it.
-  public var nextExpiry: Timestamp? {
-    expiries.first.map { Timestamp(milliseconds: Int64(clamping: $0.key)) }
   }
 }

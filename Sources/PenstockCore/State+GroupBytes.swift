@@ -6,15 +6,7 @@ internal import PenstockSystem
 extension State {
   /// The heads of groups that wait to be freed, in the order of that.
   func dyingGroupHeads() -> [UInt32] {
-    var heads: [UInt32] = []
-    for first in dyingGroups {
-      var group = first
-      while group != Slab.none {
-        heads.append(groups[Int(group)].messages.head)
-        group = groups[Int(group)].nextOfQueue
-      }
-    }
-    return heads
+    dyingGroups.flatMap { all(from: $0) }.map { groups[Int($0)].messages.head }
   }
 
   /// What a queue with groups has beside what every queue has: them, the row of those that can
@@ -64,11 +56,7 @@ extension State {
       let hash = TextHash(high: try cursor.u64(span), low: try cursor.u64(span))
       let group = makeGroup(q, hash)
       var last = table[q].purgedBefore
-      while true {
-        let index = try cursor.u32(span)
-        if index == Slab.none { break }
-        try take(index)
-        try decode(slot: index, &cursor, span)
+      while let index = try decodeSlot(&cursor, span, take) {
         // Of a tenant those that have an activity come first, in no order.
         let isActive = !table[q].settings.isFIFO && slab[index].state.hasActivity
         guard slab[index].message >= (isActive ? table[q].purgedBefore : last),

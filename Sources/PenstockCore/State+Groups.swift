@@ -126,18 +126,15 @@ extension State {
   }
 
   /// Groups that can deliver, the next one first.
-  func row(of queue: Queue) -> [UInt32] { chain(queue.groups.first) { $0.next } }
+  func row(of queue: Queue) -> [UInt32] {
+    Slab.chain(from: queue.groups.first) { groups[Int($0)].next }
+  }
 
   /// All groups, the newest first.
-  func all(of queue: Queue) -> [UInt32] { chain(queue.groups.all) { $0.nextOfQueue } }
+  func all(of queue: Queue) -> [UInt32] { all(from: queue.groups.all) }
 
-  private func chain(_ first: UInt32, _ next: (Group) -> UInt32) -> [UInt32] {
-    var (chain, group) = ([UInt32](), first)
-    while group != Slab.none {
-      chain.append(group)
-      group = next(groups[Int(group)])
-    }
-    return chain
+  func all(from group: UInt32) -> [UInt32] {
+    Slab.chain(from: group) { groups[Int($0)].nextOfQueue }
   }
 
   private mutating func stepOut(_ q: Int, _ group: UInt32) {
@@ -173,8 +170,7 @@ extension State {
     freeTenant(of: group)
     groupIndex.remove(group, hash: groups[Int(group)].hash.low)
     headPlaces[Int(group)] = IndexedHeap.absent
-    groups[Int(group)] = Group()
-    groups[Int(group)].next = freeGroup
+    groups[Int(group)] = Group(next: freeGroup)
     freeGroup = group
   }
 
@@ -268,8 +264,7 @@ extension State {
 
   private mutating func free(send: UInt32) {
     sendIndex.remove(send, hash: sends[Int(send)].hash.low)
-    sends[Int(send)] = Deduplication()
-    sends[Int(send)].next = freeSend
+    sends[Int(send)] = Deduplication(next: freeSend)
     freeSend = send
   }
 

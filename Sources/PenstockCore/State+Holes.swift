@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
 // Parked messages that are taken out of the middle of a queue. What says where parked messages
 // stand is derived from their segment and still lists them; so the state remembers which are gone,
@@ -12,14 +13,7 @@ struct Holes: Sendable {
   var all: ArraySlice<UInt64> { lsns[start...] }
   var count: Int { lsns.count - start }
 
-  private func place(_ lsn: UInt64) -> Int {
-    var (low, high) = (start, lsns.count)
-    while low < high {
-      let middle = (low + high) / 2
-      if lsns[middle] < lsn { low = middle + 1 } else { high = middle }
-    }
-    return low
-  }
+  private func place(_ lsn: UInt64) -> Int { all.firstPlace { $0 < lsn } }
 
   func contains(_ lsn: UInt64) -> Bool {
     let place = place(lsn)
@@ -48,19 +42,10 @@ extension State {
     guard let index = parkedRun(q, message, segment, size) else {
       throw RecordError(description: "LSN \(lsn) takes out message \(message), not parked there")
     }
-    if table[q].runs[index].count == 1 {
-      table[q].runs.remove(at: index)
-    } else {
-      table[q].runs[index].count -= 1
-      table[q].runs[index].bytes -= UInt64(size)
-    }
     // Also where no run is left: another in the same segment may grow over it.
     table[q].holes.insert(message)
-    table[q].parked -= 1
-    parkedCount -= 1
     table[q].counts.visible -= 1
-    reside(segment, -1, -Int(size), of: q)
-    dropHoles(q)
+    drop(Int(size), outOf: index, of: q, next: table[q].runs[index].first)
     awaitExpiry(q)
   }
 

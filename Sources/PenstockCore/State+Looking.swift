@@ -29,48 +29,38 @@ extension State {
     /// Where its bytes are.
     public var resident: Resident
     /// What it does.
-    public var state: MessageState
+    public var state = MessageState.visible
     /// How often it was received.
-    public var receiveCount: Int
+    public var receiveCount = 0
     /// Where it was before; nil if it was sent here.
     public var origin: MessageOrigin?
 
     /// Set when it waits in the log alone.
     package private(set) var parked: WaitingMessage?
 
+    fileprivate init(_ resident: Resident) { self.resident = resident }
+
     /// A message that waits in the log alone.
     public init(parked message: WaitingMessage, position: UInt64, bytesQueue: QueueID) {
-      let resident = Resident(
+      resident = Resident(
         slot: 0, message: message.message, position: position, size: Int(message.size),
         bytesQueue: bytesQueue)
-      self.init(resident: resident, state: .visible, receiveCount: 0, origin: nil)
       parked = message
-    }
-
-    /// A message in memory.
-    public init(
-      resident: Resident, state: MessageState = .visible, receiveCount: Int = 0,
-      origin: MessageOrigin? = nil
-    ) {
-      self.resident = resident
-      self.state = state
-      self.receiveCount = receiveCount
-      self.origin = origin
     }
   }
 
   private func sight(_ index: UInt32) -> Sight {
-    let activity = slab[index].state.hasActivity ? activities[Int(slab[index].link)] : nil
-    let end = Timestamp(milliseconds: activity?.deadline ?? 0)
-    let state: MessageState =
-      switch slab[index].state {
-      case .delayed: .delayed(until: end)
-      case .leased: .leased(until: end)
-      default: .visible
-      }
-    return Sight(
-      resident: resident(index), state: state, receiveCount: Int(activity?.receiveCount ?? 0),
-      origin: origin(index))
+    var sight = Sight(resident(index))
+    guard slab[index].state.hasActivity else { return sight }
+    let activity = activities[Int(slab[index].link)]
+    let end = Timestamp(milliseconds: activity.deadline)
+    switch slab[index].state {
+    case .delayed: sight.state = .delayed(until: end)
+    case .leased: sight.state = .leased(until: end)
+    default: break
+    }
+    (sight.receiveCount, sight.origin) = (Int(activity.receiveCount), origin(index))
+    return sight
   }
 
   /// What receives would get next, in order, of what is in memory.

@@ -61,6 +61,17 @@ public struct GroupMetrics: Hashable, Sendable {
   public var quietOldestAge: Duration?
 }
 
+extension QueueCounts {
+  mutating func add(_ state: Slot.State, _ count: Int = 1) {
+    switch state {
+    case .delayed: delayed += count
+    case .leased: leased += count
+    case .ready, .returned, .grouped: visible += count
+    case .free: break
+    }
+  }
+}
+
 extension State {
   /// The queue's metrics; nil when there is no such queue.
   ///
@@ -93,13 +104,8 @@ extension State {
       if isNoisy { metrics.noisy += 1 }
       var hasLease = false
       while index != Slab.none, isNoisy || slab[index].state.hasActivity {
-        switch slab[index].state {
-        case .leased:
-          hasLease = true
-          if isNoisy { metrics.quiet.leased -= 1 }
-        case .delayed: if isNoisy { metrics.quiet.delayed -= 1 }
-        default: if isNoisy { metrics.quiet.visible -= 1 }
-        }
+        if slab[index].state == .leased { hasLease = true }
+        if isNoisy { metrics.quiet.add(slab[index].state, -1) }
         index = slab[index].next
       }
       if hasLease { metrics.inFlight += 1 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
 
 // Waiting messages that are not in memory. Of those behind a queue's head the state knows how many
 // there are in each segment, and no more; they are drawn into memory ahead of need. So memory,
@@ -16,6 +17,17 @@ extension State {
     var bytes: UInt64
     var oldestSecond: UInt32
     var newestSecond: UInt32
+
+    /// Whether a message of this size can be its first one, as far as the state can tell.
+    func canBegin(with message: UInt64, _ size: UInt64) -> Bool {
+      message >= first && message <= last && size <= bytes
+        && (count > 1 ? message < last : size == bytes)
+    }
+
+    /// Takes a message out, and those that are gone before it.
+    mutating func drop(_ size: UInt64, next: UInt64) {
+      (first, count, bytes) = (next, count - 1, bytes - size)
+    }
   }
 
   /// Messages that live, and the bytes of their records.
@@ -78,24 +90,22 @@ extension State {
 
   /// Counts a message into the run before place `index`, or into a new one there.
   private mutating func extend(_ q: Int, at index: Int, _ parked: Parked, _ size: Int) {
-    let segment = parked.segment
     let message = parked.message.message
     let second = parked.message.sentSecond
-    if index > 0, table[q].runs[index - 1].segment == segment {
-      table[q].runs[index - 1].count += 1
-      table[q].runs[index - 1].last = message
-      table[q].runs[index - 1].bytes += UInt64(size)
-      let newest = table[q].runs[index - 1].newestSecond
-      table[q].runs[index - 1].newestSecond = max(newest, second)
+    if index > 0, table[q].runs[index - 1].segment == parked.segment {
+      var run = table[q].runs[index - 1]
+      (run.count, run.last, run.bytes) = (run.count + 1, message, run.bytes + UInt64(size))
+      run.newestSecond = max(run.newestSecond, second)
+      table[q].runs[index - 1] = run
     } else {
       let run = Run(
-        segment: segment, count: 1, first: message, last: message, bytes: UInt64(size),
+        segment: parked.segment, count: 1, first: message, last: message, bytes: UInt64(size),
         oldestSecond: second, newestSecond: second)
       table[q].runs.insert(run, at: index)
     }
     table[q].parked += 1
     parkedCount += 1
-    reside(segment, 1, size, of: q)
+    reside(parked.segment, 1, size, of: q)
   }
 
   /// Takes the first message out of a run; it must be `message`, as far as the state can tell.
@@ -105,23 +115,25 @@ extension State {
     guard table[q].runs.indices.contains(index) else {
       throw RecordError(description: "LSN \(lsn) names message \(message), which is not parked")
     }
-    let run = table[q].runs[index]
-    guard message >= run.first, message <= run.last, UInt64(size) <= run.bytes,
-      !table[q].holes.contains(message),
-      run.count > 1 ? message < run.last : UInt64(size) == run.bytes
+    guard table[q].runs[index].canBegin(with: message, UInt64(size)),
+      !table[q].holes.contains(message)
     else {
       throw RecordError(description: "LSN \(lsn) takes message \(message) out of another's run")
     }
-    if run.count == 1 {
+    drop(size, outOf: index, of: q, next: message + 1)
+  }
+
+  /// Takes a message out of a run, which begins with `next` or behind it then.
+  mutating func drop(_ size: Int, outOf index: Int, of q: Int, next: UInt64) {
+    let segment = table[q].runs[index].segment
+    if table[q].runs[index].count == 1 {
       table[q].runs.remove(at: index)
     } else {
-      table[q].runs[index].first = message + 1
-      table[q].runs[index].count -= 1
-      table[q].runs[index].bytes -= UInt64(size)
+      table[q].runs[index].drop(UInt64(size), next: next)
     }
     table[q].parked -= 1
     parkedCount -= 1
-    reside(run.segment, -1, -size, of: q)
+    reside(segment, -1, -size, of: q)
     dropHoles(q)
   }
 
@@ -203,13 +215,7 @@ extension State {
 
   /// The first run that ends at or behind an LSN.
   func runIndex(_ q: Int, _ message: UInt64) -> Int {
-    var low = 0
-    var high = table[q].runs.count
-    while low < high {
-      let middle = (low + high) / 2
-      if table[q].runs[middle].last < message { low = middle + 1 } else { high = middle }
-    }
-    return low
+    table[q].runs.firstPlace { $0.last < message }
   }
 
   // MARK: Decide
@@ -239,12 +245,10 @@ extension State {
       .filter { $0.message >= run.first && $0.message <= run.last }.prefix(Int(run.count))
     guard !found.isEmpty else { return nil }
     // What the file says is no more than a claim: the same that `shorten` demands.
-    var (first, left, bytes) = (run.first, run.count, run.bytes)
+    var rest = run
     for message in found {
-      guard message.message >= first, UInt64(message.size) <= bytes,
-        left > 1 ? message.message < run.last : UInt64(message.size) == bytes
-      else { return nil }
-      (first, left, bytes) = (message.message + 1, left - 1, bytes - UInt64(message.size))
+      guard rest.canBegin(with: message.message, UInt64(message.size)) else { return nil }
+      rest.drop(UInt64(message.size), next: message.message + 1)
     }
     return Entry(queue: draw.queue, time: time, record: .drawn(segment: draw.segment, Array(found)))
   }
@@ -330,10 +334,8 @@ extension State {
   /// Whether a message in memory still has its bytes in this place, and its queue.
   public func owner(of resident: Resident) -> QueueID? {
     guard slab.contains(resident.slot), slab[resident.slot].state != .free,
-      slab[resident.slot].message == resident.message,
-      slab[resident.slot].position == resident.position
-    else { return nil }
-    guard let q = places[queueNumber(of: resident.slot)],
+      slab[resident.slot].position == resident.position,
+      let q = places[queueNumber(of: resident.slot)],
       isLive(q, slot: resident.slot, message: resident.message)
     else { return nil }
     return table[q].id
@@ -345,12 +347,10 @@ extension State {
   ) -> Bool {
     guard let q = places[id.value] else { return false }
     let index = runIndex(q, message)
-    guard table[q].runs.indices.contains(index) else { return false }
+    guard table[q].runs.indices.contains(index), size >= 0 else { return false }
     let run = table[q].runs[index]
-    return run.segment == segment && run.first <= message && size >= 0
+    return run.segment == segment && run.canBegin(with: message, UInt64(size))
       && !table[q].holes.contains(message)
-      && UInt64(size) <= run.bytes
-      && (run.count > 1 ? message < run.last : UInt64(size) == run.bytes)
   }
 }
 

@@ -152,7 +152,12 @@ extension State {
   mutating func activate(
     _ q: Int, _ index: UInt32, _ state: Slot.State, group: UInt32 = Slab.none
   ) -> UInt32 {
-    let activity = allocateActivity(slot: index, queue: table[q].id.value, group: group)
+    let fresh = Activity(slot: index, queue: table[q].id.value, group: group)
+    let activity = activities.put(fresh, free: &freeActivity) { $0.slot }
+    if timerPlaces.count < activities.count {
+      timerPlaces.append(IndexedHeap.absent)
+      orderPlaces.append(IndexedHeap.absent)
+    }
     slab[index].state = state
     slab[index].link = activity
     if group == Slab.none { table[q].active.append(index, &slab) }
@@ -167,38 +172,24 @@ extension State {
     free(slot: index, of: q)
   }
 
-  /// Takes a message out of what its queue has it in; it keeps its place and its activity.
+  /// Takes a live message out of what its queue has it in; it keeps its place and its activity.
   mutating func detach(_ q: Int, _ index: UInt32) {
-    switch slab[index].state {
-    case .free: return
+    let (state, link, group) = (slab[index].state, slab[index].link, group(of: index))
+    table[q].counts.add(state, -1)
+    switch state {
+    case .free, .delayed: break
     case .ready:
       table[q].ready.remove(index, &slab)
       table[q].readyCount -= 1
-      table[q].counts.visible -= 1
-    case .grouped:
-      let group = slab[index].link
-      stopWaiting(index, in: group)
+    case .grouped: stopWaiting(index, in: link)
+    case .leased: leaseEnds(q, link, at: time.milliseconds)
+    case .returned: hide(q, link)
+    }
+    if let group {
       groups[Int(group)].messages.remove(index, &slab)
-      table[q].counts.visible -= 1
       groupChanged(q, group)
-    case .delayed, .leased, .returned:
-      let activity = slab[index].link
-      let group = activities[Int(activity)].group
-      switch slab[index].state {
-      case .delayed: table[q].counts.delayed -= 1
-      case .leased:
-        table[q].counts.leased -= 1
-        leaseEnds(q, activity, at: time.milliseconds)
-      default:
-        table[q].counts.visible -= 1
-        hide(q, activity)
-      }
-      if group == Slab.none {
-        table[q].active.remove(index, &slab)
-      } else {
-        groups[Int(group)].messages.remove(index, &slab)
-        groupChanged(q, group)
-      }
+    } else if state.hasActivity {
+      table[q].active.remove(index, &slab)
     }
   }
 
@@ -240,16 +231,6 @@ extension State {
     if slab[index].state.hasActivity { free(activity: slab[index].link) }
     free(slot: index, of: nil)
     dyingCount -= 1
-  }
-
-  private mutating func allocateActivity(slot: UInt32, queue: UInt32, group: UInt32) -> UInt32 {
-    let fresh = Activity(slot: slot, queue: queue, group: group)
-    let activity = activities.put(fresh, free: &freeActivity) { $0.slot }
-    if timerPlaces.count < activities.count {
-      timerPlaces.append(IndexedHeap.absent)
-      orderPlaces.append(IndexedHeap.absent)
-    }
-    return activity
   }
 
   private mutating func free(activity: UInt32) {

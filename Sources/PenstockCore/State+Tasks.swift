@@ -170,8 +170,8 @@ extension State {
   }
 
   /// Where a task moves a message.
-  public func destination(of resident: Resident, _ task: MoveTask) -> Destination {
-    guard let name = task.destination ?? origin(resident.slot)?.queue else {
+  public func destination(of sight: Sight, _ task: MoveTask) -> Destination {
+    guard let name = task.destination ?? sight.origin?.queue else {
       return .failure(.failedWithoutSource)
     }
     guard let id = names[name], let t = places[id.value], let q = places[task.source.value], t != q,

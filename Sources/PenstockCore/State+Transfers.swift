@@ -208,16 +208,13 @@ extension State {
   ///
   /// - Complexity: O(queues).
   public func deadLetterSources(of name: String, after: String? = nil, limit: Int) -> [String] {
-    var found: [String] = []
-    for source in sortedNames where source > after ?? "" {
-      if found.count >= limit { break }
-      if let id = names[source], let q = places[id.value],
-        table[q].settings.deadLetterQueue == name
-      {
-        found.append(source)
+    let sources = sortedNames.lazy.filter { source in
+      guard source > after ?? "", let q = names[source].flatMap({ places[$0.value] }) else {
+        return false
       }
+      return table[q].settings.deadLetterQueue == name
     }
-    return found
+    return Array(sources.prefix(max(0, limit)))
   }
 
   // MARK: Urgency

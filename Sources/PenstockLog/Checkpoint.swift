@@ -46,37 +46,20 @@ public struct CheckpointHeader: Hashable, Sendable {
     self.previous = previous
   }
 
-  /// The version of a header that is whole, if it is one that cannot be read.
-  package static func unknownVersion(_ file: borrowing RawSpan) -> UInt32? {
-    guard file.byteCount >= size else { return nil }
-    var (cursor, tail) = (ByteCursor(), ByteCursor(size - 4))
-    do throws(BytesTooShort) {
-      guard try cursor.u64(file) == LogFormat.checkpointMagic else { return nil }
-      let version = try cursor.u32(file)
-      guard try tail.u32(file) == CRC32C.of(file.extracting(0..<size - 4)) else { return nil }
-      return LogFormat.isKnown(version: version) ? nil : version
-    } catch { return nil }
-  }
-
-  package init?(_ file: borrowing RawSpan) {
-    guard file.byteCount >= Self.size else { return nil }
-    let span = file.extracting(0..<Self.size)
+  package init(_ span: borrowing RawSpan) throws(SegmentHeader.Failure) {
     var cursor = ByteCursor()
+    _ = try cursor.begin(span, LogFormat.checkpointMagic, size: Self.size)
     do throws(BytesTooShort) {
-      guard try cursor.u64(span) == LogFormat.checkpointMagic,
-        LogFormat.isKnown(version: try cursor.u32(span)), try cursor.u32(span) == 0
-      else { return nil }
+      guard try cursor.u32(span) == 0 else { throw BytesTooShort() }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       lsn = LSN(try cursor.u64(span))
       firstLSN = LSN(try cursor.u64(span))
       ordinal = try cursor.u32(span)
       previous = try cursor.u32(span)
-      guard try cursor.u32(span) == 0,
-        try cursor.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)),
-        lsn < LogFormat.maximumLSN, firstLSN < LogFormat.endOfFirstLSNs,
-        ordinal < LogFormat.endOfOrdinals
-      else { return nil }
-    } catch { return nil }
+      guard try cursor.u32(span) == 0, lsn < LogFormat.maximumLSN,
+        firstLSN < LogFormat.endOfFirstLSNs, ordinal < LogFormat.endOfOrdinals
+      else { throw BytesTooShort() }
+    } catch { throw .damaged }
   }
 }
 
@@ -93,41 +76,36 @@ package struct Checkpoint {
   package static func read(
     _ path: String, _ fileSystem: any FileSystem
   ) throws(LogError) -> Checkpoint? {
-    var unknown: UInt32?
-    do throws(SystemError) {
-      if let checkpoint = try readWhole(path, fileSystem, &unknown) { return checkpoint }
-    } catch {
+    do { return try readWhole(path, fileSystem) } catch {
+      switch error {
+      case SegmentHeader.Failure.version(let version):
+        throw .unsupportedVersion(file: path, version: version)
       // A disk that cannot give it back is as good as one that gives back something else.
-      guard error.call == "pread" else { throw .system(error) }
+      case let error as SystemError where error.call != "pread": throw .system(error)
+      default: return nil
+      }
     }
-    if let unknown { throw .unsupportedVersion(file: path, version: unknown) }
-    return nil
   }
 
   private static func readWhole(
-    _ path: String, _ fileSystem: any FileSystem, _ unknown: inout UInt32?
-  ) throws(SystemError) -> Checkpoint? {
+    _ path: String, _ fileSystem: any FileSystem
+  ) throws -> Checkpoint? {
     let file = try fileSystem.open(path, .readOnly)
     let size = try file.size()
-    var head = [UInt8](repeating: 0, count: CheckpointHeader.size)
-    guard try file.fill(&head, at: 0), let header = head.withRaw({ CheckpointHeader($0) }) else {
-      unknown = head.withRaw { CheckpointHeader.unknownVersion($0) }
-      return nil
-    }
+    guard let head = try file.bytes(CheckpointHeader.size, at: 0) else { return nil }
+    let header = try head.withRaw { try CheckpointHeader($0) }
     var body: [UInt8] = []
     var offset = UInt64(CheckpointHeader.size)
     while true {
-      var lengths = [UInt8](repeating: 0, count: 8)
-      guard try file.fill(&lengths, at: offset) else { return nil }
+      guard let lengths = try file.bytes(8, at: offset) else { return nil }
       let (length, checksum) = lengths.withRaw { ($0.u32(at: 0), $0.u32(at: 4)) }
       offset += 8
       // A damaged length must not decide how much memory is taken.
       let count = length == 0 ? 8 : Int(length)
       guard count <= CheckpointHeader.chunkLimit, offset + UInt64(count) <= size else { return nil }
-      var bytes = [UInt8](repeating: 0, count: count)
-      guard try file.fill(&bytes, at: offset), bytes.withRaw({ CRC32C.of($0) }) == checksum else {
-        return nil
-      }
+      guard let bytes = try file.bytes(count, at: offset),
+        bytes.withRaw({ CRC32C.of($0) }) == checksum
+      else { return nil }
       offset += UInt64(count)
       if length == 0 {
         let total = bytes.withRaw { UInt64($0.u32(at: 0)) | UInt64($0.u32(at: 4)) << 32 }
@@ -210,12 +188,20 @@ package struct CheckpointWriter {
 }
 
 extension File {
-  /// Fills `bytes`; false when the file ends before.
-  package func fill(_ bytes: inout [UInt8], at offset: UInt64) throws(SystemError) -> Bool {
-    let wanted = bytes.count
-    return try bytes.withMutableRaw { (raw) throws(SystemError) in
-      try read(into: &raw, at: offset)
-    } == wanted
+  /// So many bytes, or fewer up to the end of the file.
+  package func bytes(upTo count: Int, at offset: UInt64) throws(SystemError) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    let read = try bytes.withMutableRaw { (raw) throws(SystemError) in
+      try self.read(into: &raw, at: offset)
+    }
+    bytes.removeLast(count - read)
+    return bytes
+  }
+
+  /// So many bytes; nil when the file ends before.
+  package func bytes(_ count: Int, at offset: UInt64) throws(SystemError) -> [UInt8]? {
+    let bytes = try bytes(upTo: count, at: offset)
+    return bytes.count == count ? bytes : nil
   }
 }
 

@@ -257,17 +257,10 @@ public struct SegmentHeader: Hashable, Sendable {
 
   package init(_ span: borrowing RawSpan) throws(Failure) {
     var cursor = ByteCursor()
-    do {
-      guard try cursor.u64(span) == LogFormat.segmentMagic else { throw Failure.damaged }
-      version = try cursor.u32(span)
-      guard span.byteCount >= LogFormat.segmentHeaderSize else { throw Failure.damaged }
-      var tail = ByteCursor(Self.checksumOffset)
-      checksum = try tail.u32(span)
-      guard CRC32C.of(span.extracting(0..<Self.checksumOffset)) == checksum else {
-        throw Failure.damaged
-      }
-      guard LogFormat.isKnown(version: version) else { throw Failure.version(version) }
-      guard try cursor.u32(span) == 0 else { throw Failure.damaged }
+    version = try cursor.begin(span, LogFormat.segmentMagic, size: LogFormat.segmentHeaderSize)
+    checksum = span.u32(at: Self.checksumOffset)
+    do throws(BytesTooShort) {
+      guard try cursor.u32(span) == 0 else { throw BytesTooShort() }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       salt = try cursor.u64(span)
       firstLSN = LSN(try cursor.u64(span))
@@ -275,13 +268,29 @@ public struct SegmentHeader: Hashable, Sendable {
       previous = try cursor.u32(span)
       capacity = try cursor.u32(span)
       guard span.extracting(cursor.offset..<Self.checksumOffset).isZero else {
-        throw Failure.damaged
+        throw BytesTooShort()
       }
-    } catch let failure as Failure {
-      throw failure
-    } catch {
-      throw Failure.damaged
-    }
+    } catch { throw .damaged }
+  }
+}
+
+extension ByteCursor {
+  /// Reads what all headers but those of frames have: magic 0/8 and version 8/4, and in their last
+  /// four bytes a checksum of those before.
+  ///
+  /// - Returns: the version. The cursor stands behind it.
+  mutating func begin(
+    _ span: borrowing RawSpan, _ magic: UInt64, size: Int
+  ) throws(SegmentHeader.Failure) -> UInt32 {
+    let version: UInt32
+    do throws(BytesTooShort) {
+      guard span.byteCount >= size, try u64(span) == magic,
+        CRC32C.of(span.extracting(0..<size - 4)) == span.u32(at: size - 4)
+      else { throw BytesTooShort() }
+      version = try u32(span)
+    } catch { throw .damaged }
+    guard LogFormat.isKnown(version: version) else { throw .version(version) }
+    return version
   }
 }
 
@@ -343,30 +352,17 @@ public struct StoreFile: Hashable, Sendable {
   }
 
   package init(_ span: borrowing RawSpan) throws(SegmentHeader.Failure) {
+    guard span.byteCount == Self.size else { throw .damaged }
     var cursor = ByteCursor()
-    do {
-      guard span.byteCount == Self.size, try cursor.u64(span) == LogFormat.storeMagic else {
-        throw SegmentHeader.Failure.damaged
-      }
-      version = try cursor.u32(span)
-      var tail = ByteCursor(Self.size - 4)
-      guard try tail.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)) else {
-        throw SegmentHeader.Failure.damaged
-      }
-      guard LogFormat.isKnown(version: version) else {
-        throw SegmentHeader.Failure.version(version)
-      }
-      guard try cursor.u32(span) == 0 else { throw SegmentHeader.Failure.damaged }
+    version = try cursor.begin(span, LogFormat.storeMagic, size: Self.size)
+    do throws(BytesTooShort) {
+      guard try cursor.u32(span) == 0 else { throw BytesTooShort() }
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       keyHigh = try cursor.u64(span)
       keyLow = try cursor.u64(span)
       createdAt = try cursor.i64(span)
-      guard try cursor.u32(span) == 0 else { throw SegmentHeader.Failure.damaged }
-    } catch let failure as SegmentHeader.Failure {
-      throw failure
-    } catch {
-      throw SegmentHeader.Failure.damaged
-    }
+      guard try cursor.u32(span) == 0 else { throw BytesTooShort() }
+    } catch { throw .damaged }
   }
 }
 
@@ -409,15 +405,10 @@ public struct HeadSlot: Hashable, Sendable {
     let span = file.extracting(offset..<offset + Self.size)
     var cursor = ByteCursor()
     do {
-      guard try cursor.u64(span) == LogFormat.headMagic,
-        LogFormat.isKnown(version: try cursor.u32(span))
-      else { return nil }
+      _ = try cursor.begin(span, LogFormat.headMagic, size: Self.size)
       ordinal = try cursor.u32(span)
       store = StoreID(high: try cursor.u64(span), low: try cursor.u64(span))
       guard try cursor.u32(span) == 0 else { return nil }
-      guard try cursor.u32(span) == CRC32C.of(span.extracting(0..<Self.size - 4)) else {
-        return nil
-      }
     } catch { return nil }
   }
 }
@@ -511,11 +502,6 @@ public enum StoreFileName {
 
   /// The first LSN in a segment's name, or nil when it is no such name.
   public static func firstLSN(of name: String) -> LSN? {
-    guard name.hasSuffix(segmentSuffix), name.utf8.count == 16 + segmentSuffix.utf8.count else {
-      return nil
-    }
-    guard let value = UInt64(name.prefix(16), radix: 16) else { return nil }
-    let lsn = LSN(value)
-    return segment(lsn) == name ? lsn : nil
+    isNumbered(name, segmentSuffix) ? UInt64(name.prefix(16), radix: 16).map { LSN($0) } : nil
   }
 }

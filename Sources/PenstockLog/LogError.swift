@@ -34,6 +34,16 @@ public enum LogError: Error, Sendable, CustomStringConvertible {
     }
   }
 
+  /// Damage in a file, at its beginning or at a record in it.
+  package static func damaged(
+    _ file: String, at offset: UInt64 = 0, lsn: LSN? = nil, _ reason: String
+  ) -> LogError { .corrupted(Damage(file: file, offset: offset, lsn: lsn, reason: reason)) }
+
+  /// A segment that cannot be what its name says.
+  static func refused(_ name: String, _ reason: String) -> LogError {
+    .damaged(name, lsn: StoreFileName.firstLSN(of: name), reason)
+  }
+
   public var description: String {
     switch self {
     case .corrupted(let damage):

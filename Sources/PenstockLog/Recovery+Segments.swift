@@ -47,15 +47,13 @@ extension Recovery {
       do throws(SystemError) { try file.close() } catch { throw .system(error) }
     }
     guard end.nextOrdinal < LogFormat.endOfOrdinals, end.lastLSN >= first || first == LSN(1) else {
-      throw .corrupted(
-        .init(
-          file: StoreFileName.segment(first), offset: 0, lsn: first,
-          reason: "the segment that the checkpoint goes on with is missing"))
+      throw .refused(
+        StoreFileName.segment(first), "the segment that the checkpoint goes on with is missing")
     }
     report.records = records
     // What a checkpoint has was durable before it was written.
     guard last >= checkpoint else {
-      throw refused(
+      throw .refused(
         segmentNames.last ?? "",
         "the log ends with LSN \(last), before its checkpoint \(checkpoint)")
     }
@@ -67,12 +65,9 @@ extension Recovery {
   private mutating func surveySegment(
     _ name: String, _ reader: SegmentReader, store: StoreID
   ) throws(LogError) {
-    let header = try readHeader(name, reader, store: store)
+    let header = try reader.header(name, of: store, in: directory)
     guard header.ordinal < end.nextOrdinal, end.segments[header.ordinal] == nil else {
-      throw .corrupted(
-        .init(
-          file: name, offset: 0, lsn: header.firstLSN,
-          reason: "the segment's place in the log is another's"))
+      throw .refused(name, "the segment's place in the log is another's")
     }
     end.segments[header.ordinal] = SegmentInfo(
       firstLSN: header.firstLSN, previous: header.previous, bytes: UInt64(reader.size))
@@ -134,17 +129,17 @@ extension Recovery {
     _ name: String, _ file: any File, _ reader: SegmentReader, store: StoreFile,
     isNewest: Bool, _ replay: (SegmentedLog.Replayed, RawSpan) throws(LogError) -> Void
   ) throws(LogError) {
-    let header = try readHeader(name, reader, store: store.store)
+    let header = try reader.header(name, of: store.store, in: directory)
     let expected = end.lastLSN.advanced(by: 1)
     guard header.firstLSN == expected, header.ordinal == end.nextOrdinal else {
-      throw refused(
+      throw .refused(
         name,
         expected == LSN(1) && !checkpointsMissing.isEmpty
           ? checkpointsMissing
           : "a segment is missing before this one: LSN \(expected) was expected")
     }
     guard header.previous == end.chain else {
-      throw refused(name, "the segment does not continue the one before it")
+      throw .refused(name, "the segment does not continue the one before it")
     }
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: header.ordinal, chain: header.checksum,
@@ -156,7 +151,7 @@ extension Recovery {
     let fault = try scan.step(reader, replay)
     // Only the newest segment may end without a seal, and only where nothing acknowledged follows.
     if let fault, !isNewest {
-      throw .corrupted(scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
+      throw scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text)
     }
     // Before anything is changed.
     if isNewest {
@@ -165,20 +160,19 @@ extension Recovery {
     }
     if let fault {
       guard header.version == 1 || reader.size == Int(header.capacity) else {
-        throw .corrupted(
-          scan.damage(
-            "the file has \(reader.size) bytes and no seal, though \(header.capacity) were made"))
+        throw scan.damage(
+          "the file has \(reader.size) bytes and no seal, though \(header.capacity) were made")
       }
       try endNewest(file, reader, &scan, fault)
     }
     // The next segment would get the same name.
     if scan.isSealed, scan.givenOut < header.firstLSN {
-      throw .corrupted(scan.damage("the segment is sealed and holds no record"))
+      throw scan.damage("the segment is sealed and holds no record")
     }
     if scan.isSealed, scan.offset < reader.size {
-      if !isNewest { throw .corrupted(scan.damage("the file goes on behind its seal")) }
-      guard try dropped(reader, from: scan.offset) == 0 else {
-        throw .corrupted(scan.damage("bytes other than zero behind the seal"))
+      if !isNewest { throw scan.damage("the file goes on behind its seal") }
+      guard try reader.contentEnd(from: scan.offset) == scan.offset else {
+        throw scan.damage("bytes other than zero behind the seal")
       }
       // A crash between the seal and the cut behind it left them; older segments must have none.
       do throws(SystemError) {
@@ -194,36 +188,6 @@ extension Recovery {
     end.chain = scan.chain
     if scan.records > 0 { report.lastLSN = LSN(scan.nextLSN.value - 1) }
     end.lastLSN = scan.givenOut
-  }
-
-  private func readHeader(
-    _ name: String, _ reader: SegmentReader, store: StoreID
-  ) throws(LogError) -> SegmentHeader {
-    try reader.load(at: 0, LogFormat.segmentHeaderSize)
-    let header: SegmentHeader
-    do throws(SegmentHeader.Failure) {
-      header = try reader.header()
-    } catch {
-      switch error {
-      case .version(let version): throw .unsupportedVersion(file: path(name), version: version)
-      case .damaged: throw refused(name, "the segment header is damaged")
-      }
-    }
-    guard header.store == store else { throw refused(name, "the segment belongs to another store") }
-    guard StoreFileName.firstLSN(of: name) == header.firstLSN else {
-      throw refused(name, "the segment's name and header disagree")
-    }
-    guard header.firstLSN < LogFormat.endOfFirstLSNs else {
-      throw refused(name, "its LSN is out of range")
-    }
-    guard reader.size <= LogFormat.maximumSegmentSize else {
-      throw refused(name, "the file is too large")
-    }
-    return header
-  }
-
-  private func refused(_ name: String, _ reason: String) -> LogError {
-    .corrupted(.init(file: name, offset: 0, lsn: StoreFileName.firstLSN(of: name), reason: reason))
   }
 
   /// Why the log cannot begin with its first record, when checkpoints there were.
@@ -249,10 +213,9 @@ extension Recovery {
       while let (header, place) = try reader.nextFrame(from: offset, salt: scan.salt) {
         let refusesAll = plantedBug == .refusesUnsyncedWindows
         if refusesAll || header.durableLSN >= scan.nextLSN, plantedBug != .cutsWhatWasDurable {
-          throw .corrupted(
-            scan.damage(
-              "\(fault.text), but a frame at offset \(place) shows that LSN "
-                + "\(scan.nextLSN) to \(header.durableLSN) were durable"))
+          throw scan.damage(
+            "\(fault.text), but a frame at offset \(place) shows that LSN "
+              + "\(scan.nextLSN) to \(header.durableLSN) were durable")
         }
         whole += 1
         offset = place + LogFormat.frameAlignment
@@ -260,14 +223,13 @@ extension Recovery {
     }
     let lastLSN = LSN(scan.nextLSN.value - 1)
     // The log's own record was durable before `STORE` was; without it nothing is left of the store.
-    guard lastLSN >= LSN(1) else { throw .corrupted(scan.damage("the first record is missing")) }
+    guard lastLSN >= LSN(1) else { throw scan.damage("the first record is missing") }
     guard lastLSN >= report.checkpoint ?? LSN(0) else {
-      throw .corrupted(
-        scan.damage(
-          "\(fault.text), but a checkpoint shows that LSN \(scan.nextLSN) to "
-            + "\(report.checkpoint ?? lastLSN) were durable"))
+      throw scan.damage(
+        "\(fault.text), but a checkpoint shows that LSN \(scan.nextLSN) to "
+          + "\(report.checkpoint ?? lastLSN) were durable")
     }
-    report.droppedBytes = try dropped(reader, from: start)
+    report.droppedBytes = try reader.contentEnd(from: start) - start
     report.end = report.droppedBytes == 0 ? .clean : whole > 0 ? .unsyncedWindow : .torn
     if report.droppedBytes > 0 { try keepEvidence(reader, scan.name, from: start) }
     do throws(SystemError) {
@@ -286,28 +248,12 @@ extension Recovery {
   private func erase(_ file: any File, from start: Int, _ length: Int) throws(SystemError) {
     let zeros = CommitBuffer(capacity: min(length, SegmentReader.windowSize))
     zeros.putZeros(min(length, SegmentReader.windowSize))
-    var offset = 0
-    while offset < length {
-      let count = min(zeros.count, length - offset)
-      try zeros.withBytes(0..<count) { (bytes) throws(SystemError) in
+    for offset in stride(from: 0, to: length, by: SegmentReader.windowSize) {
+      try zeros.withBytes(0..<min(zeros.count, length - offset)) { (bytes) throws(SystemError) in
         try file.write(bytes, at: UInt64(start + offset))
       }
-      offset += count
     }
     try file.syncData()
-  }
-
-  /// Bytes from `start` up to the last one that is not zero.
-  private func dropped(_ reader: SegmentReader, from start: Int) throws(LogError) -> Int {
-    var offset = start
-    var last = start
-    while offset < reader.size {
-      let length = min(SegmentReader.windowSize, reader.size - offset)
-      try reader.load(at: offset, length)
-      if let index = reader.lastNonZero(offset, length) { last = offset + index + 1 }
-      offset += length
-    }
-    return last - start
   }
 
   private mutating func keepEvidence(
@@ -317,31 +263,23 @@ extension Recovery {
     let partial = StoreID.hex(random.next()) + StoreFileName.partialSuffix
     do throws(SystemError) {
       // A copy that is there is whole, and of more than an erasure that was cut short has left.
-      if try fileSystem.status(path(copy)) != nil {
-        report.evidence = copy
-        return
-      }
-    } catch { throw .system(error) }
-    do throws(SystemError) {
-      let target = try fileSystem.open(path(partial), .create)
-      var offset = 0
-      while offset < report.droppedBytes {
-        let length = min(SegmentReader.windowSize, report.droppedBytes - offset)
-        let chunk: [UInt8]
-        do throws(LogError) { chunk = try reader.bytes(at: start + offset, length) } catch {
+      if try fileSystem.status(path(copy)) == nil {
+        let target = try fileSystem.open(path(partial), .create)
+        for offset in stride(from: 0, to: report.droppedBytes, by: SegmentReader.windowSize) {
+          let length = min(SegmentReader.windowSize, report.droppedBytes - offset)
           // A copy that is not whole must not get the name of one.
-          guard case .system(let error) = error else {
+          guard let chunk = try reader.file.bytes(length, at: UInt64(start + offset)) else {
             throw SystemError(call: "pread", path: path(name), errno: 5)
           }
-          throw error
+          try chunk.withRaw { (raw) throws(SystemError) in
+            try target.write(raw, at: UInt64(offset))
+          }
         }
-        try chunk.withRaw { (raw) throws(SystemError) in try target.write(raw, at: UInt64(offset)) }
-        offset += length
+        try target.sync()
+        try target.close()
+        try fileSystem.rename(path(partial), to: path(copy))
+        try fileSystem.syncDirectory(directory)
       }
-      try target.sync()
-      try target.close()
-      try fileSystem.rename(path(partial), to: path(copy))
-      try fileSystem.syncDirectory(directory)
       report.evidence = copy
     } catch {
       // A full disk must not keep a store from opening; everything else must be looked at first.
@@ -369,28 +307,17 @@ struct SegmentScan {
   /// Chain value that the next frame must carry.
   var chain: UInt32
   var nextLSN: LSN
-  /// The last LSN that may have been given out when the segment was sealed.
-  var givenOut: LSN
+  /// A planted bug: checksums do not count.
+  var trusts = false
+  /// The last LSN that may have been given out when the segment was sealed; 0 until its seal is
+  /// read or written.
+  var givenOut = LSN(0)
   var offset = LogFormat.segmentHeaderSize
   var records: UInt64 = 0
   var isSealed = false
-  /// A planted bug: checksums do not count.
-  private let trusts: Bool
 
-  init(
-    name: String, salt: UInt64, ordinal: UInt32, chain: UInt32, nextLSN: LSN, trusts: Bool = false
-  ) {
-    self.name = name
-    self.salt = salt
-    self.ordinal = ordinal
-    self.chain = chain
-    self.nextLSN = nextLSN
-    givenOut = LSN(nextLSN.value &- 1)
-    self.trusts = trusts
-  }
-
-  func damage(_ reason: String) -> LogError.Damage {
-    LogError.Damage(file: name, offset: UInt64(offset), lsn: nextLSN, reason: reason)
+  func damage(_ reason: String) -> LogError {
+    .damaged(name, at: UInt64(offset), lsn: nextLSN, reason)
   }
 
   /// Replays frames until the seal (nil) or the first bad one.
@@ -402,7 +329,7 @@ struct SegmentScan {
       try reader.load(at: offset, LogFormat.frameHeaderSize)
       guard let header = reader.frameHeader(at: offset) else {
         let isEnd = reader.isZero(at: offset, LogFormat.frameHeaderSize)
-        guard isEnd, try reader.isZeroToEnd(from: offset) else {
+        guard isEnd, try reader.contentEnd(from: offset) == offset else {
           return FrameFault(isEnd: false, text: "a frame header is damaged")
         }
         return FrameFault(isEnd: true, text: "the log ends")
@@ -474,17 +401,17 @@ struct SegmentScan {
     let end = at + Int(header.bodyLength)
     for index in 0..<Int(header.count) {
       guard let length = reader.recordLength(at: at, limit: end, trusts: trusts) else {
-        throw .corrupted(damage("record \(index) of a frame is damaged"))
+        throw damage("record \(index) of a frame is damaged")
       }
       let position = LogPosition(segment: ordinal, offset: UInt32(truncatingIfNeeded: at))
       let lsn = header.firstLSN.advanced(by: index)
-      try reader.withBytes(at: at + LogFormat.recordHeaderSize, length) {
+      try reader.look(at + LogFormat.recordHeaderSize, length) {
         (payload) throws(LogError) in
         try replay(.init(lsn: lsn, position: position), payload)
       }
       at += LogFormat.recordSize(payload: length)
     }
-    guard at == end else { throw .corrupted(damage("a frame holds more than its records")) }
+    guard at == end else { throw damage("a frame holds more than its records") }
   }
 }
 
@@ -510,38 +437,51 @@ final class SegmentReader {
     let end = min(offset + length, size)
     if offset >= start, end <= start + window.count { return }
     let count = max(0, min(max(length, least), size - offset))
-    var fresh = [UInt8](repeating: 0, count: count)
-    var read = 0
-    do throws(SystemError) {
-      read = try fresh.withMutableRaw { (raw) throws(SystemError) in
-        try file.read(into: &raw, at: UInt64(offset))
-      }
-    } catch { throw .system(error) }
-    fresh.removeLast(count - read)
-    window = fresh
+    do throws(SystemError) { window = try file.bytes(upTo: count, at: UInt64(offset)) } catch {
+      throw .system(error)
+    }
     start = offset
   }
 
-  func withBytes<Result>(
-    at offset: Int, _ length: Int, _ body: (RawSpan) throws(LogError) -> Result
-  ) throws(LogError) -> Result {
-    let range = range(offset, length)
-    return try window.withRaw { (raw) throws(LogError) in try body(raw.extracting(range)) }
-  }
-
-  func look<Result>(_ offset: Int, _ length: Int, _ body: (RawSpan) -> Result) -> Result {
-    let range = range(offset, length)
-    return window.withRaw { body($0.extracting(range)) }
-  }
-
-  /// The part of the window that stands for a part of the file.
-  private func range(_ offset: Int, _ length: Int) -> Range<Int> {
+  /// Lends `body` a part of the file, as far as the window covers it.
+  func look<Result, Failure: Error>(
+    _ offset: Int, _ length: Int, _ body: (RawSpan) throws(Failure) -> Result
+  ) throws(Failure) -> Result {
     let from = min(max(offset - start, 0), window.count)
-    return from..<min(max(from + length, from), window.count)
+    let range = from..<min(max(from + length, from), window.count)
+    return try window.withRaw { (raw) throws(Failure) in try body(raw.extracting(range)) }
   }
 
-  func header() throws(SegmentHeader.Failure) -> SegmentHeader {
-    try window.withRaw { (raw) throws(SegmentHeader.Failure) in try SegmentHeader(raw) }
+  /// The header of a segment of this name and store.
+  func header(
+    _ name: String, of store: StoreID, in directory: String
+  ) throws(LogError) -> SegmentHeader {
+    try load(at: 0, LogFormat.segmentHeaderSize)
+    let header: SegmentHeader
+    do throws(SegmentHeader.Failure) {
+      header = try look(0, LogFormat.segmentHeaderSize) {
+        (raw) throws(SegmentHeader.Failure) in try SegmentHeader(raw)
+      }
+    } catch {
+      switch error {
+      case .version(let version):
+        throw .unsupportedVersion(file: directory + "/" + name, version: version)
+      case .damaged: throw .refused(name, "the segment header is damaged")
+      }
+    }
+    guard header.store == store else {
+      throw .refused(name, "the segment belongs to another store")
+    }
+    guard StoreFileName.firstLSN(of: name) == header.firstLSN else {
+      throw .refused(name, "the segment's name and header disagree")
+    }
+    guard header.firstLSN < LogFormat.endOfFirstLSNs else {
+      throw .refused(name, "its LSN is out of range")
+    }
+    guard size <= LogFormat.maximumSegmentSize else {
+      throw .refused(name, "the file is too large")
+    }
+    return header
   }
 
   func frameHeader(at offset: Int) -> FrameHeader? {
@@ -552,24 +492,16 @@ final class SegmentReader {
 
   func checksum(_ from: Int, _ to: Int) -> UInt32 { look(from, to - from) { CRC32C.of($0) } }
 
-  func lastNonZero(_ offset: Int, _ length: Int) -> Int? {
-    look(offset, length) { $0.isZero ? nil : $0.array.lastIndex { $0 != 0 } }
-  }
-
-  func bytes(at offset: Int, _ length: Int) throws(LogError) -> [UInt8] {
-    try load(at: offset, length)
-    return look(offset, length) { $0.array }
-  }
-
-  func isZeroToEnd(from offset: Int) throws(LogError) -> Bool {
-    var offset = offset
-    while offset < size {
+  /// The offset behind the last byte that is not zero; `start` when all from there on are.
+  func contentEnd(from start: Int) throws(LogError) -> Int {
+    var end = start
+    for offset in stride(from: start, to: size, by: Self.windowSize) {
       let length = min(Self.windowSize, size - offset)
       try load(at: offset, length)
-      guard isZero(at: offset, length) else { return false }
-      offset += length
+      let last = look(offset, length) { $0.isZero ? nil : $0.array.lastIndex { $0 != 0 } }
+      if let last { end = offset + last + 1 }
     }
-    return true
+    return end
   }
 
   /// The payload length of an intact record that ends before `limit`.
@@ -584,13 +516,12 @@ final class SegmentReader {
 
   /// The first frame header at or after `offset` that was written for this segment and place.
   func nextFrame(from offset: Int, salt: UInt64) throws(LogError) -> (FrameHeader, Int)? {
-    var offset = offset
-    while offset + LogFormat.frameHeaderSize <= size {
-      try load(at: offset, LogFormat.frameHeaderSize)
-      if let header = frameHeader(at: offset), header.salt == salt, Int(header.offset) == offset {
-        return (header, offset)
+    let last = size - LogFormat.frameHeaderSize
+    for place in stride(from: offset, through: last, by: LogFormat.frameAlignment) {
+      try load(at: place, LogFormat.frameHeaderSize)
+      if let header = frameHeader(at: place), header.salt == salt, Int(header.offset) == place {
+        return (header, place)
       }
-      offset += LogFormat.frameAlignment
     }
     return nil
   }

@@ -142,10 +142,9 @@ extension SegmentedLog {
       if let restore { try recovery.restoreCheckpoint(of: storeFile, restore) }
       try recovery.replaySegments(of: storeFile, progress: options.progress, replay)
       guard recovery.end.lastLSN < LogFormat.endOfFirstLSNs else {
-        throw .corrupted(
-          .init(
-            file: recovery.segmentNames.last ?? "", offset: 0, lsn: recovery.end.lastLSN,
-            reason: "its LSNs are at their end: nothing can be appended"))
+        throw .damaged(
+          recovery.segmentNames.last ?? "", lsn: recovery.end.lastLSN,
+          "its LSNs are at their end: nothing can be appended")
       }
       let log = SegmentedLog(
         directory: directory, storeFile: storeFile, fileSystem: fileSystem,
@@ -178,20 +177,9 @@ struct Recovery {
   var end = RecoveredEnd()
   private(set) var segmentNames: [String] = []
   private(set) var wasCreated = false
-  private var leftovers: [String] = []
+  fileprivate var leftovers: [String] = []
   private(set) var checkpointNames: [String] = []
   private(set) var indexNames: [String] = []
-
-  init(
-    directory: String, fileSystem: any FileSystem, random: any RandomSource, segmentSize: Int,
-    plantedBug: PlantedBug?
-  ) {
-    self.directory = directory
-    self.fileSystem = fileSystem
-    self.random = random
-    self.segmentSize = segmentSize
-    self.plantedBug = plantedBug
-  }
 
   func path(_ name: String) -> String { directory + "/" + name }
 
@@ -224,10 +212,8 @@ struct Recovery {
     } catch { throw .system(error) }
     if let file = try readStoreFile() {
       guard !segmentNames.isEmpty else {
-        throw .corrupted(
-          .init(
-            file: StoreFileName.store, offset: 0, lsn: LSN(1),
-            reason: "the store exists, but all its segments are missing"))
+        throw .damaged(
+          StoreFileName.store, lsn: LSN(1), "the store exists, but all its segments are missing")
       }
       try removeLeftovers()
       return file
@@ -262,35 +248,26 @@ struct Recovery {
         + "choose an empty or a new directory")
   }
 
-  /// The newer slot of a `HEAD`. A creation gives the file its name when it is whole, so one that
+  /// The newer slot of a `HEAD`, if any. A creation names the file when it is whole, so one that
   /// has no slot, beside no `STORE`, is a stranger's.
   private static func head(
     _ directory: String, _ fileSystem: any FileSystem
   ) throws(SystemError) -> HeadSlot? {
-    let file = try fileSystem.open(directory + "/" + StoreFileName.head, .readOnly)
+    let path = directory + "/" + StoreFileName.head
+    guard try fileSystem.status(path) != nil else { return nil }
+    let file = try fileSystem.open(path, .readOnly)
     let slots = try readHead(file)
     try file.close()
     return slots.compactMap(\.self).max { $0.ordinal < $1.ordinal }
   }
 
-  private func headWithoutStore() throws(LogError) -> HeadSlot? {
-    do throws(SystemError) {
-      guard try fileSystem.status(path(StoreFileName.head)) != nil else { return nil }
-      return try Self.head(directory, fileSystem)
-    } catch { throw .system(error) }
-  }
-
   private func readStoreFile() throws(LogError) -> StoreFile? {
     let name = path(StoreFileName.store)
-    var bytes: [UInt8]
+    let bytes: [UInt8]
     do throws(SystemError) {
       guard let status = try fileSystem.status(name) else { return nil }
-      bytes = [UInt8](repeating: 0, count: Int(min(status.size, 4096)))
       let file = try fileSystem.open(name, .readOnly)
-      let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
-        try file.read(into: &raw, at: 0)
-      }
-      bytes.removeLast(bytes.count - count)
+      bytes = try file.bytes(upTo: Int(min(status.size, 4096)), at: 0)
       try file.close()
     } catch { throw .system(error) }
     do throws(SegmentHeader.Failure) {
@@ -298,9 +275,7 @@ struct Recovery {
     } catch {
       switch error {
       case .version(let version): throw .unsupportedVersion(file: name, version: version)
-      case .damaged:
-        throw .corrupted(
-          .init(file: StoreFileName.store, offset: 0, lsn: nil, reason: "it fails its checksum"))
+      case .damaged: throw .damaged(StoreFileName.store, "it fails its checksum")
       }
     }
   }
@@ -313,23 +288,20 @@ struct Recovery {
         throw .system(error)
       }
       guard name == first, size <= UInt64(Self.firstSegmentSize) else {
-        throw .corrupted(
-          .init(
-            file: name, offset: 0, lsn: nil,
-            reason: "the directory holds segments in use, but the file STORE is missing"))
+        throw .damaged(name, "the directory holds segments in use, but the file STORE is missing")
       }
     }
     if let name = checkpointNames.first {
-      throw .corrupted(
-        .init(
-          file: name, offset: 0, lsn: nil,
-          reason: "the directory holds a checkpoint, but the file STORE is missing"))
+      throw .damaged(name, "the directory holds a checkpoint, but the file STORE is missing")
     }
-    if let begun = try headWithoutStore()?.ordinal, begun > 0 {
-      throw .corrupted(
-        .init(
-          file: StoreFileName.head, offset: 0, lsn: nil,
-          reason: "\(begun) segments were begun after the first, but the file STORE is missing"))
+    let head: HeadSlot?
+    do throws(SystemError) { head = try Self.head(directory, fileSystem) } catch {
+      throw .system(error)
+    }
+    if let begun = head?.ordinal, begun > 0 {
+      throw .damaged(
+        StoreFileName.head,
+        "\(begun) segments were begun after the first, but the file STORE is missing")
     }
     try removeLeftovers()
     let store = StoreFile(
@@ -385,12 +357,9 @@ struct Recovery {
 
   /// The two slots of `HEAD`; nil for one that is damaged or was never written.
   private static func readHead(_ file: any File) throws(SystemError) -> [HeadSlot?] {
-    var bytes = [UInt8](repeating: 0, count: HeadSlot.fileSize)
-    let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
-      try file.read(into: &raw, at: 0)
+    try file.bytes(upTo: HeadSlot.fileSize, at: 0).withRaw { raw in
+      (0..<2).map { HeadSlot(raw, at: HeadSlot.offset($0)) }
     }
-    bytes.removeLast(bytes.count - count)
-    return bytes.withRaw { raw in (0..<2).map { HeadSlot(raw, at: HeadSlot.offset($0)) } }
   }
 
   /// Refuses a store whose newest segments are gone: `HEAD` counts more than there are.
@@ -400,7 +369,7 @@ struct Recovery {
   ///   - next: the LSN that a segment behind it would begin with.
   mutating func openHead(_ store: StoreFile, newest: UInt32, next: LSN) throws(LogError) {
     func refused(_ reason: String, _ lsn: LSN? = nil) -> LogError {
-      .corrupted(.init(file: StoreFileName.head, offset: 0, lsn: lsn, reason: reason))
+      .damaged(StoreFileName.head, lsn: lsn, reason)
     }
     let slots: [HeadSlot?]
     do throws(SystemError) {

@@ -32,15 +32,10 @@ public struct SegmentIndex: Sendable {
     }
   }
 
-  fileprivate struct Strip: Sendable {
-    var queue: UInt32
-    var isOfCopies: Bool
-    var entries: [Entry] = []
-  }
-
-  private var strips: [Strip] = []
-  /// The newest strips of a queue: of sends, of copies.
-  private var newest: [UInt32: (sends: Int?, copies: Int?)] = [:]
+  /// Messages that ascend.
+  private var strips: [(queue: UInt32, entries: [Entry])] = []
+  /// The newest strips by queue: those of copies have odd keys.
+  private var newest: [UInt64: Int] = [:]
 
   /// An index without messages.
   public init() {}
@@ -50,18 +45,14 @@ public struct SegmentIndex: Sendable {
 
   /// Adds what was parked, in the order of the segment.
   public mutating func append(_ entry: Entry, queue: UInt32, isCopy: Bool) {
-    var places = newest[queue] ?? (nil, nil)
-    var place = isCopy ? places.copies : places.sends
-    if let there = place, strips[there].entries.last.map({ $0.message >= entry.message }) ?? false {
-      place = nil
+    let key = UInt64(queue) << 1 | (isCopy ? 1 : 0)
+    var place = newest[key] ?? strips.count
+    if place == strips.count || strips[place].entries.last?.message ?? 0 >= entry.message {
+      place = strips.count
+      newest[key] = place
+      strips.append((queue, []))
     }
-    let index = place ?? strips.count
-    if place == nil {
-      strips.append(Strip(queue: queue, isOfCopies: isCopy))
-      if isCopy { places.copies = index } else { places.sends = index }
-      newest[queue] = places
-    }
-    strips[index].entries.append(entry)
+    strips[place].entries.append(entry)
   }
 
   /// The queue's messages with LSNs from `first` to `last`, in order, at most `limit`.
@@ -72,13 +63,8 @@ public struct SegmentIndex: Sendable {
   ) -> [Entry] {
     var found: [Entry] = []
     for strip in strips where strip.queue == queue {
-      var low = 0
-      var high = strip.entries.count
-      while low < high {
-        let middle = (low + high) / 2
-        if strip.entries[middle].message < first { low = middle + 1 } else { high = middle }
-      }
-      found += strip.entries[low...].prefix { $0.message <= last }.prefix(limit)
+      let start = strip.entries.firstPlace { $0.message < first }
+      found += strip.entries[start...].prefix { $0.message <= last }.prefix(limit)
     }
     return SegmentIndexFile.first(limit, of: found)
   }
@@ -92,7 +78,6 @@ public struct SegmentIndex: Sendable {
     let directory = CommitBuffer(capacity: 4096)
     let bytes = CommitBuffer(capacity: 1 << 16)
     let blockTable = CommitBuffer(capacity: 4096)
-    var blocks = 0
     let ordered = strips.enumerated().sorted {
       ($0.element.queue, $0.offset) < ($1.element.queue, $1.offset)
     }
@@ -110,7 +95,6 @@ public struct SegmentIndex: Sendable {
         blockTable.put(UInt32(bytes.count - begin))
         blockTable.put(bytes.withBytes(begin..<bytes.count) { CRC32C.of($0) })
         blockTable.put(UInt32(0))
-        blocks += 1
       }
     }
     let file = CommitBuffer(
@@ -121,7 +105,7 @@ public struct SegmentIndex: Sendable {
     file.put(store.high)
     file.put(store.low)
     file.put(UInt32(ordered.count))
-    file.put(UInt32(blocks))
+    file.put(UInt32(blockTable.count / 32))
     file.put(UInt32(0))
     file.put(UInt32(0))
     directory.withBytes { file.put($0) }
@@ -165,16 +149,12 @@ package final class SegmentIndexFile: Sendable {
   package init?(_ file: any File, store: StoreID, ordinal: UInt32) throws(SystemError) {
     self.file = file
     let size = try file.size()
-    var head = [UInt8](repeating: 0, count: Self.headerSize)
-    guard size <= UInt64(LogFormat.maximumSegmentSize), try file.fill(&head, at: 0) else {
-      return nil
-    }
-    let strips = head.withRaw { Int($0.u32(at: 32)) }
-    let count = head.withRaw { Int($0.u32(at: 36)) }
+    guard size <= UInt64(LogFormat.maximumSegmentSize),
+      let head = try file.bytes(Self.headerSize, at: 0)
+    else { return nil }
+    let (strips, count) = head.withRaw { (Int($0.u32(at: 32)), Int($0.u32(at: 36))) }
     let length = Self.headerSize + strips * 8 + count * 32
-    guard length <= Int(size) else { return nil }
-    var table = [UInt8](repeating: 0, count: length)
-    guard try file.fill(&table, at: 0) else { return nil }
+    guard length <= Int(size), let table = try file.bytes(length, at: 0) else { return nil }
     let found = table.withRaw { Self.blocks($0, store, ordinal, strips, count, Int(size)) }
     guard let found else { return nil }
     blocks = found
@@ -228,15 +208,9 @@ package final class SegmentIndexFile: Sendable {
     queue: UInt32, from first: UInt64, through last: UInt64, limit: Int
   ) throws(SystemError) -> [SegmentIndex.Entry]? {
     var found: [SegmentIndex.Entry] = []
-    var low = 0
-    var high = blocks.count
-    while low < high {
-      let middle = (low + high) / 2
-      if blocks[middle].queue < queue { low = middle + 1 } else { high = middle }
-    }
     var inStrip = 0
     var end: UInt64 = 0
-    for block in blocks[low...] {
+    for block in blocks[blocks.firstPlace { $0.queue < queue }...] {
       guard block.queue == queue else { break }
       // A strip's blocks ascend; where one does not, the next strip has begun.
       if block.first <= end { inStrip = 0 }
@@ -259,8 +233,7 @@ package final class SegmentIndexFile: Sendable {
   }
 
   private func decode(_ block: Block) throws(SystemError) -> [SegmentIndex.Entry]? {
-    var bytes = [UInt8](repeating: 0, count: block.bytes)
-    guard try file.fill(&bytes, at: block.offset) else { return nil }
+    guard let bytes = try file.bytes(block.bytes, at: block.offset) else { return nil }
     return bytes.withRaw { span in
       guard CRC32C.of(span) == block.checksum else { return nil }
       var entries: [SegmentIndex.Entry] = []

@@ -31,10 +31,6 @@ extension SegmentedLog {
   public var segments: [UInt32: SegmentInfo] { catalog.withLock { $0.segments } }
   /// Oldest first.
   public var checkpoints: [KeptCheckpoint] { catalog.withLock { $0.checkpoints } }
-  /// Whether a segment's name is durable, and the end of the one before it.
-  public func hasBegun(_ ordinal: UInt32) -> Bool {
-    catalog.withLock { $0.segments[ordinal] != nil }
-  }
 
   /// Segments before this one are needed for the bodies of messages alone: both kept checkpoints
   /// have everything else. 0 when there are not two.
@@ -224,11 +220,7 @@ extension SegmentedLog {
     do throws(SystemError) {
       guard try fileSystem.status(path(name)) == nil else { return name }
       let rest = Int(clamping: try file.size()) - Int(position.offset)
-      var bytes = [UInt8](repeating: 0, count: max(0, min(size, rest)))
-      let count = try bytes.withMutableRaw { (raw) throws(SystemError) in
-        try file.read(into: &raw, at: UInt64(position.offset))
-      }
-      bytes.removeLast(bytes.count - count)
+      let bytes = try file.bytes(upTo: max(0, min(size, rest)), at: UInt64(position.offset))
       let number = catalog.withLock { $0.nextNumber() }
       let partial = path(StoreID.hex(number) + StoreFileName.partialSuffix)
       let copy = try fileSystem.open(partial, .create)
@@ -255,21 +247,12 @@ extension SegmentedLog {
     let size: Int
     do throws(SystemError) { size = Int(clamping: try file.size()) } catch { throw .system(error) }
     let reader = SegmentReader(file, size: size)
-    try reader.load(at: 0, LogFormat.segmentHeaderSize)
-    let header: SegmentHeader
-    do throws(SegmentHeader.Failure) { header = try reader.header() } catch {
-      throw .corrupted(
-        .init(file: name, offset: 0, lsn: nil, reason: "the segment header is damaged"))
-    }
-    guard header.firstLSN >= LSN(1), header.firstLSN < LogFormat.endOfFirstLSNs else {
-      throw .corrupted(
-        .init(file: name, offset: 0, lsn: nil, reason: "the segment's first LSN is impossible"))
-    }
+    let header = try reader.header(name, of: storeFile.store, in: directory)
     var scan = SegmentScan(
       name: name, salt: header.salt, ordinal: ordinal, chain: header.checksum,
       nextLSN: header.firstLSN)
     if let fault = try scan.step(reader, body) {
-      throw .corrupted(scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text))
+      throw scan.damage(fault.isEnd ? "the segment ends without its seal" : fault.text)
     }
   }
 }

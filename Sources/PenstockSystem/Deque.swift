@@ -48,16 +48,12 @@ public struct Deque<Element> {
 
   /// Takes everything out, in order.
   public mutating func removeAll() -> [Element] {
-    let all = elements[head...].compactMap { $0 }
-    elements = []
-    head = 0
+    defer { self = Deque() }
     return all
   }
-}
 
-extension Deque: Sendable where Element: Sendable {}
-
-extension Deque {
   /// What is in it, in order.
   public var all: [Element] { elements[head...].compactMap { $0 } }
 }
+
+extension Deque: Sendable where Element: Sendable {}

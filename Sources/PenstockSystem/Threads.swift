@@ -151,15 +151,11 @@ public final class SystemThread: Sendable {
     var thread: pthread_t
   }
 
-  /// What the new thread needs.
+  /// What the new thread does.
   private final class Start: Sendable {
-    let name: String
     let body: @Sendable () -> Void
 
-    init(name: String, body: @escaping @Sendable () -> Void) {
-      self.name = name
-      self.body = body
-    }
+    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
   }
 
   /// Nil once the thread was joined.
@@ -170,7 +166,11 @@ public final class SystemThread: Sendable {
   /// - Throws: `EAGAIN` when the system has no room for another thread.
   public init(name: String, _ body: @escaping @Sendable () -> Void) throws(SystemError) {
     // unsafe: the thread takes the reference over; if none was started it is released here.
-    let start = unsafe Unmanaged.passRetained(Start(name: name, body: body))
+    let start = unsafe Unmanaged.passRetained(
+      Start {
+        Self.setName(name)
+        body()
+      })
     #if canImport(Darwin)
       var thread: pthread_t?
     #else
@@ -224,9 +224,7 @@ public final class SystemThread: Sendable {
   #endif
 
   @unsafe private static func run(_ pointer: UnsafeMutableRawPointer) {
-    let start = unsafe Unmanaged<Start>.fromOpaque(pointer).takeRetainedValue()
-    setName(start.name)
-    start.body()
+    unsafe Unmanaged<Start>.fromOpaque(pointer).takeRetainedValue().body()
   }
   /// Names the calling thread. A name that cannot be set is no reason not to run.
   private static func setName(_ name: String) {

@@ -84,10 +84,9 @@ struct Manifest {
     let path = context.path(name)
     let bytes = try unlessMissing { () throws(SystemError) in
       let file = try context.fileSystem.open(path, .readOnly)
-      var bytes = [UInt8](repeating: 0, count: Int(min(try file.size(), 256 << 20)))
-      let isWhole = try file.fill(&bytes, at: 0)
+      let bytes = try file.bytes(Int(min(try file.size(), 256 << 20)), at: 0)
       try file.close()
-      return isWhole ? bytes : []
+      return bytes ?? []
     }
     guard let bytes else { return nil }
     guard let text = String(validating: bytes, as: UTF8.self), let manifest = Manifest(text) else {

@@ -36,7 +36,9 @@ private func newDisk() throws -> SimulatedFileSystem {
 
 @Suite struct CheckpointHeaders {
   private func decode(_ bytes: [UInt8]) -> CheckpointHeader? {
-    bytes.withRaw { CheckpointHeader($0) }
+    bytes.withRaw { raw in
+      do throws(SegmentHeader.Failure) { return try CheckpointHeader(raw) } catch { return nil }
+    }
   }
 
   @Test func whatIsWrittenIsRead() {
