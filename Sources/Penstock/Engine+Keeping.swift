@@ -196,9 +196,10 @@ extension Engine {
   ///   - helps: it would make room.
   private func isDue(_ shared: borrowing Shared, _ size: Int, _ helps: Bool, isIdle: Bool) -> Bool {
     if shared.segmentsSince >= Self.segmentsBetween { return true }
-    if shared.loggedSince >= max(options.segmentSize / 2, 4 * size) { return true }
+    let logged = shared.loggedSince
+    if logged >= max(options.segmentSize / 2, 4 * size) { return true }
     let least = shared.tail.isShortOfSpace ? 0 : options.segmentSize / 4
-    return helps && (isIdle || shared.loggedSince >= max(size, least))
+    return helps && (isIdle || logged >= max(size, least))
   }
 
   // MARK: Removing

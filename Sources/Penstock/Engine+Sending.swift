@@ -42,17 +42,22 @@ struct Draft: Sendable {
   }
 }
 
+// By index: an element in a variable is a copy.
 extension [Draft] {
+  var largestSize: Int { indices.reduce(0) { $0 + self[$1].largestSize } }
+
   var badDelay: PenstockError? {
-    contains { $0.entry.delay ?? .zero < .zero }
+    indices.contains { self[$0].entry.delay ?? .zero < .zero }
       ? PenstockError(.invalidArgument, "a delay is negative") : nil
   }
 
   /// Whether each is sealed with the key of its queue: that may have changed since.
   func areSealed(in state: borrowing State) -> Bool {
-    indices.allSatisfy {
-      state.encryptionKey(self[$0].queue) == self[$0].entry.content.sealedWith ?? ""
+    for index in indices {
+      let key = state.encryptionKey(self[index].queue)
+      if key != self[index].entry.content.sealedWith ?? "" { return false }
     }
+    return true
   }
 }
 
@@ -63,7 +68,7 @@ extension Engine {
   ) {
     var drafts = entries.map { Draft($0, queue, self) }
     do throws(PenstockError) { try prepare(&drafts) } catch { return completion(.failure(error)) }
-    let size = drafts.reduce(0) { $0 + $1.largestSize }
+    let size = drafts.largestSize
     if let error = drafts.badDelay ?? badSize(size) { return completion(.failure(error)) }
     let sends = drafts
     submit(drains: false, completion) { engine, shared, actions in
@@ -81,7 +86,6 @@ extension Engine {
       var last = engine.told(shared)
       var receipts: [Result<SendReceipt, PenstockError>] = []
       receipts.reserveCapacity(sends.count)
-      // Borrowed: an element in a variable is a copy.
       let drafts = sends.span
       for index in drafts.indices {
         do throws(Refusal) {
@@ -119,10 +123,20 @@ extension Engine {
 
   /// Reckons what stands for groups, and for deduplication ids in FIFO queues, and seals.
   func prepare(_ drafts: inout [Draft]) throws(PenstockError) {
-    var newest: QueueListing?
+    var queue = QueueID(0)
+    var settings: QueueSettings?
     for index in drafts.indices {
-      if newest?.id != drafts[index].queue { newest = listing(drafts[index].queue) }
-      guard let settings = newest?.settings else { continue }
+      if queue != drafts[index].queue {
+        queue = drafts[index].queue
+        settings = listing(queue)?.settings
+        if let plain = settings, plain.encryptionKey.isEmpty, !plain.isFIFO, !plain.isFair {
+          settings = nil
+        }
+      }
+      guard let settings else {
+        drafts[index].entry.content.sealedWith = nil
+        continue
+      }
       prepare(&drafts[index], settings)
       try seal(&drafts[index].entry.content, settings)
     }

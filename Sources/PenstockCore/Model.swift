@@ -103,19 +103,66 @@ public struct TextHash: Hashable, Sendable {
 public struct MessageContent: Hashable, Sendable {
   /// What it says: any bytes, also none.
   public var body: [UInt8]
+  /// All else, behind one reference that most do not have: a content is copied often.
+  private(set) var rest: Rest?
+
+  struct Extras: Hashable, Sendable {
+    var attributes: [MessageAttribute] = []
+    var groupID: String?
+    var deduplicationID: String?
+    var traceHeader: String?
+    var senderID: String?
+    var sealedWith: String?
+  }
+  final class Rest: Hashable, Sendable {
+    let extras: Extras
+    init(_ extras: Extras) { self.extras = extras }
+    static func == (a: Rest, b: Rest) -> Bool { a.extras == b.extras }
+    func hash(into hasher: inout Hasher) { extras.hash(into: &hasher) }
+  }
+
+  /// Nil when there are none.
+  var extras: Extras? {
+    get { rest?.extras }
+    set { rest = newValue.flatMap { $0 == Extras() ? nil : Rest($0) } }
+  }
+  private mutating func change(_ body: (inout Extras) -> Void) {
+    var all = extras ?? Extras()
+    body(&all)
+    extras = all
+  }
+
   /// In the order given by the sender.
-  public var attributes: [MessageAttribute] = []
+  public var attributes: [MessageAttribute] {
+    get { rest?.extras.attributes ?? [] }
+    set { change { $0.attributes = newValue } }
+  }
   /// The message's group. A FIFO queue needs one; in a standard queue it only travels with it.
-  public var groupID: String?
+  public var groupID: String? {
+    get { rest?.extras.groupID }
+    set { change { $0.groupID = newValue } }
+  }
   /// What repetitions of the send have in common, for a FIFO queue.
-  public var deduplicationID: String?
+  public var deduplicationID: String? {
+    get { rest?.extras.deduplicationID }
+    set { change { $0.deduplicationID = newValue } }
+  }
   /// Travels with the message, for tracing.
-  public var traceHeader: String?
+  public var traceHeader: String? {
+    get { rest?.extras.traceHeader }
+    set { change { $0.traceHeader = newValue } }
+  }
   /// Who sent it, as the host knows its clients.
-  public var senderID: String?
+  public var senderID: String? {
+    get { rest?.extras.senderID }
+    set { change { $0.senderID = newValue } }
+  }
   /// Name of the key that body and attributes are sealed with. Nil in what is sent and received;
   /// a look at a message that cannot be opened shows it, without body and attributes.
-  public package(set) var sealedWith: String?
+  public package(set) var sealedWith: String? {
+    get { rest?.extras.sealedWith }
+    set { if newValue != sealedWith { change { $0.sealedWith = newValue } } }
+  }
 
   /// Content of a message; nothing is checked here.
   public init(
@@ -123,11 +170,14 @@ public struct MessageContent: Hashable, Sendable {
     deduplicationID: String? = nil, traceHeader: String? = nil, senderID: String? = nil
   ) {
     self.body = body
-    self.attributes = attributes
-    self.groupID = groupID
-    self.deduplicationID = deduplicationID
-    self.traceHeader = traceHeader
-    self.senderID = senderID
+    extras = Extras(
+      attributes: attributes, groupID: groupID, deduplicationID: deduplicationID,
+      traceHeader: traceHeader, senderID: senderID)
+  }
+
+  init(body: [UInt8], _ extras: Extras?) {
+    self.body = body
+    self.extras = extras
   }
 }
 

@@ -9,15 +9,16 @@ public enum Record: Hashable, Sendable {
   /// Written by the log itself as LSN 1.
   case logCreated
   case sent(Sent)
-  case queueCreated(name: String, settings: QueueSettings)
-  case queueChanged(settings: QueueSettings)
+  // Large and rare: behind a reference, so that other records are small.
+  indirect case queueCreated(name: String, settings: QueueSettings)
+  indirect case queueChanged(settings: QueueSettings)
   case queueDeleted
   case leased(message: UInt64, slot: UInt32, deadline: Timestamp)
   case leaseChanged(message: UInt64, slot: UInt32, deadline: Timestamp)
   /// A message leaves its queue for another one, where it is as new as this record.
   case transferred(Transferred)
   /// A move task starts, comes on or ends.
-  case task(Task)
+  indirect case task(Task)
   /// A receive from a FIFO queue that may be repeated: its id, and what was leased just before.
   case attempted(TextHash, [LeasedMessage])
   case deleted(message: UInt64, slot: UInt32)
@@ -255,7 +256,7 @@ extension Entry {
       if let visibleAt = sent.visibleAt { buffer.put(visibleAt.milliseconds) }
       if let group = sent.group { buffer.put(group) }
       if let hash = sent.deduplication { buffer.put(hash) }
-      if extras > 0 { content?.putExtras(extras - 4, into: buffer) }
+      if extras > 0 { content?.rest?.extras.put(extras - 4, into: buffer) }
       if let content { buffer.put(content.body) }
     case .queueCreated(let name, let settings):
       prefix(.queueCreated, settings.hasMore ? Self.flagMore : 0)

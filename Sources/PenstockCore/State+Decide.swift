@@ -44,7 +44,7 @@ extension State {
 
   /// What the queue is now; nil when there is none.
   public func describe(_ id: QueueID) -> QueueDescription? {
-    guard let q = places[id.value] else { return nil }
+    guard let q = place(id.value) else { return nil }
     return QueueDescription(
       id: id, name: table[q].name, settings: table[q].settings, createdAt: table[q].createdAt,
       changedAt: table[q].changedAt, counts: table[q].counts, setAside: table[q].setAside)
@@ -52,28 +52,28 @@ extension State {
 
   /// The queue's settings; nil when there is none.
   public func settings(_ id: QueueID) -> QueueSettings? {
-    places[id.value].map { table[$0].settings }
+    place(id.value).map { table[$0].settings }
   }
 
   /// Whether there is such a queue, and it is FIFO.
   public func isFIFO(_ id: QueueID) -> Bool {
-    places[id.value].map { table[$0].settings.isFIFO } ?? false
+    place(id.value).map { table[$0].settings.isFIFO } ?? false
   }
 
   /// The key that messages of the queue are sealed with; empty for none.
   public func encryptionKey(_ id: QueueID) -> String {
-    places[id.value].map { table[$0].settings.encryptionKey } ?? ""
+    place(id.value).map { table[$0].settings.encryptionKey } ?? ""
   }
 
   /// Whether there is such a queue.
-  public func exists(_ id: QueueID) -> Bool { places[id.value] != nil }
+  public func exists(_ id: QueueID) -> Bool { place(id.value) != nil }
 
   /// Messages of the queue by state; nil when there is none.
-  public func counts(_ id: QueueID) -> QueueCounts? { places[id.value].map { table[$0].counts } }
+  public func counts(_ id: QueueID) -> QueueCounts? { place(id.value).map { table[$0].counts } }
 
   /// The queue's receive wait and visibility timeout, in milliseconds.
   public func receiveDefaults(_ id: QueueID) -> (wait: Int64, visibility: Int64)? {
-    guard let q = places[id.value] else { return nil }
+    guard let q = place(id.value) else { return nil }
     return (table[q].settings.receiveWait.wholeMilliseconds, table[q].visibilityMilliseconds)
   }
 
@@ -95,7 +95,7 @@ extension State {
   public func decideCreate(
     _ name: String, _ change: QueueSettingsChange, beside defaults: QueueSettings = .init()
   ) throws(Refusal) -> Entry? {
-    guard let id = names[name], let q = places[id.value] else {
+    guard let id = names[name], let q = place(id.value) else {
       guard nextQueue < .max else { throw .outOfQueueNumbers }
       let settings = change.applied(to: defaults)
       try checkDeadLetters(settings, of: name)
@@ -111,7 +111,7 @@ extension State {
 
   /// The record that changes settings of a queue.
   public func decideChange(_ id: QueueID, _ change: QueueSettingsChange) throws(Refusal) -> Entry {
-    guard let q = places[id.value] else { throw .queueNotFound }
+    guard let q = place(id.value) else { throw .queueNotFound }
     let settings = change.applied(to: table[q].settings)
     guard settings.isFIFO == table[q].settings.isFIFO else { throw .kindIsFixed }
     if change.deadLetterQueue != nil || change.maximumReceives != nil {
@@ -122,13 +122,13 @@ extension State {
 
   /// The record that deletes a queue.
   public func decideDeleteQueue(_ id: QueueID) throws(Refusal) -> Entry {
-    guard places[id.value] != nil else { throw .queueNotFound }
+    guard place(id.value) != nil else { throw .queueNotFound }
     return Entry(queue: id, time: time, record: .queueDeleted)
   }
 
   /// The record that purges a queue.
   public func decidePurge(_ id: QueueID) throws(Refusal) -> Entry {
-    guard places[id.value] != nil else { throw .queueNotFound }
+    guard place(id.value) != nil else { throw .queueNotFound }
     return Entry(queue: id, time: time, record: .purged)
   }
 
@@ -151,7 +151,7 @@ extension State {
     _ id: QueueID, messageID: MessageID, size: Int, delay: Int64?, group: TextHash?,
     deduplication: TextHash?, priority: UInt8 = 0, ahead: Int? = 0
   ) throws(Refusal) -> Send {
-    guard let q = places[id.value] else { throw .queueNotFound }
+    guard let q = place(id.value) else { throw .queueNotFound }
     guard size <= table[q].settings.maximumMessageBytes else {
       throw .messageTooLarge(limit: table[q].settings.maximumMessageBytes)
     }
@@ -189,7 +189,7 @@ extension State {
   ///
   /// - Complexity: O(limit · log active).
   public mutating func candidates(_ id: QueueID, limit: Int) -> [Resident] {
-    guard let q = places[id.value] else { return [] }
+    guard let q = place(id.value) else { return [] }
     if table[q].settings.isFIFO { return groupedCandidates(q, limit: limit) }
     var found: [Resident] = []
     var taken: [UInt32] = []
@@ -235,7 +235,7 @@ extension State {
 
   /// How many more messages of a queue may be leased now.
   public func leaseAllowance(_ id: QueueID) -> Int {
-    guard let q = places[id.value], table[q].settings.maximumLeased > 0 else { return .max }
+    guard let q = place(id.value), table[q].settings.maximumLeased > 0 else { return .max }
     return max(0, table[q].settings.maximumLeased - table[q].counts.leased)
   }
 
@@ -268,7 +268,7 @@ extension State {
   public func decideDelete(
     _ handle: LeaseHandle, from id: QueueID, isFenced: Bool = false
   ) throws(Refusal) -> Entry? {
-    guard let q = places[id.value] else { throw .queueNotFound }
+    guard let q = place(id.value) else { throw .queueNotFound }
     guard handle.queue == id else { throw .invalidHandle }
     guard isLive(q, slot: handle.slot, message: handle.message) else {
       if isFenced { throw .leaseLost }
@@ -287,7 +287,7 @@ extension State {
 
   /// When the lease that a handle names ends; nil when it is not held any more.
   package func leaseEnd(_ handle: LeaseHandle) -> Timestamp? {
-    guard let q = places[handle.queue.value],
+    guard let q = place(handle.queue.value),
       isLive(q, slot: handle.slot, message: handle.message), isHeld(handle)
     else { return nil }
     return Timestamp(milliseconds: activities[Int(slab[handle.slot].link)].deadline)
@@ -295,7 +295,7 @@ extension State {
 
   /// The record that moves a leased message to its queue's dead letters.
   public func decideReject(_ handle: LeaseHandle) throws(Refusal) -> Entry {
-    guard let q = places[handle.queue.value] else { throw .queueNotFound }
+    guard let q = place(handle.queue.value) else { throw .queueNotFound }
     guard isLive(q, slot: handle.slot, message: handle.message), isHeld(handle) else {
       throw .leaseLost
     }
@@ -312,7 +312,7 @@ extension State {
     _ handle: LeaseHandle, of id: QueueID, timeout: Int64, totalLimit: Int64?,
     isFenced: Bool = false
   ) throws(Refusal) -> Entry {
-    guard let q = places[id.value] else { throw .queueNotFound }
+    guard let q = place(id.value) else { throw .queueNotFound }
     guard handle.queue == id else { throw .invalidHandle }
     guard isLive(q, slot: handle.slot, message: handle.message) else { throw .messageNotFound }
     guard !isFenced && !table[q].settings.isFIFO || isHeld(handle) else { throw .leaseLost }

@@ -66,10 +66,12 @@ extension State {
 
   /// Counts messages of a segment, and of a queue if it still has them.
   mutating func reside(_ segment: UInt32, _ count: Int, _ bytes: Int, of q: Int?) {
-    var here = residents[segment] ?? Residents()
-    here.count += count
-    here.bytes += bytes
-    residents[segment] = here.count == 0 ? nil : here
+    func add(_ here: inout Residents) -> Bool {
+      here.count += count
+      here.bytes += bytes
+      return here.count == 0
+    }
+    if add(&residents[segment, default: Residents()]) { residents[segment] = nil }
     liveBytes += bytes
     if let q { table[q].bytes += bytes }
   }

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+internal import PenstockSystem
+
 /// The queues and their messages: a pure function of the records applied and the time reached.
 ///
 /// Knows no clock, no file and no randomness. `decide…` methods (in `State+Decide.swift`) answer
@@ -81,10 +83,15 @@ public struct State: Sendable {
   var table: [Queue] = []
   /// Places of the queues that exist, by id.
   var places: [UInt32: Int] = [:]
+  /// The place of the newest record's queue: most look for the same again.
+  private var newest: (number: UInt32, place: Int)?
   private var freePlaces: [Int] = []
   private(set) var names: [String: QueueID] = [:]
   /// The same names in ascending order, for listing.
   private(set) var sortedNames: [String] = []
+  /// Always nil. A value of such a type has an address, so methods are handed the state's own; all
+  /// of it was copied for each call.
+  private let byAddress: (any Sendable)? = nil
   var nextQueue: UInt32 = 1
   var slab = Slab()
   var activities = Blocks<Activity>()
@@ -141,6 +148,12 @@ public struct State: Sendable {
   /// No queues, at the beginning of time.
   public init() {}
 
+  /// Where a queue is in the table; nil when there is none of this number.
+  func place(_ number: UInt32) -> Int? {
+    if let newest, newest.number == number { return newest.place }
+    return places[number]
+  }
+
   /// Messages of the dying that each record frees.
   static let freedPerRecord = 16
 
@@ -172,10 +185,11 @@ public struct State: Sendable {
       return nil
     default: break
     }
-    guard let q = places[entry.queue.value] else {
+    guard let q = place(entry.queue.value) else {
       throw RecordError(
         description: "LSN \(lsn) names queue \(entry.queue.value), which does not exist")
     }
+    newest = (entry.queue.value, q)
     switch entry.record {
     case .logCreated, .queueCreated, .cleared: break
     case .queueChanged(let settings): try change(q, settings, entry.time)
@@ -321,6 +335,7 @@ public struct State: Sendable {
     sortedNames.remove(at: namePlace(queue.name))
     expiries.remove(UInt32(q), &expiryPlaces)
     places[queue.id.value] = nil
+    newest = nil
     tasks[queue.id.value] = nil
     table[q] = Queue(id: QueueID(0), name: "", settings: QueueSettings(), at: queue.createdAt)
     freePlaces.append(q)
@@ -480,13 +495,7 @@ public struct State: Sendable {
   }
 
   private func namePlace(_ name: String) -> Int {
-    var low = 0
-    var high = sortedNames.count
-    while low < high {
-      let middle = (low + high) / 2
-      if sortedNames[middle] < name { low = middle + 1 } else { high = middle }
-    }
-    return low
+    sortedNames.firstPlace { $0 < name }
   }
 
   /// Queues that are there.

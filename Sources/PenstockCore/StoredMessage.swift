@@ -32,10 +32,11 @@ public struct StoredMessage: Hashable, Sendable {
       var cursor = ByteCursor(1)
       let flags = try cursor.u8(span)
       cursor.offset = start
-      content = MessageContent(body: [])
-      if flags & Entry.flagExtras != 0 { try content.decodeExtras(&cursor, span) }
-      content.body = try cursor.bytes(span.byteCount - cursor.offset, span)
-      guard content.sealedWith == nil || content.attributes.isEmpty else { throw BytesTooShort() }
+      let extras =
+        flags & Entry.flagExtras == 0 ? nil : try MessageContent.Extras(&cursor, span)
+      guard extras?.sealedWith == nil || extras?.attributes == [] else { throw BytesTooShort() }
+      content = MessageContent(
+        body: try cursor.bytes(span.byteCount - cursor.offset, span), extras)
     } catch {
       throw RecordError(description: "a message's attributes are damaged")
     }
@@ -91,7 +92,7 @@ extension Duration {
 
 /// What is stored between a message's header and its body: tag 1, zeros 3, length 4, value; the
 /// whole preceded by its length in four bytes.
-extension MessageContent {
+extension MessageContent.Extras {
   private enum Tag: UInt8 {
     case groupID = 1
     case traceHeader = 2
@@ -102,8 +103,8 @@ extension MessageContent {
     case sealedWith = 7
   }
 
-  /// Bytes of the extras with their length, 0 when there are none.
-  var extrasSize: Int {
+  /// Bytes with their length, 0 when there are none.
+  var size: Int {
     func size(_ text: String?) -> Int { text.map { 8 + $0.utf8.count } ?? 0 }
     var size =
       size(groupID) + size(deduplicationID) + size(traceHeader) + size(senderID)
@@ -112,7 +113,7 @@ extension MessageContent {
     return size == 0 ? 0 : size + 4
   }
 
-  func putExtras(_ length: Int, into buffer: CommitBuffer) {
+  func put(_ length: Int, into buffer: CommitBuffer) {
     buffer.put(UInt32(length))
     func head(_ tag: Tag, _ length: Int) {
       buffer.put(UInt32(tag.rawValue))
@@ -142,7 +143,7 @@ extension MessageContent {
     }
   }
 
-  mutating func decodeExtras(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws {
+  init(_ cursor: inout ByteCursor, _ span: borrowing RawSpan) throws {
     let length = Int(try cursor.u32(span))
     let end = cursor.offset + length
     guard end <= span.byteCount else { throw BytesTooShort() }
@@ -171,12 +172,17 @@ extension MessageContent {
       }
     }
   }
+}
+
+extension MessageContent {
+  /// Bytes of what is stored before the body, 0 when there is nothing.
+  var extrasSize: Int { rest?.extras.size ?? 0 }
 
   /// What a cipher seals: attributes as they are stored, with their length before them, and body.
   package var plain: [UInt8] {
-    let bare = MessageContent(body: [], attributes: attributes)
-    let buffer = CommitBuffer(capacity: max(4, bare.extrasSize) + body.count)
-    bare.putExtras(max(4, bare.extrasSize) - 4, into: buffer)
+    let bare = Extras(attributes: attributes)
+    let buffer = CommitBuffer(capacity: max(4, bare.size) + body.count)
+    bare.put(max(4, bare.size) - 4, into: buffer)
     buffer.put(body)
     return buffer.withBytes { $0.array }
   }
@@ -184,9 +190,9 @@ extension MessageContent {
   /// The content that a cipher opened; nil when the bytes are none.
   package func opened(_ plain: [UInt8]) -> MessageContent? {
     plain.withRaw { span in
-      var (cursor, bare) = (ByteCursor(), MessageContent(body: []))
+      var cursor = ByteCursor()
       do {
-        try bare.decodeExtras(&cursor, span)
+        let bare = try Extras(&cursor, span)
         var content = self
         content.body = try cursor.bytes(span.byteCount - cursor.offset, span)
         (content.attributes, content.sealedWith) = (bare.attributes, nil)

@@ -37,6 +37,9 @@ public struct SegmentIndex: Sendable {
   /// The newest strips by queue: those of copies have odd keys.
   private var newest: [UInt64: Int] = [:]
 
+  /// The key that was added to last: the next is mostly the same.
+  private var last: (key: UInt64, place: Int) = (.max, 0)
+
   /// An index without messages.
   public init() {}
 
@@ -46,13 +49,14 @@ public struct SegmentIndex: Sendable {
   /// Adds what was parked, in the order of the segment.
   public mutating func append(_ entry: Entry, queue: UInt32, isCopy: Bool) {
     let key = UInt64(queue) << 1 | (isCopy ? 1 : 0)
-    var place = newest[key] ?? strips.count
+    var place = last.key == key ? last.place : newest[key] ?? strips.count
     if place == strips.count || strips[place].entries.last?.message ?? 0 >= entry.message {
       place = strips.count
       newest[key] = place
       strips.append((queue, []))
     }
     strips[place].entries.append(entry)
+    last = (key, place)
   }
 
   /// The queue's messages with LSNs from `first` to `last`, in order, at most `limit`.
