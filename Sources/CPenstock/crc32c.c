@@ -44,8 +44,12 @@ uint32_t penstock_crc32c_portable(uint32_t crc, const void *bytes, size_t length
 // One instruction has a latency of three cycles and a throughput of one, so three independent streams
 // keep the unit busy. Their results are joined by shifting a CRC over the bytes that follow it, which
 // is linear and therefore a table look-up per byte of the CRC.
-#define STREAM 1024
-static uint32_t shift_one[4][256], shift_two[4][256];  // over STREAM and over 2 * STREAM zero bytes
+#define LONG_STREAM 1024
+#define SHORT_STREAM 128
+typedef struct {
+  uint32_t one[4][256], two[4][256];  // over one stream of zero bytes, and over two
+} shifts;
+static shifts long_shifts, short_shifts;
 static pthread_once_t shifts_once = PTHREAD_ONCE_INIT;
 
 static uint32_t shifted(uint32_t crc, size_t zeros) {
@@ -53,23 +57,28 @@ static uint32_t shifted(uint32_t crc, size_t zeros) {
   return crc;
 }
 
-static void make_shifts(void) {
-  pthread_once(&tables_once, make_tables);
+static void make_shift(shifts *to, size_t stream) {
   uint32_t one[32], two[32];
   for (int bit = 0; bit < 32; bit++) {
-    one[bit] = shifted((uint32_t)1 << bit, STREAM);
-    two[bit] = shifted(one[bit], STREAM);
+    one[bit] = shifted((uint32_t)1 << bit, stream);
+    two[bit] = shifted(one[bit], stream);
   }
   for (int k = 0; k < 4; k++)
     for (uint32_t n = 0; n < 256; n++)
       for (int bit = 0; bit < 8; bit++)
         if (n & (1u << bit)) {
-          shift_one[k][n] ^= one[8 * k + bit];
-          shift_two[k][n] ^= two[8 * k + bit];
+          to->one[k][n] ^= one[8 * k + bit];
+          to->two[k][n] ^= two[8 * k + bit];
         }
 }
 
-static inline uint32_t shift_by(uint32_t by[4][256], uint32_t crc) {
+static void make_shifts(void) {
+  pthread_once(&tables_once, make_tables);
+  make_shift(&long_shifts, LONG_STREAM);
+  make_shift(&short_shifts, SHORT_STREAM);
+}
+
+static inline uint32_t shift_by(const uint32_t by[4][256], uint32_t crc) {
   return by[0][crc & 0xff] ^ by[1][(crc >> 8) & 0xff] ^ by[2][(crc >> 16) & 0xff] ^ by[3][crc >> 24];
 }
 
@@ -98,20 +107,25 @@ static inline uint64_t word_at(const uint8_t *p) {
   return word;
 }
 
+// Takes three streams of `stream` bytes each, side by side.
+HARDWARE static inline uint32_t three_streams(
+    uint32_t crc, const uint8_t *p, size_t stream, const shifts *by) {
+  uint32_t b = 0, c = 0;
+  for (size_t i = 0; i < stream; i += 8) {
+    crc = STEP8(crc, word_at(p + i));
+    b = STEP8(b, word_at(p + stream + i));
+    c = STEP8(c, word_at(p + 2 * stream + i));
+  }
+  return shift_by(by->two, crc) ^ shift_by(by->one, b) ^ c;
+}
+
 HARDWARE static uint32_t by_instruction(uint32_t crc, const uint8_t *p, size_t length) {
   pthread_once(&shifts_once, make_shifts);
   crc = ~crc;
-  while (length >= 3 * STREAM) {
-    uint32_t b = 0, c = 0;
-    for (size_t i = 0; i < STREAM; i += 8) {
-      crc = STEP8(crc, word_at(p + i));
-      b = STEP8(b, word_at(p + STREAM + i));
-      c = STEP8(c, word_at(p + 2 * STREAM + i));
-    }
-    crc = shift_by(shift_two, crc) ^ shift_by(shift_one, b) ^ c;
-    p += 3 * STREAM;
-    length -= 3 * STREAM;
-  }
+  for (; length >= 3 * LONG_STREAM; p += 3 * LONG_STREAM, length -= 3 * LONG_STREAM)
+    crc = three_streams(crc, p, LONG_STREAM, &long_shifts);
+  for (; length >= 3 * SHORT_STREAM; p += 3 * SHORT_STREAM, length -= 3 * SHORT_STREAM)
+    crc = three_streams(crc, p, SHORT_STREAM, &short_shifts);
   while (length >= 8) {
     crc = STEP8(crc, word_at(p));
     p += 8;
