@@ -12,10 +12,29 @@
 #include <sys/file.h>
 #if defined(__linux__)
 #include <sys/random.h>
+#include <sys/vfs.h>
 #endif
 #include <unistd.h>
 
 int penstock_open(const char *path, int flags, unsigned int mode) { return open(path, flags, mode); }
+
+int penstock_open_direct(const char *path) {
+#if defined(__linux__) && defined(O_DIRECT)
+  int descriptor = open(path, O_RDWR | O_CLOEXEC | O_DIRECT);
+  struct statfs info;
+  if (descriptor < 0 || fstatfs(descriptor, &info) != 0) return descriptor;
+  switch ((unsigned long)info.f_type) {
+    case 0xef53:      // ext2, ext3, ext4
+    case 0x58465342:  // XFS
+    case 0x9123683e:  // Btrfs
+    case 0xf2f52010:  // F2FS
+      return descriptor;
+  }
+  close(descriptor);
+#endif
+  (void)path;
+  return -1;
+}
 
 int penstock_errno(void) { return errno; }
 

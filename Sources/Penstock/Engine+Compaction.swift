@@ -122,12 +122,14 @@ extension Engine {
   /// Reads a message and makes the record that moves it; nil when its bytes are damaged.
   private func copy(_ resident: State.Resident, isParked: Bool) throws(LogError) -> Copy? {
     do throws(LogError) {
-      return try log.read(LogPosition(packed: resident.position)) { payload in
-        do throws(RecordError) {
-          let (entry, content) = try Entry.copy(
-            of: payload, message: resident.message, slot: isParked ? nil : resident.slot)
-          return Copy(resident: resident, entry: entry, payload: payload.array, content: content)
-        } catch { return nil }
+      return try keeperWindow.withLock { (window) throws(LogError) in
+        try log.read(LogPosition(packed: resident.position), &window) { payload in
+          do throws(RecordError) {
+            let (entry, content) = try Entry.copy(
+              of: payload, message: resident.message, slot: isParked ? nil : resident.slot)
+            return Copy(resident: resident, entry: entry, payload: payload.array, content: content)
+          } catch { return nil }
+        }
       }
     } catch {
       guard case .corrupted = error else { throw error }

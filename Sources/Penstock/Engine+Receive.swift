@@ -415,16 +415,18 @@ extension Engine {
   func stored(
     at place: LogPosition, of queue: QueueID, _ message: UInt64
   ) throws(LogError) -> StoredMessage {
-    try log.read(place) { (payload) throws(LogError) in
-      do throws(RecordError) {
-        let stored = try StoredMessage(payload)
-        if stored.queue == queue { return stored }
-        throw RecordError(description: "a message of another queue stands in its place")
-      } catch {
-        throw .corrupted(
-          .init(
-            file: "segment \(place.segment)", offset: UInt64(place.offset), lsn: LSN(message),
-            reason: error.description))
+    try readerWindow.withLock { (window) throws(LogError) in
+      try log.read(place, &window) { (payload) throws(LogError) in
+        do throws(RecordError) {
+          let stored = try StoredMessage(payload)
+          if stored.queue == queue { return stored }
+          throw RecordError(description: "a message of another queue stands in its place")
+        } catch {
+          throw .corrupted(
+            .init(
+              file: "segment \(place.segment)", offset: UInt64(place.offset), lsn: LSN(message),
+              reason: error.description))
+        }
       }
     }
   }

@@ -156,7 +156,7 @@ extension Engine {
     critical { shared, actions in
       for batch in batches {
         shared.metrics.records.record(UInt64(batch.count))
-        shared.metrics.bytes += UInt64(batch.buffer.count)
+        shared.metrics.bytes += UInt64(batch.length)
         shared.tail.wrote(batch)
         guard batch.segment != shared.writtenSegment else { continue }
         // The one before it is sealed: its index can be written, and a checkpoint may be due.

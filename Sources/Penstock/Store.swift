@@ -23,6 +23,9 @@ public struct StoreOptions: Sendable {
   /// Size of a segment file of the log in bytes: a multiple of 4096 from 64 KiB to 1 GiB. Two such
   /// files are the least disk that a store takes.
   public var segmentSize = 32 << 20
+  /// Memory for the newest bytes of the log, which are written past the system's page cache: so
+  /// what was just sent is received without reading it from the disk. Less than 128 KiB is none.
+  public var recentBytes = 4 << 20
   /// How many bytes of sealed segments are verified per second in the background; 0 for none.
   public var scrubBytesPerSecond = 0
   /// How many bytes of live messages are copied per second, so that segments which are mostly dead
@@ -143,6 +146,7 @@ public final class Store: Sendable {
     state.window = options.window
     var logOptions = LogOptions()
     logOptions.segmentSize = options.segmentSize
+    logOptions.recentBytes = options.recentBytes
     logOptions.plantedBug = environment.plantedBug
     logOptions.progress = { options.onEvent?(.recovering(segments: $0, of: $1)) }
     let opened: SegmentedLog.Opened

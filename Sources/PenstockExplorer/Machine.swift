@@ -23,6 +23,8 @@ final class Machine {
     options.durability = setup.durability
     options.window = setup.window
     options.spareSegments = setup.spareSegments
+    // So half of the histories read what they wrote from the disk.
+    if setup.sectorSize < 4096 { options.recentBytes = 0 }
     var environment = StoreEnvironment(fileSystem: fileSystem, clock: clock, random: random)
     environment.plantedBug = setup.canary?.inEngine
     let (replayed, spoil) = (replayed, setup.canary?.replaying)

@@ -248,6 +248,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     guard needsHeartbeat else { return nil }
     let batch = open ?? newBatch()
     open = nil
+    batch.length = LogFormat.frameHeaderSize
     offset += LogFormat.frameHeaderSize
     return batch
   }
@@ -258,7 +259,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   /// The writer has written `batch`; its buffer can be filled again.
   public mutating func wrote(_ batch: Batch) {
     if batch.count > 0 { writtenLSN = batch.lastLSN }
-    writtenEnd = UInt64(batch.segment) << 32 | UInt64(batch.offset + batch.buffer.count)
+    writtenEnd = UInt64(batch.segment) << 32 | UInt64(batch.offset + batch.length)
     witnessedLSN = durableLSN
     pendingBytes -= batch.recordBytes
     if spare.count < 3, batch.buffer.capacity <= 2 * Self.batchTarget {
@@ -307,6 +308,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     batch.recordBytes = batch.buffer.count - LogFormat.frameHeaderSize
     let extent = batch.extent
     batch.buffer.putZeros(extent - batch.buffer.count)
+    batch.length = extent
     offset += extent
     closed.append(batch)
   }
@@ -317,7 +319,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 /// Written to by `LogTail` under its owner's lock until it is taken, then by the writer thread
 /// alone.
 public final class Batch: @unchecked Sendable {  // handed from one owner to the next, never shared
-  package let buffer: CommitBuffer
+  package internal(set) var buffer: CommitBuffer
   package let segment: UInt32
   package let offset: Int
   package let firstLSN: LSN
@@ -327,6 +329,8 @@ public final class Batch: @unchecked Sendable {  // handed from one owner to the
   public var count: Int { records }
   /// Whether somebody waits for its sync.
   public var isSynced: Bool { mustSync }
+  /// Bytes that it takes in its segment; set when it is closed.
+  package fileprivate(set) var length = 0
   /// Bytes of records; set when the batch is closed.
   package fileprivate(set) var recordBytes = 0
 

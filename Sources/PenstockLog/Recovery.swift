@@ -63,6 +63,8 @@ struct RecoveredEnd {
 public struct LogOptions: Sendable {
   /// Size of a segment file in bytes; a multiple of 4096 from 64 KiB to 1 GiB.
   public var segmentSize = 32 << 20
+  /// Memory for the newest frames, in bytes.
+  public var recentBytes = 4 << 20
   package var plantedBug: PlantedBug?
   package var progress: (@Sendable (_ segmentsRead: Int, _ total: Int) -> Void)?
   /// The defaults.
@@ -148,7 +150,7 @@ extension SegmentedLog {
       }
       let log = SegmentedLog(
         directory: directory, storeFile: storeFile, fileSystem: fileSystem,
-        segmentSize: options.segmentSize, random: random, lock: lock, recovered: recovery.end)
+        options: options, random: random, lock: lock, recovered: recovery.end)
       var tail = LogTail(
         lastLSN: recovery.end.lastLSN, nextSegment: recovery.end.nextOrdinal,
         segmentSize: options.segmentSize, plantedBug: options.plantedBug)

@@ -19,6 +19,7 @@ public final class SegmentedLog: Sendable {
   let random: any RandomSource
   private let writer: Mutex<Writer>
   let catalog: Mutex<Catalog>
+  let recent: Mutex<RecentFrames>
   private let lock: any FileLock
 
   private struct Writer {
@@ -74,13 +75,14 @@ public final class SegmentedLog: Sendable {
   static let fillChunk = 1 << 20
 
   init(
-    directory: String, storeFile: StoreFile, fileSystem: any FileSystem, segmentSize: Int,
+    directory: String, storeFile: StoreFile, fileSystem: any FileSystem, options: LogOptions,
     random: any RandomSource, lock: any FileLock, recovered: RecoveredEnd
   ) {
     self.directory = directory
     self.storeFile = storeFile
     self.fileSystem = fileSystem
-    self.segmentSize = segmentSize
+    segmentSize = options.segmentSize
+    recent = Mutex(RecentFrames(most: options.recentBytes))
     self.random = random
     self.lock = lock
     writer = Mutex(
@@ -110,19 +112,31 @@ public final class SegmentedLog: Sendable {
       guard let file = writer.file else { return }
       precondition(writer.end == batch.offset, "batches are written in order")
       let buffer = batch.buffer
+      let length = batch.length
       let bodyEnd = LogFormat.frameHeaderSize + batch.recordBytes
       let header = FrameHeader(
         kind: batch.count > 0 ? .records : .heartbeat, salt: writer.salt, firstLSN: batch.firstLSN,
         count: UInt32(batch.count), bodyLength: UInt32(batch.recordBytes),
-        extent: UInt32(buffer.count), previous: writer.chain, durableLSN: writer.durableLSN,
+        extent: UInt32(length), previous: writer.chain, durableLSN: writer.durableLSN,
         offset: UInt32(batch.offset),
         bodyChecksum: buffer.withBytes(LogFormat.frameHeaderSize..<bodyEnd) { CRC32C.of($0) })
       let chain = header.write(into: buffer)
+      // Zeros over zeros up to a sector's end: a part of one would have to be read first.
+      let padding = roundUp(batch.offset + length, to: LogFormat.sectorSize) - batch.offset - length
+      buffer.putZeros(padding)
       try buffer.withBytes { (bytes) throws(SystemError) in
-        try file.write(bytes, at: UInt64(batch.offset))
+        if batch.isSynced {
+          try file.writeThrough(bytes, at: UInt64(batch.offset))
+        } else {
+          try file.write(bytes, at: UInt64(batch.offset))
+        }
+      }
+      buffer.removeLast(padding)
+      recent.withLock {
+        batch.buffer = $0.keep(buffer, segment: batch.segment, at: batch.offset)
       }
       writer.chain = chain
-      writer.end += buffer.count
+      writer.end += length
       writer.records += UInt64(batch.count)
       if batch.count > 0 { writer.lastLSN = batch.lastLSN }
       if writer.end.isMultiple(of: LogFormat.sectorSize) { writer.alignedLSN = writer.lastLSN }
@@ -279,7 +293,7 @@ public final class SegmentedLog: Sendable {
         }
         let length = min(chunk, segmentSize - offset)
         try zeros.withBytes(0..<length) { (bytes) throws(SystemError) in
-          try file.write(bytes, at: UInt64(offset))
+          try file.writeThrough(bytes, at: UInt64(offset))
         }
         // One sync of it all would hold up the log's own.
         try file.sync()
@@ -304,34 +318,51 @@ public final class SegmentedLog: Sendable {
   /// Lends `body` the payload of the record at `position`, checksum verified.
   ///
   /// - Throws: `corrupted` when the bytes fail their checksum, `system` when they cannot be read.
-  /// - Complexity: one read for records up to 4 KiB, two for larger ones.
+  /// - Complexity: one read at most, of 64 KiB where reads follow each other; one more for a record
+  ///   that is larger than that, and as many again for one that fails its checksum.
   public func read<Result>(
-    _ position: LogPosition, _ body: (RawSpan) throws(LogError) -> Result
+    _ position: LogPosition, _ window: inout ReadWindow,
+    _ body: (RawSpan) throws(LogError) -> Result
   ) throws(LogError) -> Result {
-    let (file, firstLSN) = try file(position.segment)
-    let offset = UInt64(position.offset)
-    var bytes = [UInt8](repeating: 0, count: LogFormat.sectorSize)
-    var count = try Self.read(file, into: &bytes, at: offset)
-    var damage: LogError.Damage {
-      LogError.Damage(
-        file: StoreFileName.segment(firstLSN), offset: offset, lsn: nil,
-        reason: "the record fails its checksum")
-    }
-    guard count >= LogFormat.recordHeaderSize else { throw .corrupted(damage) }
-    let length = bytes.withRaw { Self.recordLength($0) } + LogFormat.recordHeaderSize
-    if length > count {
+    // What fails its checksum where it is at hand may have been read before it was written, and
+    // memory may fail: the file has the last word.
+    var length = window.intactRecord(at: position)
+    for isKept in [true, false] where length == nil {
+      try load(position, window.size(at: position), &window, isKept)
+      let wanted = window.recordLength(at: position)
       // A damaged length must not decide how much memory is taken.
-      guard count == bytes.count, try offset + UInt64(length) <= Self.size(file) else {
-        throw .corrupted(damage)
+      if wanted > window.count(at: position),
+        try UInt64(position.offset) + UInt64(wanted) <= Self.size(file(position.segment).0)
+      {
+        try load(position, wanted, &window, isKept)
       }
-      bytes = [UInt8](repeating: 0, count: length)
-      count = try Self.read(file, into: &bytes, at: offset)
-      guard count == length else { throw .corrupted(damage) }
+      length = window.intactRecord(at: position)
     }
-    return try bytes.withRaw { (raw) throws(LogError) in
-      let record = raw.extracting(0..<length)
-      guard Self.isIntact(record) else { throw .corrupted(damage) }
-      return try body(record.extracting(LogFormat.recordHeaderSize..<length))
+    guard let length else {
+      throw .corrupted(
+        LogError.Damage(
+          file: StoreFileName.segment(try file(position.segment).firstLSN),
+          offset: UInt64(position.offset), lsn: nil, reason: "the record fails its checksum"))
+    }
+    return try window.withBytes(position, length) { (record) throws(LogError) in
+      try body(record.extracting(LogFormat.recordHeaderSize..<length))
+    }
+  }
+
+  /// Fills a window from the file, or first from what was written last.
+  private func load(
+    _ position: LogPosition, _ count: Int, _ window: inout ReadWindow, _ isKept: Bool
+  ) throws(LogError) {
+    try window.load(position) { (buffer) throws(LogError) in
+      if isKept { recent.withLock { $0.read(position, count, into: buffer) } }
+      guard buffer.count < LogFormat.recordHeaderSize else { return }
+      buffer.removeAll()
+      let (file, _) = try file(position.segment)
+      do throws(SystemError) {
+        try buffer.fill(count) { (rest) throws(SystemError) in
+          try file.read(into: &rest, at: UInt64(position.offset))
+        }
+      } catch { throw .system(error) }
     }
   }
 
@@ -348,18 +379,6 @@ public final class SegmentedLog: Sendable {
       let checksum = try cursor.u32(record)
       return CRC32C.of(record.extracting(4..<record.byteCount)) == checksum
     } catch { return false }
-  }
-
-  private static func read(
-    _ file: any File, into bytes: inout [UInt8], at offset: UInt64
-  ) throws(LogError) -> Int {
-    do throws(SystemError) {
-      return try bytes.withMutableRaw { (raw) throws(SystemError) in
-        try file.read(into: &raw, at: offset)
-      }
-    } catch {
-      throw .system(error)
-    }
   }
 
   private static func size(_ file: any File) throws(LogError) -> UInt64 {

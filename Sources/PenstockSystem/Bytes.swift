@@ -32,9 +32,16 @@
   /// Forgets the contents and keeps the memory.
   public func removeAll() { filled = 0 }
 
+  /// Forgets the newest bytes.
+  public func removeLast(_ length: Int) { filled = max(0, filled - length) }
+
   /// Makes room for `bytes` more.
+  @inline(__always)
   public func reserve(_ bytes: Int) {
-    guard filled + bytes > room else { return }
+    if filled + bytes > room { grow(bytes) }
+  }
+
+  private func grow(_ bytes: Int) {
     let larger = max(filled + bytes, room * 2)
     // unsafe: both areas hold at least `filled` bytes.
     let copy = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: Self.alignment)
@@ -85,6 +92,16 @@
     var text = text
     // unsafe: the span does not leave the closure.
     text.withUTF8 { unsafe put(RawSpan(_unsafeBytes: UnsafeRawBufferPointer($0))) }
+  }
+
+  /// Appends the bytes, `most` of them, that `read` puts and counts.
+  public func fill<Failure: Error>(
+    _ most: Int, _ read: (inout MutableRawSpan) throws(Failure) -> Int
+  ) throws(Failure) {
+    reserve(most)
+    // unsafe: `reserve` made the room; the span does not leave this call.
+    var rest = unsafe MutableRawSpan(_unsafeStart: base + filled, byteCount: most)
+    filled += min(most, try read(&rest))
   }
 
   /// Appends so many zeros; none if that is negative.

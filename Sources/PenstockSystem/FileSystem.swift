@@ -50,6 +50,10 @@ public protocol File: AnyObject, Sendable {
   /// Writes every byte, or throws; after an error any part of the range may have been written.
   func write(_ bytes: RawSpan, at offset: UInt64) throws(SystemError)
 
+  /// As `write`, for bytes that `syncData` follows at once and nobody reads soon: where the system
+  /// can, whole blocks of 4096 go to the device past its page cache.
+  func writeThrough(_ bytes: RawSpan, at offset: UInt64) throws(SystemError)
+
   /// Makes written bytes, and the size needed to read them, durable (`fdatasync`).
   ///
   /// - Throws: after an error the kernel may have dropped the bytes and marked them clean. A second
@@ -67,6 +71,13 @@ public protocol File: AnyObject, Sendable {
   /// Ends use of the file. Errors matter for written files: some file systems report here. Calling
   /// it again does nothing; a file that is dropped without it is closed without a report.
   func close() throws(SystemError)
+}
+
+extension File {
+  /// `write`: a file that has no other way.
+  public func writeThrough(_ bytes: RawSpan, at offset: UInt64) throws(SystemError) {
+    try write(bytes, at: offset)
+  }
 }
 
 /// A lock that is held until `release` or until the last reference is gone.

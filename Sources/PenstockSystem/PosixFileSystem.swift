@@ -20,7 +20,8 @@ public struct PosixFileSystem: FileSystem {
   /// All values are alike: the machine has one file system.
   public init() {}
 
-  /// `open(2)`, with `O_CLOEXEC`.
+  /// `open(2)`, with `O_CLOEXEC`. What is to be written is opened a second time with `O_DIRECT`,
+  /// where the file system knows that.
   public func open(_ path: String, _ mode: OpenMode) throws(SystemError) -> any File {
     let flags =
       switch mode {
@@ -28,7 +29,10 @@ public struct PosixFileSystem: FileSystem {
       case .readWrite: O_RDWR
       case .create: O_RDWR | O_CREAT | O_EXCL
       }
-    return PosixFile(path: path, descriptor: try openDescriptor(path, flags))
+    let descriptor = try openDescriptor(path, flags)
+    // unsafe: the path is passed for the call only.
+    let direct = mode == .readOnly ? -1 : unsafe penstock_open_direct(path)
+    return PosixFile(path: path, descriptor: descriptor, direct: direct)
   }
 
   /// `mkdir(2)`.
@@ -139,19 +143,22 @@ public struct PosixFileSystem: FileSystem {
 private final class PosixFile: File {
   private let path: String
   private let descriptor: CInt
+  /// The same file past the page cache; negative where the file system has no such way.
+  private let direct: CInt
   private let users = Atomic<UInt>(0)
 
   private static let closed: UInt = 1 << (UInt.bitWidth - 1)
   /// Most bytes per call: Linux moves at most 2 GiB less a page, Darwin refuses more than 2 GiB.
   private static let transferLimit = 1 << 30
 
-  init(path: String, descriptor: CInt) {
+  init(path: String, descriptor: CInt, direct: CInt) {
     self.path = path
     self.descriptor = descriptor
+    self.direct = direct
   }
 
   deinit {
-    if users.load(ordering: .acquiring) & Self.closed == 0 { _ = closeDescriptor(descriptor) }
+    if users.load(ordering: .acquiring) & Self.closed == 0 { _ = closeAll() }
   }
 
   func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(SystemError) -> Int {
@@ -174,6 +181,16 @@ private final class PosixFile: File {
   }
 
   func write(_ bytes: RawSpan, at offset: UInt64) throws(SystemError) {
+    try write(bytes, at: offset, through: -1)
+  }
+
+  func writeThrough(_ bytes: RawSpan, at offset: UInt64) throws(SystemError) {
+    try write(bytes, at: offset, through: direct)
+  }
+
+  private func write(
+    _ bytes: RawSpan, at offset: UInt64, through direct: CInt
+  ) throws(SystemError) {
     try begin("pwrite", offset, bytes.byteCount)
     defer { end() }
     // unsafe: each range given to the call lies inside the span's own bytes.
@@ -183,7 +200,16 @@ private final class PosixFile: File {
         let count = min(bytes.count - done, Self.transferLimit)
         let position = off_t(offset) + off_t(done)
         let part = unsafe UnsafeRawBufferPointer(rebasing: bytes[done..<done + count])
-        let result = repeating { unsafe pwrite(descriptor, part.baseAddress, count, position) }
+        let edges = Int(bitPattern: part.baseAddress) | count | Int(position)
+        var result = -1
+        let isDirect = direct >= 0 && edges.isMultiple(of: CommitBuffer.alignment)
+        if isDirect {
+          result = repeating { unsafe pwrite(direct, part.baseAddress, count, position) }
+        }
+        // A device with larger blocks refuses what is whole blocks here.
+        if !isDirect || result < 0 && penstock_errno() == EINVAL {
+          result = repeating { unsafe pwrite(descriptor, part.baseAddress, count, position) }
+        }
         if result < 0 { throw failure("pwrite", path) }
         // No progress and no reason: repeating could go on for ever.
         if result == 0 { throw SystemError(call: "pwrite", path: path, errno: EIO) }
@@ -223,7 +249,7 @@ private final class PosixFile: File {
   /// and an error of that close is lost: let them end first where the report matters.
   func close() throws(SystemError) {
     let before = users.bitwiseOr(Self.closed, ordering: .acquiringAndReleasing).oldValue
-    if before == 0 { try check(closeDescriptor(descriptor), "close", path) }
+    if before == 0 { try check(closeAll(), "close", path) }
   }
 
   /// Enters a call, or throws: `EBADF` after `close`, `EFBIG` for a range no file can have.
@@ -243,7 +269,12 @@ private final class PosixFile: File {
 
   private func end() {
     let after = users.wrappingSubtract(1, ordering: .acquiringAndReleasing).newValue
-    if after == Self.closed { _ = closeDescriptor(descriptor) }
+    if after == Self.closed { _ = closeAll() }
+  }
+
+  private func closeAll() -> CInt {
+    if direct >= 0 { _ = closeDescriptor(direct) }
+    return closeDescriptor(descriptor)
   }
 }
 

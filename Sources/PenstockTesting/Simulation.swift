@@ -121,6 +121,8 @@ public final class Simulation: @unchecked Sendable {
   ) throws(PenstockError) -> Store {
     var settings = StoreOptions()
     settings.segmentSize = 64 << 10
+    // Half of the runs read what they wrote from the disk.
+    if seed.isMultiple(of: 2) { settings.recentBytes = 0 }
     let process = SimulatedProcess(disk) { [weak self] _, call in
       self?.note(call.kind.rawValue.utf8.reduce(call.offset) { $0 &* 31 &+ UInt64($1) })
       self?.note(UInt64(call.length))

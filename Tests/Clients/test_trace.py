@@ -1,8 +1,9 @@
 """No reply before the sync: what strace saw between the write of a message and its answer.
 
 For every send there must be, in this order: a completed write of the bytes of the message to a
-.seg file, a completed fsync or fdatasync of that descriptor that began after it, and only then
-the first byte of the answer to the client.
+.seg file, a completed fsync or fdatasync of that file that began after it, and only then the first
+byte of the answer to the client. (The write may have a descriptor of its own, past the page cache:
+a sync is of the file.)
 """
 
 import re
@@ -32,8 +33,8 @@ class Call:
         self.text = text
         self.began = began  # line numbers stand for time
         self.ended = None
-        found = re.match(r"(\d+)<(.*?)>", text)
-        self.descriptor, self.path = (int(found[1]), found[2]) if found else (None, "")
+        found = re.match(r"\d+<(.*?)>", text)
+        self.path = found[1] if found else ""
         self.result = None
 
 
@@ -71,7 +72,7 @@ def check_order(calls, marker, message_id):
     reply = replies[0]
     assert write.ended < reply.began, "the reply began before the write was complete"
     syncs = [c for c in calls
-             if c.name in SYNCS and (c.descriptor, c.path) == (write.descriptor, write.path)
+             if c.name in SYNCS and c.path == write.path
              and c.result == 0 and write.ended < c.began and c.ended < reply.began]
     assert syncs, f"no complete sync of {write.path} between the write and the reply"
 

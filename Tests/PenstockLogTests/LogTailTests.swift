@@ -242,6 +242,9 @@ extension LogTail {
     var session = try newLog(disk)
     let (_, position) = try session.append(payload(1, size: 20))
     try session.commit()
+    // One that did not write the record: who did has it at hand.
+    disk.kill()
+    session = try open(disk)
     let start = Int(position.offset) * 8
     for bit in start..<start + 28 * 8 {
       disk.flipBit(bit, in: segment(2))

@@ -22,6 +22,16 @@ let headFile = path(StoreFileName.head)
 /// seal.
 func lsn(afterLossAt last: UInt64) -> UInt64 { last + (1 << 28) + 1 }
 
+extension SegmentedLog {
+  /// Reads with nothing at hand.
+  func read<Result>(
+    _ position: LogPosition, _ body: (RawSpan) throws(LogError) -> Result
+  ) throws(LogError) -> Result {
+    var window = ReadWindow()
+    return try read(position, &window, body)
+  }
+}
+
 /// A payload that no other record of the test has.
 func payload(_ number: Int, size: Int = 16) -> [UInt8] {
   let random = StableRandom(seed: UInt64(number))
@@ -49,10 +59,12 @@ struct Session {
 
 /// Opens the log and collects what it replays.
 func open(
-  _ disk: any FileSystem, seed: UInt64 = 7, segmentSize: Int = segmentSize
+  _ disk: any FileSystem, seed: UInt64 = 7, segmentSize: Int = segmentSize,
+  recentBytes: Int = LogOptions().recentBytes
 ) throws(LogError) -> Session {
   var options = LogOptions()
   options.segmentSize = segmentSize
+  options.recentBytes = recentBytes
   var found = Found()
   let opened = try SegmentedLog.open(
     directory: directory, options: options, fileSystem: disk, random: StableRandom(seed: seed),

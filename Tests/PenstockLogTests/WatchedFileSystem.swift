@@ -2,16 +2,21 @@
 import PenstockSystem
 import PenstockTesting
 
-/// Passes every call on and tells a test before each, so that it can look at the disk between
-/// calls.
+/// Passes every call on and tells a test before each that changes something, so that it can look at
+/// the disk between calls, and before each read.
 ///
 /// For one thread, which is why it may hold a closure that is not `Sendable`.
 final class WatchedFileSystem: FileSystem, @unchecked Sendable {
   private let disk: SimulatedFileSystem
+  fileprivate let beforeRead: () -> Void
   private let beforeCall: () -> Void
 
-  init(_ disk: SimulatedFileSystem, beforeCall: @escaping () -> Void) {
+  init(
+    _ disk: SimulatedFileSystem, beforeCall: @escaping () -> Void = {},
+    beforeRead: @escaping () -> Void = {}
+  ) {
     self.disk = disk
+    self.beforeRead = beforeRead
     self.beforeCall = beforeCall
   }
 
@@ -65,7 +70,8 @@ private final class WatchedFile: File {
   }
 
   func read(into buffer: inout MutableRawSpan, at offset: UInt64) throws(SystemError) -> Int {
-    try file.read(into: &buffer, at: offset)
+    fileSystem.beforeRead()
+    return try file.read(into: &buffer, at: offset)
   }
 
   func write(_ bytes: RawSpan, at offset: UInt64) throws(SystemError) {

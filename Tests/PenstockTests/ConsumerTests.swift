@@ -38,13 +38,17 @@ private struct Scene: Sendable {
 
   /// Runs `body` with several seeds: tasks and the store's threads meet in many ways.
   static func play(
-    _ settings: QueueSettings = QueueSettings(), seeds: ClosedRange<UInt64> = 1...12,
+    _ settings: QueueSettings = QueueSettings(), recentBytes: Int = 4 << 20,
+    seeds: ClosedRange<UInt64> = 1...12,
     _ body: @escaping @Sendable (Scene) async throws -> Void
   ) throws {
     for seed in seeds {
       let simulation = Simulation(seed: seed)
       try simulation.run {
-        let store = try simulation.open(at: "/store")
+        var options = StoreOptions()
+        options.segmentSize = 64 << 10
+        options.recentBytes = recentBytes
+        let store = try simulation.open(at: "/store", options: options)
         let queue = try await store.queue("q", settings)
         try await body(Scene(simulation: simulation, store: store, queue: queue))
         try await store.close()
@@ -328,7 +332,7 @@ private struct Scene: Sendable {
   }
 
   @Test func unreadableMessagesArePassedOver() throws {
-    try Scene.play { scene in
+    try Scene.play(recentBytes: 0) { scene in
       try await scene.send(["bad", "good"])
       // All that was written is in the newest segment; the first message's text comes once.
       let files = try scene.simulation.disk.list("/store").filter { $0.hasSuffix(".seg") }

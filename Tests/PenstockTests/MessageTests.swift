@@ -181,7 +181,8 @@ private func body(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
 
   @Test func areSetAsideNotLostAndReported() async throws {
     let disk = SimulatedFileSystem()
-    let bench = Bench(disk)
+    var bench = Bench(disk)
+    bench.options.recentBytes = 0
     let (store, queue) = try await bench.openWithQueue()
     var receipts: [SendReceipt] = []
     for text in ["message-one", "message-two", "message-three"] {
@@ -208,7 +209,8 @@ private func body(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
 
   @Test func aReadErrorIsReportedToo() async throws {
     let disk = SimulatedFileSystem()
-    let bench = Bench(disk)
+    var bench = Bench(disk)
+    bench.options.recentBytes = 0
     let (store, queue) = try await bench.openWithQueue()
     try await queue.send("x")
     disk.inject(Fault([.read], errno: 5))

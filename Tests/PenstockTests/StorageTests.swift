@@ -304,7 +304,8 @@ extension Queue {
   /// A store with twenty messages in a sealed segment, one of them damaged on disk.
   private func damaged() async throws -> (Bench, Store, Queue, SimulatedFileSystem) {
     let disk = SimulatedFileSystem()
-    let bench = smallBench(disk)
+    var bench = smallBench(disk)
+    bench.options.recentBytes = 0
     let (store, queue) = try await bench.openWithQueue()
     try await queue.send(numbers: 0..<100)
     let pattern = Array("7 xxxx".utf8)
@@ -369,7 +370,11 @@ extension Queue {
     try await store.close()
     bench.options.scrubBytesPerSecond = 1 << 30
     store = try await bench.open()
-    try await eventually { bench.lines.contains("found damage") }
+    try await eventually {
+      // It rests between segments.
+      bench.pass(.milliseconds(10), store)
+      return bench.lines.contains("found damage")
+    }
     #expect(store.storage.damagedSegments == 1)
     try await store.close()
   }

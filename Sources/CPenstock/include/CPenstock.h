@@ -15,6 +15,10 @@ uint32_t penstock_crc32c_portable(uint32_t crc, const void *bytes, size_t length
 /// `open` is variadic, which Swift does not import with a mode argument everywhere.
 int penstock_open(const char *path, int flags, unsigned int mode);
 
+/// Opens for writes past the page cache; -1 where the file system has no such way, or is none of
+/// those known to drop what the page cache holds of the blocks that are written.
+int penstock_open_direct(const char *path);
+
 /// Takes an exclusive open-file-description lock on the whole file. 0, or -1 with errno set.
 int penstock_lock_exclusive(int descriptor);
 
