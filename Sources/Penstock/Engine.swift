@@ -505,6 +505,7 @@ extension PenstockError {
 
 extension Mutex where Value: ~Copyable {
   /// As `withLock`, for a lock that is held for microseconds: tries some times before it sleeps.
+  @inline(__always)
   fileprivate borrowing func withBusyLock<Result>(
     _ body: (inout sending Value) -> sending Result
   ) -> sending Result {
