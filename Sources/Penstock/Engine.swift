@@ -175,7 +175,7 @@ final class Engine: Sendable {
   func critical<Result: Sendable>(_ body: (inout Shared, inout Actions) -> Result) -> Result {
     let entered = clock.monotonicNanoseconds()
     let now = time(at: entered)
-    let (result, actions) = shared.withBusyLock { shared -> (Result, Actions) in
+    let (result, actions) = shared.withLock { shared -> (Result, Actions) in
       var actions = Actions()
       shared.entered = entered
       advance(&shared, to: now, &actions)
@@ -500,19 +500,5 @@ extension PenstockError {
     case .unsupportedVersion: self.init(.storeNotFound, error.description)
     case .invalidOption: self.init(.invalidArgument, error.description)
     }
-  }
-}
-
-extension Mutex where Value: ~Copyable {
-  /// As `withLock`, for a lock that is held for microseconds: tries some times before it sleeps.
-  @inline(__always)
-  fileprivate borrowing func withBusyLock<Result>(
-    _ body: (inout sending Value) -> sending Result
-  ) -> sending Result {
-    for _ in 0..<8 {
-      if let result = withLockIfAvailable(body) { return result }
-      SystemThread.yield()
-    }
-    return withLock(body)
   }
 }
