@@ -6,9 +6,11 @@ internal import Synchronization
 
 /// A message that is about to be sent, with all that can be known before the lock is taken.
 struct Draft: Sendable {
-  var entry: SendEntry
+  var content: MessageContent
   var queue: QueueID
   var id: MessageID
+  let delay: Duration?
+  let priority: UInt8
   /// What stands for its group, and in a FIFO queue for what repetitions have in common.
   var group: TextHash?
   var deduplication: TextHash?
@@ -16,46 +18,52 @@ struct Draft: Sendable {
   var ahead = 0
   /// Bytes that count towards the queue's limit: those before it is sealed.
   let countedSize: Int
+  /// The largest that its record can be, in bytes.
+  var largestSize: Int
 
   init(_ entry: SendEntry, _ queue: QueueID, _ engine: Engine) {
-    self.entry = entry
     self.queue = queue
+    (content, delay, priority) = (entry.content, entry.delay, entry.priority)
     countedSize = entry.content.countedSize
+    largestSize = Self.largestSize(entry.content)
     id = MessageID(randomHigh: engine.random.next(), randomLow: engine.random.next())
   }
 
-  /// The largest that its record can be, in bytes.
-  var largestSize: Int {
-    let hash = entry.content.groupID.map { _ in TextHash(high: 0, low: 0) }
+  static func largestSize(_ content: MessageContent) -> Int {
+    let hash = content.groupID.map { _ in TextHash(high: 0, low: 0) }
     let sent = Entry(
-      queue: queue, time: Timestamp(milliseconds: 0),
+      queue: QueueID(0), time: Timestamp(milliseconds: 0),
       record: .sent(
-        .init(id: id, visibleAt: Timestamp(milliseconds: 0), group: hash, deduplication: hash)))
-    return LogFormat.recordSize(payload: sent.payloadSize(entry.content))
-  }
-
-  func decide(in state: borrowing State, checksLimits: Bool = true) throws(Refusal) -> State.Send {
-    try state.decideSend(
-      queue, messageID: id, size: countedSize,
-      delay: entry.delay?.wholeMilliseconds, group: group, deduplication: deduplication,
-      priority: entry.priority, ahead: checksLimits ? ahead : nil)
+        .init(
+          id: MessageID(high: 0, low: 0), visibleAt: Timestamp(milliseconds: 0), group: hash,
+          deduplication: hash)))
+    return LogFormat.recordSize(payload: sent.payloadSize(content))
   }
 }
 
 // By index: an element in a variable is a copy.
 extension [Draft] {
-  var largestSize: Int { indices.reduce(0) { $0 + self[$1].largestSize } }
-
-  var badDelay: PenstockError? {
-    indices.contains { self[$0].entry.delay ?? .zero < .zero }
-      ? PenstockError(.invalidArgument, "a delay is negative") : nil
+  func decide(
+    _ index: Int, in state: borrowing State, checksLimits: Bool = true
+  ) throws(Refusal) -> State.Send {
+    let drafts = span
+    return try state.decideSend(
+      drafts[index].queue, messageID: drafts[index].id, size: drafts[index].countedSize,
+      delay: drafts[index].delay?.wholeMilliseconds, group: drafts[index].group,
+      deduplication: drafts[index].deduplication, priority: drafts[index].priority,
+      ahead: checksLimits ? drafts[index].ahead : nil)
   }
 
   /// Whether each is sealed with the key of its queue: that may have changed since.
   func areSealed(in state: borrowing State) -> Bool {
-    for index in indices {
-      let key = state.encryptionKey(self[index].queue)
-      if key != self[index].entry.content.sealedWith ?? "" { return false }
+    let drafts = span
+    var (queue, key) = (QueueID(0), "")
+    for index in drafts.indices {
+      if queue != drafts[index].queue {
+        queue = drafts[index].queue
+        key = state.encryptionKey(queue)
+      }
+      if drafts[index].content.sealedWith ?? "" != key { return false }
     }
     return true
   }
@@ -67,9 +75,10 @@ extension Engine {
     _ completion: @escaping Completion<[Result<SendReceipt, PenstockError>]>
   ) {
     var drafts = entries.map { Draft($0, queue, self) }
-    do throws(PenstockError) { try prepare(&drafts) } catch { return completion(.failure(error)) }
-    let size = drafts.largestSize
-    if let error = drafts.badDelay ?? badSize(size) { return completion(.failure(error)) }
+    let size: Int
+    do throws(PenstockError) { size = try prepare(&drafts) } catch {
+      return completion(.failure(error))
+    }
     let sends = drafts
     submit(drains: false, completion) { engine, shared, actions in
       guard shared.state.exists(queue) else {
@@ -89,10 +98,10 @@ extension Engine {
       let drafts = sends.span
       for index in drafts.indices {
         do throws(Refusal) {
-          switch try drafts[index].decide(in: shared.state) {
+          switch try sends.decide(index, in: shared.state) {
           case .record(let record):
             last = engine.append(
-              record, drafts[index].entry.content, counted: drafts[index].countedSize,
+              record, drafts[index].content, counted: drafts[index].countedSize,
               synced: engine.isSynced, &shared)
             receipts.append(.success(SendReceipt(id: drafts[index].id, lsn: last.value)))
           case .duplicate(let id, let message):
@@ -122,8 +131,10 @@ extension Engine {
   // MARK: Hashes
 
   /// Reckons what stands for groups, and for deduplication ids in FIFO queues, and seals.
-  func prepare(_ drafts: inout [Draft]) throws(PenstockError) {
-    var queue = QueueID(0)
+  ///
+  /// - Returns: the most bytes that the records of all can take, with `size` beside them.
+  func prepare(_ drafts: inout [Draft], beside size: Int = 0) throws(PenstockError) -> Int {
+    var (queue, size) = (QueueID(0), size)
     var settings: QueueSettings?
     for index in drafts.indices {
       if queue != drafts[index].queue {
@@ -133,26 +144,33 @@ extension Engine {
           settings = nil
         }
       }
-      guard let settings else {
-        drafts[index].entry.content.sealedWith = nil
-        continue
+      if drafts[index].delay ?? .zero < .zero {
+        throw PenstockError(.invalidArgument, "a delay is negative")
       }
-      prepare(&drafts[index], settings)
-      try seal(&drafts[index].entry.content, settings)
+      if let settings {
+        prepare(&drafts[index], settings)
+        try seal(&drafts[index].content, settings)
+        drafts[index].largestSize = Draft.largestSize(drafts[index].content)
+      } else {
+        drafts[index].content.sealedWith = nil
+      }
+      size += drafts[index].largestSize
     }
+    if let error = badSize(size) { throw error }
+    return size
   }
 
   private func prepare(_ draft: inout Draft, _ settings: QueueSettings) {
-    guard let group = draft.entry.content.groupID, settings.isFIFO || settings.isFair else {
+    guard let group = draft.content.groupID, settings.isFIFO || settings.isFair else {
       return
     }
     let scope = settings.deduplicatesByGroup ? group : nil
     draft.group = hash(Array(group.utf8), in: nil)
     guard settings.isFIFO else { return }
-    if let id = draft.entry.content.deduplicationID {
+    if let id = draft.content.deduplicationID {
       draft.deduplication = hash(Array(id.utf8), in: scope)
     } else if settings.deduplicatesByContent {
-      draft.deduplication = hash(draft.entry.content.body, in: scope, isBody: true)
+      draft.deduplication = hash(draft.content.body, in: scope, isBody: true)
     }
   }
 

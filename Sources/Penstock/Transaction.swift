@@ -114,9 +114,10 @@ extension Engine {
         return completion(.failure(PenstockError(.invalidArgument, "a timeout is negative")))
       }
     }
-    do throws(PenstockError) { try prepare(&drafts) } catch { return completion(.failure(error)) }
-    let total = drafts.reduce(handles.count * Self.smallRecordSize) { $0 + $1.largestSize }
-    if let error = drafts.badDelay ?? badSize(total) { return completion(.failure(error)) }
+    let total: Int
+    do throws(PenstockError) {
+      total = try prepare(&drafts, beside: handles.count * Self.smallRecordSize)
+    } catch { return completion(.failure(error)) }
     let sends = drafts
     submit(drains: drafts.isEmpty, completion) { engine, shared, actions in
       func decide(_ step: Transaction.Step, _ sent: inout Int, isAgain: Bool) throws(Refusal)
@@ -125,7 +126,7 @@ extension Engine {
         switch step {
         case .send:
           defer { sent += 1 }
-          return try sends[sent].decide(in: shared.state, checksLimits: !isAgain)
+          return try sends.decide(sent, in: shared.state, checksLimits: !isAgain)
         case .delete(let handle):
           return try shared.state.decideDelete(handle, from: handle.queue, isFenced: true)
             .map { .record($0) }
@@ -158,7 +159,7 @@ extension Engine {
           case (.record(let entry), .send(_, let queue)):
             let draft = sends[before]
             last = engine.append(
-              entry, draft.entry.content, counted: draft.countedSize, synced: engine.isSynced,
+              entry, draft.content, counted: draft.countedSize, synced: engine.isSynced,
               &shared)
             receipts.append(SendReceipt(id: draft.id, lsn: last.value))
             shared.wake(queue)

@@ -224,7 +224,7 @@ extension State {
       free(group: group)
       if nextGroup == Slab.none { dyingGroups.removeFirst() } else { dyingGroups[0] = nextGroup }
     }
-    freeSomeSends()
+    if !dyingSends.isEmpty { freeSomeSends() }
   }
 
   private mutating func freeDying(_ index: UInt32) {
