@@ -161,10 +161,7 @@ extension Engine {
       entries = index.entries(
         queue: draw.queue.value, from: draw.first, through: draw.last, limit: draw.limit)
     }
-    return (entries ?? []).map {
-      WaitingMessage(
-        message: $0.message, offset: $0.offset, size: $0.size, sentSecond: $0.sentSecond)
-    }
+    return entries ?? []
   }
 
   private func makeIndex(of segment: UInt32) throws(LogError) -> SegmentIndex {
@@ -200,9 +197,6 @@ extension Entry {
 
 extension SegmentIndex {
   mutating func append(_ parked: State.Parked) {
-    append(
-      Entry(
-        message: parked.message.message, offset: parked.message.offset, size: parked.message.size,
-        sentSecond: parked.message.sentSecond), queue: parked.queue.value, isCopy: parked.isCopy)
+    append(parked.message, queue: parked.queue.value, isCopy: parked.isCopy)
   }
 }

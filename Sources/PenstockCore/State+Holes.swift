@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import PenstockSystem
+public import PenstockSystem
 
 // Parked messages that are taken out of the middle of a queue. What says where parked messages
 // stand is derived from their segment and still lists them; so the state remembers which are gone,

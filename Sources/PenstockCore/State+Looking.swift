@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+public import PenstockSystem
 
 // Looks at messages without receiving them: nothing is logged and nothing changes.
 

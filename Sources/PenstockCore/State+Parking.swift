@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import PenstockSystem
+public import PenstockSystem
 
 // Waiting messages that are not in memory. Of those behind a queue's head the state knows how many
 // there are in each segment, and no more; they are drawn into memory ahead of need. So memory,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-package import PenstockSystem
+public import PenstockSystem
 
 /// Where the waiting messages of one segment stand, by queue: what a store reads to take parked
 /// messages into memory. It follows from the segment's records, so it can be made anew at any time.
@@ -13,27 +13,8 @@ package import PenstockSystem
 ///
 /// A queue has one strip for messages that were sent here, one for each ascending row of copies.
 public struct SegmentIndex: Sendable {
-  /// As `WaitingMessage` of the core, which this layer does not know.
-  public struct Entry: Hashable, Sendable {
-    /// LSN of the send.
-    public var message: UInt64
-    /// Of the record in its segment, in bytes.
-    public var offset: UInt32
-    /// Of the record, in bytes.
-    public var size: UInt32
-    /// When it was sent, in seconds since 1970.
-    public var sentSecond: UInt32
-    /// A message that waits in the segment.
-    public init(message: UInt64, offset: UInt32, size: UInt32, sentSecond: UInt32) {
-      self.message = message
-      self.offset = offset
-      self.size = size
-      self.sentSecond = sentSecond
-    }
-  }
-
   /// Messages that ascend.
-  private var strips: [(queue: UInt32, entries: [Entry])] = []
+  private var strips: [(queue: UInt32, entries: [WaitingMessage])] = []
   /// The newest strips by queue: those of copies have odd keys.
   private var newest: [UInt64: Int] = [:]
 
@@ -47,7 +28,7 @@ public struct SegmentIndex: Sendable {
   public var isEmpty: Bool { strips.isEmpty }
 
   /// Adds what was parked, in the order of the segment.
-  public mutating func append(_ entry: Entry, queue: UInt32, isCopy: Bool) {
+  public mutating func append(_ entry: WaitingMessage, queue: UInt32, isCopy: Bool) {
     let key = UInt64(queue) << 1 | (isCopy ? 1 : 0)
     var place = last.key == key ? last.place : newest[key] ?? strips.count
     if place == strips.count || strips[place].entries.last?.message ?? 0 >= entry.message {
@@ -64,8 +45,8 @@ public struct SegmentIndex: Sendable {
   /// - Complexity: O(strips + limit + log entries).
   public func entries(
     queue: UInt32, from first: UInt64, through last: UInt64, limit: Int
-  ) -> [Entry] {
-    var found: [Entry] = []
+  ) -> [WaitingMessage] {
+    var found: [WaitingMessage] = []
     for strip in strips where strip.queue == queue {
       let start = strip.entries.firstPlace { $0.message < first }
       found += strip.entries[start...].prefix { $0.message <= last }.prefix(limit)
@@ -119,8 +100,8 @@ public struct SegmentIndex: Sendable {
     return file
   }
 
-  private static func encode(_ entries: ArraySlice<Entry>, into buffer: CommitBuffer) {
-    var last = Entry(message: 0, offset: 0, size: 0, sentSecond: 0)
+  private static func encode(_ entries: ArraySlice<WaitingMessage>, into buffer: CommitBuffer) {
+    var last = WaitingMessage(message: 0, offset: 0, size: 0, sentSecond: 0)
     for entry in entries {
       buffer.putVariable(entry.message &- last.message)
       buffer.putVariable(UInt64(entry.offset / 8 &- last.offset / 8))
@@ -210,8 +191,8 @@ package final class SegmentIndexFile: Sendable {
   /// As `SegmentIndex.entries`; nil when a block is damaged.
   package func entries(
     queue: UInt32, from first: UInt64, through last: UInt64, limit: Int
-  ) throws(SystemError) -> [SegmentIndex.Entry]? {
-    var found: [SegmentIndex.Entry] = []
+  ) throws(SystemError) -> [WaitingMessage]? {
+    var found: [WaitingMessage] = []
     var inStrip = 0
     var end: UInt64 = 0
     for block in blocks[blocks.firstPlace { $0.queue < queue }...] {
@@ -230,20 +211,20 @@ package final class SegmentIndexFile: Sendable {
 
   /// Each strip ascends, so what is missing behind a strip's `limit` is behind the result, too.
   fileprivate static func first(
-    _ limit: Int, of entries: [SegmentIndex.Entry]
-  ) -> [SegmentIndex.Entry] {
+    _ limit: Int, of entries: [WaitingMessage]
+  ) -> [WaitingMessage] {
     let sorted = entries.sorted { $0.message < $1.message }
     return sorted.count > limit ? Array(sorted[..<limit]) : sorted
   }
 
-  private func decode(_ block: Block) throws(SystemError) -> [SegmentIndex.Entry]? {
+  private func decode(_ block: Block) throws(SystemError) -> [WaitingMessage]? {
     guard let bytes = try file.bytes(block.bytes, at: block.offset) else { return nil }
     return bytes.withRaw { span in
       guard CRC32C.of(span) == block.checksum else { return nil }
-      var entries: [SegmentIndex.Entry] = []
+      var entries: [WaitingMessage] = []
       entries.reserveCapacity(block.count)
       var cursor = ByteCursor()
-      var last = SegmentIndex.Entry(message: 0, offset: 0, size: 0, sentSecond: 0)
+      var last = WaitingMessage(message: 0, offset: 0, size: 0, sentSecond: 0)
       do throws(BytesTooShort) {
         for _ in 0..<block.count {
           last.message &+= try cursor.variable(span)

@@ -190,7 +190,7 @@ extension SegmentedLog {
   /// - Returns: nil when the segment's index is missing or damaged: it must be made again.
   public func waiting(
     in ordinal: UInt32, queue: UInt32, from first: UInt64, through last: UInt64, limit: Int
-  ) throws(SystemError) -> [SegmentIndex.Entry]? {
+  ) throws(SystemError) -> [WaitingMessage]? {
     var index = catalog.withLock { $0.indexes[ordinal] }
     if index == nil {
       guard let info = catalog.withLock({ $0.segments[ordinal] }) else { return nil }

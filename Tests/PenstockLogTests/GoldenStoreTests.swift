@@ -84,11 +84,11 @@ import Testing
   }
 
   /// Waiting messages of two queues, with a row of copies; more than a block of one.
-  private static let waiting: [(queue: UInt32, entry: SegmentIndex.Entry, isCopy: Bool)] =
+  private static let waiting: [(queue: UInt32, entry: WaitingMessage, isCopy: Bool)] =
     (0..<300).map { (number: UInt32) in
       (
         number % 9 == 0 ? 8 : 1,
-        SegmentIndex.Entry(
+        WaitingMessage(
           message: UInt64(1000 + number * number), offset: 4096 + number * 160, size: 160,
           sentSecond: 1_700_000_000 + number / 3), false
       )

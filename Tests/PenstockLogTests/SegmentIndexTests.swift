@@ -9,7 +9,7 @@ private let store = StoreID(high: 0x0102_0304_0506_0708, low: 0x1112_1314_1516_1
 /// An index, what was put into it, and its file.
 private struct Sample {
   var index = SegmentIndex()
-  var all: [(queue: UInt32, entry: SegmentIndex.Entry)] = []
+  var all: [(queue: UInt32, entry: WaitingMessage)] = []
 
   /// Sends in the order of their LSNs and rows of copies of earlier messages between them, as a
   /// segment that takes both has them. No message is in it twice.
@@ -33,7 +33,7 @@ private struct Sample {
       }
       guard used.insert([UInt64(queue), message]).inserted else { continue }
       let size = UInt32(8 * (6 + random.below(random.chance(1, of: 9) ? 1 << 17 : 40)))
-      let entry = SegmentIndex.Entry(
+      let entry = WaitingMessage(
         message: message, offset: offset, size: size,
         sentSecond: random.chance(1, of: 9)
           ? UInt32(truncatingIfNeeded: random.next()) : 1_700_000_000 + UInt32(random.below(9)))
@@ -46,7 +46,7 @@ private struct Sample {
   /// What an array says.
   func expected(
     _ queue: UInt32, _ first: UInt64, _ last: UInt64, _ limit: Int
-  ) -> [SegmentIndex.Entry] {
+  ) -> [WaitingMessage] {
     let found = all.filter { $0.queue == queue && (first...last).contains($0.entry.message) }
       .map(\.entry).sorted { $0.message < $1.message }
     return Array(found.prefix(limit))
@@ -114,9 +114,9 @@ private struct Opened {
   }
 
   /// All queues' answers; nil when the file is refused, or a block of it.
-  private func answers(_ file: SegmentIndexFile?) throws -> [[SegmentIndex.Entry]]? {
+  private func answers(_ file: SegmentIndexFile?) throws -> [[WaitingMessage]]? {
     guard let file else { return nil }
-    var all: [[SegmentIndex.Entry]] = []
+    var all: [[WaitingMessage]] = []
     for queue in UInt32(0)..<30 {
       let found = try file.entries(queue: queue, from: 0, through: .max, limit: .max)
       guard let found else { return nil }
