@@ -148,7 +148,7 @@ extension Engine {
       let position = LogPosition(packed: resident.position)
       guard shared.withLock({ $0.tail.isWritten(position) }) else { return nil }
       do throws(LogError) {
-        return try stored(at: position, of: resident.bytesQueue, resident.message)
+        return try stored(at: position, of: resident.bytesQueue, resident.message, readerWindow)
       } catch {
         // Compaction may have moved it and removed the segment.
         let now = look { $0.resident(again: sight) }

@@ -116,7 +116,8 @@ extension Engine {
         let position = LogPosition(packed: resident.position)
         guard shared.withLock({ $0.tail.isWritten(position) }) else { continue }
         do throws(LogError) {
-          let stored = try self.stored(at: position, of: resident.bytesQueue, resident.message)
+          let stored = try self.stored(
+            at: position, of: resident.bytesQueue, resident.message, keeperWindow)
           moves.append(Move(sight: sight, target: target, content: stored.content))
           size += resident.size
         } catch {
@@ -128,7 +129,7 @@ extension Engine {
     }
     func recordsSize() -> Int {
       moves.reduce(Self.smallRecordSize) {
-        $0 + Draft(SendEntry($1.content), $1.target, self).largestSize + Self.smallRecordSize
+        $0 + Draft.largestSize($1.content) + Self.smallRecordSize
       }
     }
     while moves.count > 1, recordsSize() > maximumGroupSize { moves.removeLast() }

@@ -351,7 +351,7 @@ extension Engine {
   ///
   /// A message whose bytes are damaged is not delivered: it is set aside and reported. One that
   /// cannot be read at all, or opened, stays, and comes back when its lease ends.
-  func read(_ job: ReadJob) {
+  func read(_ job: ReadJob, _ window: borrowing Mutex<ReadWindow>) {
     var messages: [ReceivedMessage] = []
     messages.reserveCapacity(job.items.count)
     var failure: PenstockError?
@@ -360,7 +360,7 @@ extension Engine {
     for item in job.items {
       var (position, bytesQueue) = (item.position, item.bytesQueue)
       do throws(LogError) {
-        guard let stored = try read(&position, &bytesQueue, of: item.handle) else {
+        guard let stored = try read(&position, &bytesQueue, of: item.handle, window) else {
           if isWritten(position) { continue }
           return readLater(job)
         }
@@ -400,6 +400,12 @@ extension Engine {
     }
   }
 
+  /// Whether a job costs less than its way to another thread: few messages, all of them in memory.
+  func isAtHand(_ job: ReaderJob) -> Bool {
+    guard case .messages(let job) = job, job.items.count <= 64 else { return false }
+    return log.keeps(job.items.lazy.map(\.position))
+  }
+
   private func isWritten(_ position: LogPosition) -> Bool {
     shared.withLock { $0.tail.isWritten(position) }
   }
@@ -413,9 +419,10 @@ extension Engine {
 
   /// Reads a message whose bytes name a queue.
   func stored(
-    at place: LogPosition, of queue: QueueID, _ message: UInt64
+    at place: LogPosition, of queue: QueueID, _ message: UInt64,
+    _ window: borrowing Mutex<ReadWindow>
   ) throws(LogError) -> StoredMessage {
-    try readerWindow.withLock { (window) throws(LogError) in
+    try window.withLock { (window) throws(LogError) in
       try log.read(place, &window) { (payload) throws(LogError) in
         do throws(RecordError) {
           let stored = try StoredMessage(payload)
@@ -434,12 +441,13 @@ extension Engine {
   /// Reads a message, also when it was moved since its place was looked up; nil when it is gone, or
   /// when it is in its new place (`position`) only once that is written.
   private func read(
-    _ position: inout LogPosition, _ bytesQueue: inout QueueID, of handle: LeaseHandle
+    _ position: inout LogPosition, _ bytesQueue: inout QueueID, of handle: LeaseHandle,
+    _ window: borrowing Mutex<ReadWindow>
   ) throws(LogError) -> StoredMessage? {
     while true {
       let (place, queue) = (position, bytesQueue)
       do throws(LogError) {
-        return try stored(at: place, of: queue, handle.message)
+        return try stored(at: place, of: queue, handle.message, window)
       } catch {
         // Compaction may have moved it and removed the segment.
         guard case .system(let cause) = error, cause.isNotFound else { throw error }

@@ -208,7 +208,7 @@ extension Engine {
       return stopping ? .forGood : .untilRung
     }
     switch job {
-    case .messages(let job): read(job)
+    case .messages(let job): read(job, readerWindow)
     case .draw(let draw): self.draw(draw)
     case .look(let look): look(self)
     }

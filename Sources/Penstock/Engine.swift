@@ -21,6 +21,8 @@ final class Engine: Sendable {
     var callbacks: [@Sendable () -> Void] = []
     var events: [StoreEvent] = []
     var reads: [ReaderJob] = []
+    /// Nobody else waits for the log.
+    var isAlone = false
     var ringsWriter = false
     var ringsScheduler = false
     var ringsPreparer = false
@@ -124,6 +126,7 @@ final class Engine: Sendable {
   let keeperBell = Doorbell()
   let readJobs = Mutex<Deque<ReaderJob>>(Deque())
   let readerWindow = Mutex(ReadWindow())
+  let writerWindow = Mutex(ReadWindow())
   let keeperWindow = Mutex(ReadWindow())
   let keeper = Mutex<Keeper>(Keeper())
   let isStopping = Atomic<Bool>(false)
@@ -214,6 +217,7 @@ final class Engine: Sendable {
       shared.keeperFloor = 0
       actions.ringsKeeper = true
     }
+    actions.isAlone = shared.synced.isEmpty && shared.written.isEmpty
     let next = shared.nextLook
     if next < shared.scheduledAt {
       shared.scheduledAt = next
@@ -226,11 +230,13 @@ final class Engine: Sendable {
     if actions.ringsScheduler { schedulerBell.ring() }
     if actions.ringsPreparer { preparerBell.ring() }
     if actions.ringsKeeper { keeperBell.ring() }
-    if !actions.reads.isEmpty {
+    let isAtHand = actions.isAlone && actions.reads.count == 1 && isAtHand(actions.reads[0])
+    if !actions.reads.isEmpty, !isAtHand {
       readJobs.withLock { jobs in for job in actions.reads { jobs.append(job) } }
       readerBell.ring()
     }
     for callback in actions.callbacks { callback() }
+    if isAtHand, case .messages(let job) = actions.reads[0] { read(job, writerWindow) }
     for event in actions.events { options.onEvent?(event) }
   }
 

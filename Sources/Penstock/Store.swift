@@ -280,20 +280,9 @@ public final class Store: Sendable {
   /// The first invariant of the state that does not hold, in words; nil when all do.
   package var brokenInvariant: String? { engine.look { $0.brokenInvariant() } }
 
-  /// Messages of a queue that were leased after a record, in that order.
-  package func leased(_ queue: QueueID, after lsn: UInt64) -> [(token: UInt64, message: UInt64)] {
-    engine.shared.withLock { $0.state.leased(queue, after: lsn) }
-  }
-
-  /// Messages that were moved to another queue after a record, in that order, with their last
-  /// leases.
-  package func transferred(after lsn: UInt64) -> [(token: UInt64, message: UInt64)] {
-    engine.shared.withLock { $0.state.transferred(after: lsn) }
-  }
-
-  /// LSN of the newest message of a queue; nil when it has none.
-  package func newestMessage(_ queue: QueueID) -> UInt64? {
-    engine.shared.withLock { $0.state.newestMessage(queue) }
+  /// Looks at the state as of its last change.
+  package func state<Result: Sendable>(_ look: (borrowing State) -> Result) -> Result {
+    engine.shared.withLock { look($0.state) }
   }
 
   /// How many messages the queue's counts may have too many: see `State.overdue`.

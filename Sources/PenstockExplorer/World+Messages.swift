@@ -104,7 +104,7 @@ extension World {
         oracle.advance(to: now)
         sending.originals = drafts.map { $0.send(&oracle) }
         let fresh = zip(numbers, sending.originals).filter { $0 == $1 }.map(\.0)
-        if let last = machine.store.newestMessage(id), last > before {
+        if let last = machine.store.state({ $0.newestMessage(id) }), last > before {
           timeline.place(fresh, last: last)
         }
         return !fresh.isEmpty
@@ -165,7 +165,7 @@ extension World {
     try operate(
       machine,
       changes: {
-        if let last = machine.store.newestMessage(id), last > before,
+        if let last = machine.store.state({ $0.newestMessage(id) }), last > before,
           sending.originals == [number]
         {
           timeline.place([number], last: last)
@@ -211,10 +211,10 @@ extension World {
       changes: {
         expectation.before = timeline.present.oracle
         expectation.before.advance(to: now)
-        expectation.taken = machine.store.leased(id, after: before).map {
+        expectation.taken = machine.store.state { $0.leased(id, after: before) }.map {
           (timeline.number(lsn: $0.message), $0.token)
         }
-        expectation.moved = machine.store.transferred(after: before).map {
+        expectation.moved = machine.store.state { $0.transferred(after: before) }.map {
           timeline.move(token: $0.token, lsn: $0.message)
         }
         for (number, token) in expectation.taken { timeline.lease(number, token: token) }

@@ -66,7 +66,7 @@ extension World {
         canReject =
           oracle.isHeld(handle.token, of: number, in: handle.queue)
           && oracle.deadLetterQueue(of: handle.queue) != nil
-        gone.numbers = machine.store.transferred(after: before).map {
+        gone.numbers = machine.store.state { $0.transferred(after: before) }.map {
           timeline.move(token: $0.token, lsn: $0.message)
         }
         for _ in gone.numbers { checks.note(.rejected) }

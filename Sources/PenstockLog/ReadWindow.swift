@@ -119,12 +119,20 @@ struct RecentFrames: ~Copyable, @unchecked Sendable {  // its buffers never leav
     return spare
   }
 
+  /// Which run has the byte at a place; nil when it is not kept.
+  func run(at position: LogPosition) -> Int? {
+    runs.lastIndex {
+      $0.segment == position.segment
+        && ($0.start..<$0.start + $0.buffer.count).contains(Int(position.offset))
+    }
+  }
+
   /// Puts up to `count` bytes from a place on; none when they are not kept.
   func read(_ position: LogPosition, _ count: Int, into buffer: CommitBuffer) {
-    for run in runs.reversed() where run.segment == position.segment {
-      let first = Int(position.offset) - run.start
-      guard first >= 0, first < run.buffer.count else { continue }
-      return run.buffer.withBytes(first..<min(first + count, run.buffer.count)) { buffer.put($0) }
+    guard let index = run(at: position) else { return }
+    let first = Int(position.offset) - runs[index].start
+    runs[index].buffer.withBytes(first..<min(first + count, runs[index].buffer.count)) {
+      buffer.put($0)
     }
   }
 }

@@ -349,6 +349,11 @@ public final class SegmentedLog: Sendable {
     }
   }
 
+  /// Whether all these places are among what was written last.
+  public func keeps(_ positions: some Sequence<LogPosition>) -> Bool {
+    recent.withLock { recent in positions.allSatisfy { recent.run(at: $0) != nil } }
+  }
+
   /// Fills a window from the file, or first from what was written last.
   private func load(
     _ position: LogPosition, _ count: Int, _ window: inout ReadWindow, _ isKept: Bool

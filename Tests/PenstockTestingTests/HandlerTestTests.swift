@@ -107,7 +107,7 @@ import Testing
   @Test func eachLostDeleteBringsItsMessageOnceMore() {
     let test = Self.test(.duplicates) { Self.idempotent($0) }
     var count = 0
-    for seed in 1...40 as ClosedRange<UInt64> {
+    for seed in 1...80 as ClosedRange<UInt64> {
       let trial = test.trial(seed: seed)
       guard let lost = trial.faults["delete lost"], trial.faults.count == 1 else { continue }
       #expect(trial.deliveries == Self.goods.count + lost, "\(trial)")
