@@ -37,7 +37,9 @@ extension Engine {
   }
 
   /// What was sent, for whoever receives it.
-  func open(_ content: MessageContent, of message: UInt64) throws(PenstockError) -> MessageContent {
+  func open(
+    _ content: consuming MessageContent, of message: UInt64
+  ) throws(PenstockError) -> MessageContent {
     guard let key = content.sealedWith else { return content }
     var (code, reason) = (PenstockError.Code.keyNotFound, "the store has no keys")
     if let cipher = options.cipher {

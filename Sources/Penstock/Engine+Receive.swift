@@ -403,7 +403,7 @@ extension Engine {
   /// Whether a job costs less than its way to another thread: few messages, all of them in memory.
   func isAtHand(_ job: ReaderJob) -> Bool {
     guard case .messages(let job) = job, job.items.count <= 64 else { return false }
-    return log.keeps(job.items.lazy.map(\.position))
+    return log.keeps(job.items.count) { job.items[$0].position }
   }
 
   private func isWritten(_ position: LogPosition) -> Bool {

@@ -59,10 +59,8 @@ extension [Draft] {
     let drafts = span
     var (queue, key) = (QueueID(0), "")
     for index in drafts.indices {
-      if queue != drafts[index].queue {
-        queue = drafts[index].queue
-        key = state.encryptionKey(queue)
-      }
+      if queue != drafts[index].queue { key = state.encryptionKey(drafts[index].queue) }
+      queue = drafts[index].queue
       if drafts[index].content.sealedWith ?? "" != key { return false }
     }
     return true
@@ -136,6 +134,7 @@ extension Engine {
   func prepare(_ drafts: inout [Draft], beside size: Int = 0) throws(PenstockError) -> Int {
     var (queue, size) = (QueueID(0), size)
     var settings: QueueSettings?
+    var drafts = drafts.mutableSpan
     for index in drafts.indices {
       if queue != drafts[index].queue {
         queue = drafts[index].queue

@@ -121,47 +121,41 @@ public struct MessageContent: Hashable, Sendable {
     func hash(into hasher: inout Hasher) { extras.hash(into: &hasher) }
   }
 
-  /// Nil when there are none.
-  var extras: Extras? {
-    get { rest?.extras }
-    set { rest = newValue.flatMap { $0 == Extras() ? nil : Rest($0) } }
-  }
-  private mutating func change(_ body: (inout Extras) -> Void) {
-    var all = extras ?? Extras()
-    body(&all)
-    extras = all
+  private var extras: Extras {
+    get { rest?.extras ?? Extras() }
+    set { rest = newValue == Extras() ? nil : Rest(newValue) }
   }
 
   /// In the order given by the sender.
   public var attributes: [MessageAttribute] {
     get { rest?.extras.attributes ?? [] }
-    set { change { $0.attributes = newValue } }
+    set { extras.attributes = newValue }
   }
   /// The message's group. A FIFO queue needs one; in a standard queue it only travels with it.
   public var groupID: String? {
     get { rest?.extras.groupID }
-    set { change { $0.groupID = newValue } }
+    set { extras.groupID = newValue }
   }
   /// What repetitions of the send have in common, for a FIFO queue.
   public var deduplicationID: String? {
     get { rest?.extras.deduplicationID }
-    set { change { $0.deduplicationID = newValue } }
+    set { extras.deduplicationID = newValue }
   }
   /// Travels with the message, for tracing.
   public var traceHeader: String? {
     get { rest?.extras.traceHeader }
-    set { change { $0.traceHeader = newValue } }
+    set { extras.traceHeader = newValue }
   }
   /// Who sent it, as the host knows its clients.
   public var senderID: String? {
     get { rest?.extras.senderID }
-    set { change { $0.senderID = newValue } }
+    set { extras.senderID = newValue }
   }
   /// Name of the key that body and attributes are sealed with. Nil in what is sent and received;
   /// a look at a message that cannot be opened shows it, without body and attributes.
   public package(set) var sealedWith: String? {
     get { rest?.extras.sealedWith }
-    set { if newValue != sealedWith { change { $0.sealedWith = newValue } } }
+    set { if newValue != sealedWith { extras.sealedWith = newValue } }
   }
 
   /// Content of a message; nothing is checked here.
@@ -177,7 +171,7 @@ public struct MessageContent: Hashable, Sendable {
 
   init(body: [UInt8], _ extras: Extras?) {
     self.body = body
-    self.extras = extras
+    if let extras { self.extras = extras }
   }
 }
 

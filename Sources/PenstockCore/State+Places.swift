@@ -13,6 +13,7 @@ extension State {
   public mutating func advance(to time: Timestamp) -> [QueueID] {
     if time > self.time { self.time = time }
     let now = UInt64(clamping: self.time.milliseconds)
+    guard let first = timers.first, first.key <= now else { return [] }
     var visible: [QueueID] = []
     var opened: [(end: UInt64, slot: UInt32, q: Int, group: UInt32)] = []
     while let first = timers.first, first.key <= now {

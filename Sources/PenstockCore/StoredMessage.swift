@@ -203,7 +203,8 @@ extension MessageContent {
 
   /// Bytes that count towards a queue's size limit: body, and name, type and value of attributes.
   public var countedSize: Int {
-    attributes.reduce(body.count) {
+    guard let rest else { return body.count }
+    return rest.extras.attributes.reduce(body.count) {
       $0 + $1.name.utf8.count + $1.type.utf8.count + $1.valueSize
     }
   }

@@ -193,24 +193,15 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   public mutating func append(
     payload: Int, synced: Bool, _ encode: (CommitBuffer) -> Void
   ) -> (lsn: LSN, position: LogPosition) {
-    guard let batch = open else { preconditionFailure("append without makeRoom") }
-    let buffer = batch.buffer
-    let start = buffer.count
-    buffer.reserve(LogFormat.recordSize(payload: payload))
-    buffer.put(UInt32(0))
-    buffer.put(UInt32(truncatingIfNeeded: payload))
-    encode(buffer)
-    let end = start + LogFormat.recordHeaderSize + payload
-    precondition(buffer.count == end, "a record's size differs from what was announced")
-    buffer.set(buffer.withBytes(start + 4..<end) { CRC32C.of($0) }, at: start)
-    buffer.putZeros(start + LogFormat.recordSize(payload: payload) - buffer.count)
-    batch.records += 1
-    if synced { batch.mustSync = true }
-    pendingBytes += buffer.count - start
+    guard let batch = open.take() else { preconditionFailure("append without makeRoom") }
+    let start = batch.append(payload, encode)
+    if synced { batch.isSynced = true }
+    pendingBytes += LogFormat.recordSize(payload: payload)
     let lsn = nextLSN
     nextLSN = lsn.advanced(by: 1)
     let position = LogPosition(
       segment: batch.segment, offset: UInt32(truncatingIfNeeded: batch.offset + start))
+    open = batch
     if plantedBug == .splitsGroups {
       closeOpenBatch()
       open = newBatch()
@@ -219,7 +210,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
   }
 
   /// Asks that everything appended so far be synced with the open batch.
-  public mutating func requireSync() { open?.mustSync = true }
+  public mutating func requireSync() { open?.isSynced = true }
 
   /// Whether the writer has something to do.
   public var hasBatches: Bool { !closed.isEmpty || (open.map { $0.count > 0 } ?? false) }
@@ -262,9 +253,9 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     writtenEnd = UInt64(batch.segment) << 32 | UInt64(batch.offset + batch.length)
     witnessedLSN = durableLSN
     pendingBytes -= batch.recordBytes
-    if spare.count < 3, batch.buffer.capacity <= 2 * Self.batchTarget {
-      batch.buffer.removeAll()
-      spare.append(batch.buffer)
+    if let buffer = batch.spare, spare.count < 3, buffer.capacity <= 2 * Self.batchTarget {
+      buffer.removeAll()
+      spare.append(buffer)
     }
   }
 
@@ -319,16 +310,16 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 /// Written to by `LogTail` under its owner's lock until it is taken, then by the writer thread
 /// alone.
 public final class Batch: @unchecked Sendable {  // handed from one owner to the next, never shared
-  package internal(set) var buffer: CommitBuffer
+  package let buffer: CommitBuffer
+  /// Set once it is written: what to fill next, for its own may be kept.
+  var spare: CommitBuffer?
   package let segment: UInt32
   package let offset: Int
   package let firstLSN: LSN
-  fileprivate var records = 0
-  fileprivate var mustSync = false
   /// Records in it.
-  public var count: Int { records }
+  public fileprivate(set) var count = 0
   /// Whether somebody waits for its sync.
-  public var isSynced: Bool { mustSync }
+  public fileprivate(set) var isSynced = false
   /// Bytes that it takes in its segment; set when it is closed.
   package fileprivate(set) var length = 0
   /// Bytes of records; set when the batch is closed.
@@ -339,6 +330,21 @@ public final class Batch: @unchecked Sendable {  // handed from one owner to the
     self.segment = segment
     self.offset = offset
     self.firstLSN = firstLSN
+  }
+
+  /// Puts a record; answers where it begins.
+  fileprivate func append(_ payload: Int, _ encode: (CommitBuffer) -> Void) -> Int {
+    let start = buffer.count
+    buffer.reserve(LogFormat.recordSize(payload: payload))
+    buffer.put(UInt32(0))
+    buffer.put(UInt32(truncatingIfNeeded: payload))
+    encode(buffer)
+    let end = start + LogFormat.recordHeaderSize + payload
+    precondition(buffer.count == end, "a record's size differs from what was announced")
+    buffer.set(buffer.withBytes(start + 4..<end) { CRC32C.of($0) }, at: start)
+    buffer.putZeros(start + LogFormat.recordSize(payload: payload) - buffer.count)
+    count += 1
+    return start
   }
 
   /// LSN of its newest record.

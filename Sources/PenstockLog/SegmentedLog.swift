@@ -133,7 +133,7 @@ public final class SegmentedLog: Sendable {
       }
       buffer.removeLast(padding)
       recent.withLock {
-        batch.buffer = $0.keep(buffer, segment: batch.segment, at: batch.offset)
+        batch.spare = $0.keep(buffer, segment: batch.segment, at: batch.offset)
       }
       writer.chain = chain
       writer.end += length
@@ -350,8 +350,8 @@ public final class SegmentedLog: Sendable {
   }
 
   /// Whether all these places are among what was written last.
-  public func keeps(_ positions: some Sequence<LogPosition>) -> Bool {
-    recent.withLock { recent in positions.allSatisfy { recent.run(at: $0) != nil } }
+  public func keeps(_ count: Int, _ place: (Int) -> LogPosition) -> Bool {
+    recent.withLock { recent in (0..<count).allSatisfy { recent.run(at: place($0)) != nil } }
   }
 
   /// Fills a window from the file, or first from what was written last.
