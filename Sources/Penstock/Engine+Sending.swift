@@ -56,12 +56,11 @@ extension [Draft] {
 
   /// Whether each is sealed with the key of its queue: that may have changed since.
   func areSealed(in state: borrowing State) -> Bool {
-    let drafts = span
     var (queue, key) = (QueueID(0), "")
-    for index in drafts.indices {
-      if queue != drafts[index].queue { key = state.encryptionKey(drafts[index].queue) }
-      queue = drafts[index].queue
-      if drafts[index].content.sealedWith ?? "" != key { return false }
+    for index in indices {
+      if queue != span[index].queue { key = state.encryptionKey(span[index].queue) }
+      queue = span[index].queue
+      if span[index].content.sealedWith ?? "" != key { return false }
     }
     return true
   }

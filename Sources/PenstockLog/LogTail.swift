@@ -253,7 +253,8 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
     writtenEnd = UInt64(batch.segment) << 32 | UInt64(batch.offset + batch.length)
     witnessedLSN = durableLSN
     pendingBytes -= batch.recordBytes
-    if let buffer = batch.spare, spare.count < 3, buffer.capacity <= 2 * Self.batchTarget {
+    let buffer = batch.spare ?? batch.buffer
+    if spare.count < 3, buffer.capacity <= 2 * Self.batchTarget {
       buffer.removeAll()
       spare.append(buffer)
     }
@@ -311,7 +312,7 @@ public struct LogTail: @unchecked Sendable {  // its buffers have one owner at a
 /// alone.
 public final class Batch: @unchecked Sendable {  // handed from one owner to the next, never shared
   package let buffer: CommitBuffer
-  /// Set once it is written: what to fill next, for its own may be kept.
+  /// What to fill next: its own buffer may be kept once it is written.
   var spare: CommitBuffer?
   package let segment: UInt32
   package let offset: Int
