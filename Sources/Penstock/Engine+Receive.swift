@@ -18,6 +18,8 @@ struct ReadJob: Sendable {
   var items: [Item]
   /// In a FIFO queue a message is as old as its last move.
   var isFIFO: Bool
+  /// So few messages, and bytes, that they cost less than a hop to another thread.
+  var isSmall: Bool
   var completion: Completion<[ReceivedMessage]>
 }
 
@@ -252,7 +254,9 @@ extension Engine {
       shared.lastSynced = last
     }
     let isFIFO = shared.state.isFIFO(waiter.queue)
-    let job = ReadJob(items: items, isFIFO: isFIFO, completion: waiter.completion)
+    let isSmall = found.count <= 64 && found.reduce(0) { $0 + $1.size } <= 128 << 10
+    let job = ReadJob(
+      items: items, isFIFO: isFIFO, isSmall: isSmall, completion: waiter.completion)
     answer(job, after: last, synced: mustSync, &shared, &actions)
   }
 
@@ -361,7 +365,7 @@ extension Engine {
       var (position, bytesQueue) = (item.position, item.bytesQueue)
       do throws(LogError) {
         guard let stored = try read(&position, &bytesQueue, of: item.handle, window) else {
-          if isWritten(position) { continue }
+          if position == item.position { continue }
           return readLater(job)
         }
         if job.isFIFO, held.contains(stored.content.groupID) { continue }
@@ -390,6 +394,9 @@ extension Engine {
           resident.position == position.packed
         {
           setAside(resident)
+        } else if job.isFIFO {
+          // It stays, and so do those behind it: of which group it is cannot be read.
+          break
         }
       }
     }
@@ -400,14 +407,10 @@ extension Engine {
     }
   }
 
-  /// Whether a job costs less than its way to another thread: few messages, all of them in memory.
+  /// Whether a job needs neither the disk nor a cipher, which may take their time, and is small.
   func isAtHand(_ job: ReaderJob) -> Bool {
-    guard case .messages(let job) = job, job.items.count <= 64 else { return false }
+    guard case .messages(let job) = job, job.isSmall, options.cipher == nil else { return false }
     return log.keeps(job.items.count) { job.items[$0].position }
-  }
-
-  private func isWritten(_ position: LogPosition) -> Bool {
-    shared.withLock { $0.tail.isWritten(position) }
   }
 
   /// Reads the messages once all that was appended is written: one was moved a moment ago.
@@ -438,8 +441,8 @@ extension Engine {
     }
   }
 
-  /// Reads a message, also when it was moved since its place was looked up; nil when it is gone, or
-  /// when it is in its new place (`position`) only once that is written.
+  /// Reads a message, also when it was moved since its place was looked up; nil when it is gone,
+  /// or, with another `position`, when it is there only once that is written.
   private func read(
     _ position: inout LogPosition, _ bytesQueue: inout QueueID, of handle: LeaseHandle,
     _ window: borrowing Mutex<ReadWindow>
@@ -454,7 +457,7 @@ extension Engine {
         guard let now = look({ $0.resident(handle) }) else { return nil }
         guard now.position != position.packed else { throw error }
         (position, bytesQueue) = (LogPosition(packed: now.position), now.bytesQueue)
-        guard isWritten(position) else { return nil }
+        guard shared.withLock({ $0.tail.isWritten(position) }) else { return nil }
       }
     }
   }

@@ -43,6 +43,7 @@ struct Draft: Sendable {
 
 // By index: an element in a variable is a copy.
 extension [Draft] {
+  /// The record that sends one of them.
   func decide(
     _ index: Int, in state: borrowing State, checksLimits: Bool = true
   ) throws(Refusal) -> State.Send {
@@ -129,11 +130,12 @@ extension Engine {
 
   /// Reckons what stands for groups, and for deduplication ids in FIFO queues, and seals.
   ///
-  /// - Returns: the most bytes that the records of all can take, with `size` beside them.
-  func prepare(_ drafts: inout [Draft], beside size: Int = 0) throws(PenstockError) -> Int {
-    var (queue, size) = (QueueID(0), size)
+  /// - Returns: the most bytes that the records of all can take, with `others` beside them.
+  /// - Throws: also when a delay is negative, or a segment does not take all of them.
+  func prepare(_ all: inout [Draft], beside others: Int = 0) throws(PenstockError) -> Int {
+    var (queue, size) = (QueueID(0), others)
     var settings: QueueSettings?
-    var drafts = drafts.mutableSpan
+    var drafts = all.mutableSpan
     for index in drafts.indices {
       if queue != drafts[index].queue {
         queue = drafts[index].queue

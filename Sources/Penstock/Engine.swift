@@ -21,7 +21,7 @@ final class Engine: Sendable {
     var callbacks: [@Sendable () -> Void] = []
     var events: [StoreEvent] = []
     var reads: [ReaderJob] = []
-    /// Nobody else waits for the log.
+    /// The log's thread has one receive to answer, and nobody else waits for it.
     var isAlone = false
     var ringsWriter = false
     var ringsScheduler = false
@@ -217,7 +217,6 @@ final class Engine: Sendable {
       shared.keeperFloor = 0
       actions.ringsKeeper = true
     }
-    actions.isAlone = shared.synced.isEmpty && shared.written.isEmpty
     let next = shared.nextLook
     if next < shared.scheduledAt {
       shared.scheduledAt = next
@@ -230,13 +229,14 @@ final class Engine: Sendable {
     if actions.ringsScheduler { schedulerBell.ring() }
     if actions.ringsPreparer { preparerBell.ring() }
     if actions.ringsKeeper { keeperBell.ring() }
-    let isAtHand = actions.isAlone && actions.reads.count == 1 && isAtHand(actions.reads[0])
-    if !actions.reads.isEmpty, !isAtHand {
+    let readsHere = actions.isAlone && isAtHand(actions.reads[0])
+    if !actions.reads.isEmpty, !readsHere {
       readJobs.withLock { jobs in for job in actions.reads { jobs.append(job) } }
       readerBell.ring()
     }
     for callback in actions.callbacks { callback() }
-    if isAtHand, case .messages(let job) = actions.reads[0] { read(job, writerWindow) }
+    // On the log's thread: the next commit waits for it.
+    if readsHere, case .messages(let job) = actions.reads[0] { read(job, writerWindow) }
     for event in actions.events { options.onEvent?(event) }
   }
 
@@ -361,6 +361,9 @@ final class Engine: Sendable {
       first.finish(nil, &actions)
     }
     if plantedBug == .answersOutOfOrder { actions.callbacks[before...].reverse() }
+    actions.isAlone =
+      actions.reads.count == 1 && actions.callbacks.isEmpty && shared.synced.isEmpty
+      && shared.written.isEmpty
   }
 
   /// Ends writing for good: what waits for the log has an unknown outcome, what comes is refused
@@ -423,10 +426,6 @@ extension Engine.Shared {
   /// Another section may have been entered earlier and got the lock later.
   mutating func countWait(_ pending: Engine.Pending) {
     metrics.commitWaits.record(entered > pending.since ? entered - pending.since : 0)
-  }
-
-  var isWaitingForRoom: Bool {
-    !waitingForRoom.isEmpty || !drainsWaitingForRoom.isEmpty || !receivesWaitingForRoom.isEmpty
   }
 
   /// When the scheduler has something to do again.

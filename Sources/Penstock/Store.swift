@@ -262,14 +262,8 @@ public final class Store: Sendable {
     engine.handle(from: receiptHandle)
   }
 
-  /// Receives that wait for a message.
-  package var waitingReceives: Int { engine.shared.withLock { $0.waiters.count } }
-
   /// Whether parked messages are being taken into memory.
   package var isDrawing: Bool { engine.shared.withLock { !$0.drawing.isEmpty } }
-
-  /// Whether a command or a receive waits for room in the log.
-  package var isWaitingForRoom: Bool { engine.shared.withLock { $0.isWaitingForRoom } }
 
   /// LSN of the newest record, durable or not.
   package var lastLSN: UInt64 { engine.shared.withLock { $0.tail.nextLSN.value - 1 } }

@@ -124,6 +124,10 @@ public enum Record: Hashable, Sendable {
   }
 }
 
+extension WaitingMessage {
+  static let encodedSize = 20
+}
+
 /// A record with the queue it is about and its time.
 public struct Entry: Hashable, Sendable {
   /// The queue; of no meaning in a record that is about none.

@@ -245,7 +245,7 @@ final class World: @unchecked Sendable {
     try checks.check(
       .neverStuck, mayFail || !machine.store.isClosed, "the store failed without a fault")
     try checks.check(
-      .neverStuck, open.isEmpty || machine.store.isWaitingForRoom,
+      .neverStuck, open.isEmpty || machine.store.metrics().waitingForRoom > 0,
       "at rest, and operations \(open.sorted()) were not answered")
   }
 
@@ -257,7 +257,7 @@ final class World: @unchecked Sendable {
     let held = nested
     nested = nil
     defer { nested = held }
-    while machine.store.isWaitingForRoom, !hasEnded, violation == nil {
+    while machine.store.metrics().waitingForRoom > 0, !hasEnded, violation == nil {
       let due = machine.driver.due
       // Deliveries stay pending as long as they may; what is parked comes by the reader, too.
       if let worker = due.first(where: { $0 != .reader }) ?? due.first {

@@ -17,6 +17,4 @@ public struct WaitingMessage: Hashable, Sendable {
     self.size = size
     self.sentSecond = sentSecond
   }
-  /// Bytes that it takes in a record.
-  package static let encodedSize = 20
 }

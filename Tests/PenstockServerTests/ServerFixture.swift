@@ -69,6 +69,6 @@ struct ServerFixture: Sendable {
 
   /// Waits until as many receives wait in the store.
   func untilWaiting(_ count: Int) async throws {
-    try await Self.until { [store] in store.waitingReceives == count }
+    try await Self.until { [store] in store.metrics().waitingReceives == count }
   }
 }

@@ -10,9 +10,10 @@ private struct Stage {
   let driver: StoreDriver
   let queue: QueueID
 
-  init(recentBytes: Int) async throws {
+  init(recentBytes: Int, cipher: (any ContentCipher)? = nil) async throws {
     var options = StoreOptions()
     options.segmentSize = 1 << 20
+    options.cipher = cipher
     options.recentBytes = recentBytes
     let environment = StoreEnvironment(
       fileSystem: SimulatedFileSystem(), clock: SimulatedClock(), random: StableRandom(seed: 1))
@@ -49,6 +50,15 @@ private struct Stage {
   }
 }
 
+/// Nothing is sealed here, but it might be.
+private struct IdleCipher: ContentCipher {
+  func has(key: String) -> Bool { false }
+  func seal(
+    _ plain: [UInt8], key: String, reuse: Duration, at time: Timestamp
+  ) throws(PenstockError) -> [UInt8] { plain }
+  func open(_ sealed: [UInt8], key: String) throws(PenstockError) -> [UInt8] { sealed }
+}
+
 /// Receives whose messages are in memory and cost less than a hop to the reader's thread.
 @Suite struct AtHandTests {
   @Test func whoIsAloneIsAnsweredByTheLogsThread() async throws {
@@ -78,6 +88,37 @@ private struct Stage {
     stage.turns()
     #expect(!answer.isThere)
     #expect(try await stage.bodies(answer) == bodies)
+  }
+
+  @Test func largeMessagesAreLeftToTheReader() async throws {
+    let stage = try await Stage(recentBytes: 4 << 20)
+    for (size, isAtHand) in [(100 << 10, true), (140 << 10, false)] {
+      try await stage.send([String(repeating: "x", count: size)])
+      let answer = stage.receive(1)
+      stage.turns()
+      #expect(answer.isThere == isAtHand, "\(size) bytes")
+      #expect(try await stage.bodies(answer)[0].utf8.count == size)
+    }
+  }
+
+  @Test func whatACipherMayHaveToOpenIsLeftToTheReader() async throws {
+    let stage = try await Stage(recentBytes: 4 << 20, cipher: IdleCipher())
+    try await stage.send(["one"])
+    let answer = stage.receive(1)
+    stage.turns()
+    #expect(!answer.isThere)
+    #expect(try await stage.bodies(answer) == ["one"])
+  }
+
+  @Test func whoIsNotAloneIsLeftToTheReader() async throws {
+    let stage = try await Stage(recentBytes: 4 << 20)
+    try await stage.send(["one"])
+    let answer = stage.receive(1)
+    let entry = SendEntry(MessageContent(body: []))
+    let sent = Answer { stage.store.send([entry], to: stage.queue, $0) }
+    stage.turns()
+    #expect(sent.isThere && !answer.isThere, "the send waits for the same commit")
+    #expect(try await stage.bodies(answer) == ["one"])
   }
 
   @Test func severalReceivesOfOneCommitAreLeftToTheReader() async throws {

@@ -207,6 +207,20 @@ private func body(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
     try await store.close()
   }
 
+  @Test func aReadErrorHoldsBackWhatFollowsInAFIFOQueue() async throws {
+    let disk = SimulatedFileSystem()
+    var bench = Bench(disk)
+    bench.options.recentBytes = 0
+    let store = try await bench.open()
+    let queue = try await store.queue("jobs.fifo", QueueSettings { $0.isFIFO = true })
+    for text in ["one", "two"] { try await queue.send(text, group: "g", deduplicationID: text) }
+    disk.inject(Fault([.read], errno: 5))
+    #expect(await queue.startReceive(10).code == .unreadableMessage)
+    bench.pass(.seconds(30), store)
+    #expect(try await queue.receive(maximum: 10).map(\.text) == ["one", "two"])
+    try await store.close()
+  }
+
   @Test func aReadErrorIsReportedToo() async throws {
     let disk = SimulatedFileSystem()
     var bench = Bench(disk)

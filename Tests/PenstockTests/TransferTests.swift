@@ -145,7 +145,7 @@ private struct Pair {
     _ = try await pair.queue.receive(maximum: 20, wait: .zero, visibilityTimeout: .zero)
     async let waiting = pair.queue.receive(wait: .seconds(20))
     async let other = pair.dead.receive(wait: .seconds(20))
-    while pair.store.waitingReceives < 2 { await Task.yield() }
+    while pair.store.metrics().waitingReceives < 2 { await Task.yield() }
     try await pair.queue.send("fresh")
     #expect(try await waiting.first?.text == "fresh")
     try await pair.dead.send("fresh")
@@ -366,7 +366,7 @@ private struct Pair {
     #expect(leases.count == 2)
     #expect(await code { _ = try await queue.receive(wait: .zero) } == .tooManyLeased)
     async let waiting = queue.receive(wait: .seconds(20))
-    while store.waitingReceives < 1 { await Task.yield() }
+    while store.metrics().waitingReceives < 1 { await Task.yield() }
     try await leases[0].delete()
     #expect(try await waiting.count == 1)
     try await queue.send("m")
@@ -390,13 +390,13 @@ private struct Pair {
     for _ in 0..<2 { try await queue.send("m") }
     #expect(try await queue.receive(wait: .zero).count == 1)
     async let waiting = queue.receive(wait: .seconds(20))
-    while store.waitingReceives < 1 { await Task.yield() }
+    while store.metrics().waitingReceives < 1 { await Task.yield() }
     try await queue.change(.init { $0.maximumLeased = 0 })
     #expect(try await waiting.count == 1)
     let fifo = try await store.queue("fifo", QueueSettings(delay: .seconds(900), isFIFO: true))
     try await fifo.send("m", group: "g")
     async let delayed = fifo.receive(wait: .seconds(20))
-    while store.waitingReceives < 1 { await Task.yield() }
+    while store.metrics().waitingReceives < 1 { await Task.yield() }
     try await fifo.change(.init { $0.delay = .zero })
     #expect(try await delayed.count == 1)
     try await store.close()
@@ -414,7 +414,7 @@ private struct Pair {
     }
     let first = try await receive()
     async let other = queue.receive(wait: .seconds(20))
-    while store.waitingReceives < 1 { await Task.yield() }
+    while store.metrics().waitingReceives < 1 { await Task.yield() }
     #expect(try await receive().map(\.handle) == first.map(\.handle))
     try await queue.delete([first[0].handle])[0].get()
     #expect(await code { _ = try await receive() } == .attemptOver)
@@ -444,7 +444,7 @@ private struct Pair {
     let lease = try #require(try await first.receive(wait: .zero).first)
     let held = try #require(try await last.receive(wait: .zero).first)
     async let waiting = last.receive(wait: .seconds(20))
-    while store.waitingReceives < 1 { await Task.yield() }
+    while store.metrics().waitingReceives < 1 { await Task.yield() }
     try await store.transaction { transaction in
       transaction.delete(held)
       transaction.reject(lease.message.handle)

@@ -317,7 +317,7 @@ final class LocalPolls: WaitingPolls {
   }
 
   func woken() async throws -> Int {
-    guard store?.waitingReceives == polls else { return -1 }
+    guard store?.metrics().waitingReceives == polls else { return -1 }
     return record.count
   }
 
