@@ -31,13 +31,10 @@ struct Draft: Sendable {
 
   static func largestSize(_ content: MessageContent) -> Int {
     let hash = content.groupID.map { _ in TextHash(high: 0, low: 0) }
-    let sent = Entry(
-      queue: QueueID(0), time: Timestamp(milliseconds: 0),
-      record: .sent(
-        .init(
-          id: MessageID(high: 0, low: 0), visibleAt: Timestamp(milliseconds: 0), group: hash,
-          deduplication: hash)))
-    return LogFormat.recordSize(payload: sent.payloadSize(content))
+    let (id, time) = (MessageID(high: 0, low: 0), Timestamp(milliseconds: 0))
+    let sent = Record.Sent(id: id, visibleAt: time, group: hash, deduplication: hash)
+    let entry = Entry(queue: QueueID(0), time: time, record: .sent(sent))
+    return LogFormat.recordSize(payload: entry.payloadSize(content))
   }
 }
 
@@ -140,17 +137,15 @@ extension Engine {
       if queue != drafts[index].queue {
         queue = drafts[index].queue
         settings = listing(queue)?.settings
-        if let plain = settings, plain.encryptionKey.isEmpty, !plain.isFIFO, !plain.isFair {
-          settings = nil
-        }
       }
       if drafts[index].delay ?? .zero < .zero {
         throw PenstockError(.invalidArgument, "a delay is negative")
       }
       if let settings {
         prepare(&drafts[index], settings)
-        try seal(&drafts[index].content, settings)
-        drafts[index].largestSize = Draft.largestSize(drafts[index].content)
+        if try seal(&drafts[index].content, settings) {
+          drafts[index].largestSize = Draft.largestSize(drafts[index].content)
+        }
       } else {
         drafts[index].content.sealedWith = nil
       }
