@@ -67,7 +67,7 @@ public struct ReadWindow: ~Copyable {
 /// The newest frames of the log: they were written past the page cache, and are read soon.
 ///
 /// Large ones stay in the buffer that they were encoded into, small ones are copied together.
-struct RecentFrames: ~Copyable, @unchecked Sendable {  // its buffers never leave it while in use
+struct RecentFrames: ~Copyable, @unchecked Sendable {  // under a lock; what it keeps is its alone
   private struct Run {
     var segment: UInt32
     var start: Int

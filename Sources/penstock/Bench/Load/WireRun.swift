@@ -88,10 +88,11 @@ struct WireRun {
       let run = WireRun(work, load, target, queue: queue)
       outcome = try run.measure()
       try run.compare()
-    } catch {
-      // What went wrong first is what counts.
-      try? target.removeQueue(queue)
-      throw error
+    } catch let cause {
+      do { try target.removeQueue(queue) } catch {
+        throw BenchFailure("\(cause). Its queue \(queue) is still there: \(error)")
+      }
+      throw cause
     }
     try target.removeQueue(queue)
     return outcome
