@@ -43,7 +43,7 @@ def check(report):
             counts["acknowledged"] + counts["rejected"] + counts["unanswered"]), phase
         assert counts["acknowledged"] == (
             counts["recovered"] + counts["deleted"] + counts["deletedUnanswered"]
-            + counts["lost"] + counts["resurrected"] - counts["resurrectedUnacknowledged"]), phase
+            + counts["setAside"] + counts["lost"] + counts["resurrected"] - counts["resurrectedUnacknowledged"]), phase
         assert counts["acknowledged"] > 0, phase
         assert "endedEarly" not in phase, phase
     for name, total in report["totals"].items():
@@ -76,13 +76,23 @@ def test_penstock_loses_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [], "a run without loss leaves nothing"
 
 
-def test_damage_is_refused_or_everything_is_there(tmp_path):
+def test_damage_is_refused_or_what_it_hit_is_named(tmp_path):
     status, report, _ = crashtest(tmp_path, "--phases", "damage", "--rounds", 6)
     phase = phase_of(report, "damage")
     assert status == 0, report
     assert phase["rounds"] == 12
     assert phase["refused"] > 0, phase
     assert phase["examples"] == []
+
+
+def test_damage_that_is_served_without_a_word_is_found(tmp_path):
+    status, report, _ = crashtest(
+        tmp_path, "--phases", "damage", "--rounds", 4, "--seed", 1, "--command",
+        FORGETFUL + " --careless", "--endpoint", ENDPOINT)
+    phase = phase_of(report, "damage")
+    assert status == 1 and phase["counts"]["lost"] > 0, report
+    assert phase["counts"]["setAside"] == 0, "it names nothing"
+    assert any("served without a word" in example for example in phase["examples"])
 
 
 @pytest.mark.parametrize("mode,lost", [("", True), (" --eager", False)])

@@ -121,6 +121,26 @@ import penstock
     #expect(ledger.counts.addsUp)
   }
 
+  @Test func whatWasToldToBeDamagedIsNotLostWithoutAWord() {
+    var counts = ledger(acknowledged: 5).counts
+    counts.setAside(0)
+    #expect(counts.lost == 5 && counts.setAside == 0 && counts.isBroken)
+    counts.setAside(3)
+    #expect(counts.lost == 2 && counts.setAside == 3)
+    #expect(counts.addsUp && counts.isBroken)
+    // More was told than is missing: a message that nobody has to see was damaged as well.
+    counts.setAside(9)
+    #expect(counts.lost == 0 && counts.setAside == 5)
+    #expect(counts.addsUp && !counts.isBroken)
+    var phase = CrashReport.Phase(name: "damage")
+    phase.counts = counts
+    var report = report()
+    report.phases = [phase]
+    #expect(report.exitStatus == 0)
+    #expect(
+      report.verdict.hasSuffix("5 whose bytes were damaged on purpose were set aside and told"))
+  }
+
   // MARK: Bodies
 
   @Test(arguments: [0, 1, 17, 300, 9000])

@@ -79,7 +79,10 @@ package struct CrashReport: Codable, Sendable {
       isComplete
       ? "" : " so far; the run \(interrupted ? "was interrupted" : "could not be completed")"
     guard isBroken else {
-      return "nothing lost of \(counts.acknowledged) acknowledged messages\(partly)"
+      let aside =
+        counts.setAside == 0
+        ? "" : "; \(counts.setAside) whose bytes were damaged on purpose were set aside and told"
+      return "nothing lost of \(counts.acknowledged) acknowledged messages\(aside)\(partly)"
     }
     var parts: [String] = []
     if counts.lost > 0 { parts.append("\(counts.lost) acknowledged messages LOST") }
@@ -124,8 +127,8 @@ package struct CrashReport: Codable, Sendable {
     lines.append("")
     lines.append(
       Self.row([
-        "phase", "rounds", "submitted", "acknowl.", "recovered", "deleted", "lost", "dupl.",
-        "resurr.", "unknown", "refused", "seconds",
+        "phase", "rounds", "submitted", "acknowl.", "recovered", "deleted", "aside", "lost",
+        "dupl.", "resurr.", "unknown", "refused", "seconds",
       ]))
     for phase in phases where phase.skipped == nil {
       let counts = phase.counts
@@ -134,8 +137,8 @@ package struct CrashReport: Codable, Sendable {
           [phase.name]
             + [
               phase.rounds, counts.submitted, counts.acknowledged, counts.recovered,
-              counts.deleted + counts.deletedUnanswered, counts.lost, counts.duplicated,
-              counts.resurrected, counts.unknown, phase.refused,
+              counts.deleted + counts.deletedUnanswered, counts.setAside, counts.lost,
+              counts.duplicated, counts.resurrected, counts.unknown, phase.refused,
             ].map { "\($0)" } + ["\(Int(phase.seconds.rounded()))"]))
     }
     lines.append("")
@@ -166,7 +169,7 @@ package struct CrashReport: Codable, Sendable {
   }
 
   private static func row(_ cells: [String]) -> String {
-    let widths = [-8, 6, 9, 8, 9, 7, 5, 5, 7, 7, 7, 7]
+    let widths = [-8, 6, 9, 8, 9, 7, 5, 5, 5, 7, 7, 7, 7]
     return "  "
       + zip(cells, widths).map { cell, width in
         width < 0 ? cell.padded(to: -width) : cell.led(to: width)

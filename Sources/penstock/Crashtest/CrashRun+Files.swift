@@ -93,7 +93,7 @@ extension CrashRun {
   /// Makes a store that was closed and one that was killed, damages copies of them, one piece of
   /// damage each, and starts the server on each copy.
   func damage(_ result: inout CrashReport.Phase, _ seed: UInt64) throws {
-    var served = 0
+    var served = Served()
     for (number, isKilled) in [false, true].enumerated() where !stop.isSet {
       let name = isKilled ? "killed" : "closed"
       let story = Story(self, "damage-\(name)", seed: seed &+ UInt64(number))
@@ -121,13 +121,22 @@ extension CrashRun {
       }
     }
     result.notes.append(
-      "\(result.rounds) damaged copies: \(result.refused) refused, \(served) served whole")
+      "\(result.rounds) damaged copies: \(result.refused) refused, \(served.whole) served whole, "
+        + "\(served.told) served but for messages that were set aside and told")
+  }
+
+  /// Damaged copies that were served.
+  private struct Served {
+    /// Everything was there.
+    var whole = 0
+    /// What was not there the server named as damaged.
+    var told = 0
   }
 
   /// Damages one copy, starts it, and holds what it serves against the ledger of the original.
   private func judge(
     copy number: Int, of data: String, name: String, isKilled: Bool, _ original: Story,
-    _ result: inout CrashReport.Phase, _ served: inout Int
+    _ result: inout CrashReport.Phase, _ served: inout Served
   ) throws {
     let copy = path("damage-\(name)-\(number)")
     try ChildProcess.run(["cp", "-Rp", data, copy])
@@ -142,6 +151,7 @@ extension CrashRun {
     story.ledger.with { [base = original.ledger.copy] in $0 = base }
     story.leasesEnd = original.leasesEnd
     var keep = false
+    var setAside = 0
     defer {
       if !keep {
         try? FileManager.default.removeItem(atPath: copy)
@@ -152,6 +162,7 @@ extension CrashRun {
       let server = try story.start(copy)
       defer { server.process.kill() }
       try story.drain(server, &result)
+      setAside = server.setAside()
     } catch let refusal as RunningServer.Refusal {
       if damage == nil {
         result.notes.append("\(text): REFUSED: \(refusal.reason)")
@@ -163,15 +174,19 @@ extension CrashRun {
       return
     }
     guard !stop.isSet else { return }
-    let counts = story.ledger.copy.counts
+    var counts = story.ledger.copy.counts
+    if damage != nil { counts.setAside(setAside) }
     if counts.isBroken {
       keep = true
       let place = damage != nil && damage?.file == newest ? " (the newest segment)" : ""
       result.examples.append(
-        "\(text)\(place): served without a word, \(counts.lost) lost, "
-          + "\(counts.resurrected) came back, \(counts.unknown) unknown")
+        "\(text)\(place): served without a word, \(counts.lost) lost besides "
+          + "\(counts.setAside) set aside, \(counts.resurrected) came back, "
+          + "\(counts.unknown) unknown")
+    } else if counts.setAside > 0 {
+      served.told += 1
     } else if damage != nil {
-      served += 1
+      served.whole += 1
     }
     result.counts = result.counts + counts
   }

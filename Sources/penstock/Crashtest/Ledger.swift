@@ -7,8 +7,8 @@
 ///
 /// Invariants
 /// - I1: `submitted = acknowledged + rejected + unanswered`.
-/// - I2: `acknowledged = recovered + deleted + deletedUnanswered + resurrected + lost`, less the
-///   messages in `resurrected` whose send was not acknowledged.
+/// - I2: `acknowledged = recovered + deleted + deletedUnanswered + resurrected + setAside + lost`,
+///   less the messages in `resurrected` whose send was not acknowledged.
 package struct Ledger: Sendable {
   package enum Answer: UInt8, Sendable { case none, acknowledged, rejected }
 
@@ -52,6 +52,8 @@ package struct Ledger: Sendable {
     package var resurrected = 0
     /// The part of `resurrected` whose send was never acknowledged.
     package var resurrectedUnacknowledged = 0
+    /// Would be lost, but the system says of as many messages that their bytes are damaged.
+    package var setAside = 0
     /// A body that was never sent, is damaged, or came under another message id than its send's.
     package var unknown = 0
     /// Came back although its send was not acknowledged. Allowed.
@@ -63,8 +65,15 @@ package struct Ledger: Sendable {
     package var addsUp: Bool {
       submitted == acknowledged + rejected + unanswered
         && acknowledged
-          == recovered + deleted + deletedUnanswered + lost
+          == recovered + deleted + deletedUnanswered + setAside + lost
           + resurrected - resurrectedUnacknowledged
+    }
+
+    /// The system named so many messages as damaged: as many are not lost without a word.
+    package mutating func setAside(_ told: Int) {
+      let named = min(lost, max(0, told))
+      setAside += named
+      lost -= named
     }
 
     /// True when the system broke a promise.
@@ -79,6 +88,7 @@ package struct Ledger: Sendable {
       sum.recovered += right.recovered
       sum.deleted += right.deleted
       sum.deletedUnanswered += right.deletedUnanswered
+      sum.setAside += right.setAside
       sum.lost += right.lost
       sum.duplicated += right.duplicated
       sum.resurrected += right.resurrected

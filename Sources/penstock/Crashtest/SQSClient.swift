@@ -83,6 +83,19 @@ final class SQSClient {
     }
   }
 
+  /// What a GET of a path is answered with, as text; nil if it is an error.
+  func page(_ path: String) throws(NoAnswer) -> String? {
+    if descriptor < 0 { try connect() }
+    do throws(NoAnswer) {
+      try send(Array("GET \(path) HTTP/1.1\r\nHost: \(endpoint.authority)\r\n\r\n".utf8))
+      let (status, bytes) = try readAnswer()
+      return status == 200 ? String(decoding: bytes, as: UTF8.self) : nil
+    } catch {
+      disconnect()
+      throw error
+    }
+  }
+
   private func head(_ action: String, _ length: Int) -> [UInt8] {
     var now = time(nil)
     var parts = tm()
