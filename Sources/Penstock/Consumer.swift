@@ -142,16 +142,12 @@ final class Consumer: Sendable {
       } catch {
         // What was logged is passed over: those behind it must not wait for it.
         if error.code == .storeFull {
-          await waitForSpace()
+          await engine.clock.sleep(.nanoseconds(Int64(Engine.fullDiskRetry)))
         } else if !error.concernsOneMessage {
           stop(error)
         }
       }
     }
-  }
-
-  private func waitForSpace() async {
-    await engine.clock.sleep(.nanoseconds(Int64(Engine.fullDiskRetry)))
   }
 
   private func start(_ leases: [Lease]) {
@@ -237,7 +233,7 @@ final class Consumer: Sendable {
           if error.code != .leaseLost { stop(error) }
           return false
         }
-        await waitForSpace()
+        await engine.clock.sleep(.nanoseconds(Int64(Engine.fullDiskRetry)))
       }
     }
   }

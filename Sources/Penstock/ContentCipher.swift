@@ -24,19 +24,15 @@ public protocol ContentCipher: Sendable {
 }
 
 extension Engine {
-  /// Seals what is to be sent, if its queue has a key; answers whether it has.
+  /// Seals what is to be sent with the key of its queue.
   func seal(
-    _ content: inout MessageContent, _ settings: QueueSettings
-  ) throws(PenstockError) -> Bool {
-    content.sealedWith = nil
-    let key = settings.encryptionKey
-    if key.isEmpty { return false }
+    _ content: inout MessageContent, _ key: String, _ settings: QueueSettings
+  ) throws(PenstockError) {
     guard let cipher = options.cipher else {
       throw PenstockError(.keyNotFound, "the store has no keys, so none of the name \(key)")
     }
     let sealed = try cipher.seal(content.plain, key: key, reuse: settings.dataKeyReuse, at: now)
     (content.body, content.attributes, content.sealedWith) = (sealed, [], key)
-    return true
   }
 
   /// What was sent, for whoever receives it.

@@ -8,9 +8,7 @@ extension Engine {
   /// Largest group of records that fits the log at all, in bytes.
   var maximumGroupSize: Int { LogTail.maximumGroupSize(segmentSize: options.segmentSize) }
 
-  func size(_ entry: Entry, _ content: MessageContent? = nil) -> Int {
-    LogFormat.recordSize(payload: entry.payloadSize(content))
-  }
+  func size(_ entry: Entry) -> Int { LogFormat.recordSize(payload: entry.payloadSize()) }
 
   /// Gives the answer once all that it may tell of is durable.
   func answerDurably<T: Sendable>(

@@ -129,7 +129,7 @@ extension Engine {
     }
     func recordsSize() -> Int {
       moves.reduce(Self.smallRecordSize) {
-        $0 + Draft.largestSize($1.content) + Self.smallRecordSize
+        $0 + Draft.largestSize($1.content.storedSize) + Self.smallRecordSize
       }
     }
     while moves.count > 1, recordsSize() > maximumGroupSize { moves.removeLast() }
@@ -176,12 +176,15 @@ extension Engine {
     synced: Bool, _ shared: inout Shared
   ) -> LSN? {
     let id = MessageID(randomHigh: random.next(), randomLow: random.next())
-    let group = content.groupID.map { hash(Array($0.utf8), in: nil) }
+    let group = content.groupID.map { hash($0.utf8, in: nil) }
     guard let remove = shared.state.decideRemove(sight, from: source),
       let send = shared.state.decideMove(
         sight, from: source, to: target, messageID: id, group: group)
     else { return nil }
-    _ = append(send, content, synced: synced, &shared)
+    let counted = content.countedSize
+    _ = append(
+      send, payload: send.payloadSize(content), content: counted, synced: synced, &shared
+    ) { send.encode(content, into: $0) }
     shared.wake(target)
     return append(remove, synced: synced, &shared)
   }

@@ -44,7 +44,7 @@ extension Engine {
             .invalidArgument, "a receive takes 1 to \(options.maximumReceive) messages")))
       return ticket
     }
-    let attempt = request.attemptID.map { hash(Array($0.utf8), in: nil) }
+    let attempt = request.attemptID.map { hash($0.utf8, in: nil) }
     critical { shared, actions in
       if let error = shared.refusal { return actions.call(completion, .failure(error)) }
       guard let defaults = shared.state.receiveDefaults(queue) else {
@@ -364,23 +364,24 @@ extension Engine {
     for item in job.items {
       var (position, bytesQueue) = (item.position, item.bytesQueue)
       do throws(LogError) {
-        guard let stored = try read(&position, &bytesQueue, of: item.handle, window) else {
+        guard var stored = try read(&position, &bytesQueue, of: item.handle, window) else {
           if position == item.position { continue }
           return readLater(job)
         }
         if job.isFIFO, held.contains(stored.content.groupID) { continue }
-        let content: MessageContent
-        do throws(PenstockError) {
-          content = try open(stored.content, of: item.handle.message)
-        } catch {
-          options.log?(error.description)
-          failure = error
-          held.insert(stored.content.groupID)
-          continue
+        if stored.content.sealedWith != nil {
+          do throws(PenstockError) {
+            stored.content = try open(stored.content, of: item.handle.message)
+          } catch {
+            options.log?(error.description)
+            failure = error
+            held.insert(stored.content.groupID)
+            continue
+          }
         }
         messages.append(
           ReceivedMessage(
-            id: stored.id, handle: item.handle, content: content,
+            id: stored.id, handle: item.handle, content: stored.content,
             sentAt: (job.isFIFO ? item.origin?.movedAt : nil) ?? stored.sentAt,
             firstReceivedAt: item.firstReceivedAt, receiveCount: item.receiveCount,
             leaseEndsAt: item.leaseEndsAt, origin: item.origin))

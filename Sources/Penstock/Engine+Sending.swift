@@ -4,62 +4,54 @@ internal import PenstockLog
 internal import PenstockSystem
 internal import Synchronization
 
-/// A message that is about to be sent, with all that can be known before the lock is taken.
+/// Messages that are about to be sent, with all that can be known before the lock is taken.
+struct Sending: Sendable {
+  /// Sealed if their queues have keys.
+  var entries: [SendEntry]
+  /// One for each.
+  var drafts: [Draft] = []
+  /// The most bytes that their records can take, with others that come with them.
+  var size: Int
+}
+
+/// What is known of one of them, beside its entry.
 struct Draft: Sendable {
-  var content: MessageContent
-  var queue: QueueID
-  var id: MessageID
-  let delay: Duration?
-  let priority: UInt8
+  let queue: QueueID
+  let id: MessageID
   /// What stands for its group, and in a FIFO queue for what repetitions have in common.
   var group: TextHash?
   var deduplication: TextHash?
   /// Messages to the same queue that come before it in a transaction.
-  var ahead = 0
+  let ahead: Int
   /// Bytes that count towards the queue's limit: those before it is sealed.
   let countedSize: Int
-  /// The largest that its record can be, in bytes.
-  var largestSize: Int
+  /// Bytes of its content in the log.
+  var storedSize: Int
 
-  init(_ entry: SendEntry, _ queue: QueueID, _ engine: Engine) {
-    self.queue = queue
-    (content, delay, priority) = (entry.content, entry.delay, entry.priority)
-    countedSize = entry.content.countedSize
-    largestSize = Self.largestSize(entry.content)
-    id = MessageID(randomHigh: engine.random.next(), randomLow: engine.random.next())
-  }
-
-  static func largestSize(_ content: MessageContent) -> Int {
-    let hash = content.groupID.map { _ in TextHash(high: 0, low: 0) }
-    let (id, time) = (MessageID(high: 0, low: 0), Timestamp(milliseconds: 0))
-    let sent = Record.Sent(id: id, visibleAt: time, group: hash, deduplication: hash)
-    let entry = Entry(queue: QueueID(0), time: time, record: .sent(sent))
-    return LogFormat.recordSize(payload: entry.payloadSize(content))
+  /// The largest that the record of such a content can be, in bytes.
+  static func largestSize(_ storedSize: Int) -> Int {
+    LogFormat.recordSize(payload: Entry.largestHead + storedSize)
   }
 }
 
-// By index: an element in a variable is a copy.
-extension [Draft] {
+// By index: an element in a variable is a copy, which counts references.
+extension Sending {
   /// The record that sends one of them.
   func decide(
     _ index: Int, in state: borrowing State, checksLimits: Bool = true
   ) throws(Refusal) -> State.Send {
-    let drafts = span
+    let (entries, draft) = (entries.span, drafts.span[index])
     return try state.decideSend(
-      drafts[index].queue, messageID: drafts[index].id, size: drafts[index].countedSize,
-      delay: drafts[index].delay?.wholeMilliseconds, group: drafts[index].group,
-      deduplication: drafts[index].deduplication, priority: drafts[index].priority,
-      ahead: checksLimits ? drafts[index].ahead : nil)
+      draft.queue, messageID: draft.id, size: draft.countedSize,
+      delay: entries[index].delay?.wholeMilliseconds, group: draft.group,
+      deduplication: draft.deduplication, priority: entries[index].priority,
+      ahead: checksLimits ? draft.ahead : nil)
   }
 
   /// Whether each is sealed with the key of its queue: that may have changed since.
   func areSealed(in state: borrowing State) -> Bool {
-    var (queue, key) = (QueueID(0), "")
-    for index in indices {
-      if queue != span[index].queue { key = state.encryptionKey(span[index].queue) }
-      queue = span[index].queue
-      if span[index].content.sealedWith ?? "" != key { return false }
-    }
+    for index in drafts.indices
+    where entries.span.key(index) != state.encryptionKey(drafts.span[index].queue) { return false }
     return true
   }
 }
@@ -69,12 +61,10 @@ extension Engine {
     _ entries: [SendEntry], to queue: QueueID,
     _ completion: @escaping Completion<[Result<SendReceipt, PenstockError>]>
   ) {
-    var drafts = entries.map { Draft($0, queue, self) }
-    let size: Int
-    do throws(PenstockError) { size = try prepare(&drafts) } catch {
+    let sends: Sending
+    do throws(PenstockError) { sends = try prepare(entries) { _ in (queue, 0) } } catch {
       return completion(.failure(error))
     }
-    let sends = drafts
     submit(drains: false, completion) { engine, shared, actions in
       guard shared.state.exists(queue) else {
         engine.refuse(completion, .noQueue, &shared, &actions)
@@ -84,21 +74,20 @@ extension Engine {
         actions.callbacks.append { engine.send(entries, to: queue, completion) }
         return true
       }
+      let size = sends.size
       if let isDone = engine.refusesRoom(size, drains: false, completion, &shared, &actions) {
         return isDone
       }
       var last = engine.told(shared)
       var receipts: [Result<SendReceipt, PenstockError>] = []
-      receipts.reserveCapacity(sends.count)
-      let drafts = sends.span
-      for index in drafts.indices {
+      receipts.reserveCapacity(entries.count)
+      for index in entries.indices {
         do throws(Refusal) {
           switch try sends.decide(index, in: shared.state) {
           case .record(let record):
-            last = engine.append(
-              record, drafts[index].content, counted: drafts[index].countedSize,
-              synced: engine.isSynced, &shared)
-            receipts.append(.success(SendReceipt(id: drafts[index].id, lsn: last.value)))
+            last = engine.append(record, sends, index, &shared)
+            let id = sends.drafts[index].id
+            receipts.append(.success(SendReceipt(id: id, lsn: last.value)))
           case .duplicate(let id, let message):
             shared.state.countDuplicate(queue)
             receipts.append(.success(SendReceipt(id: id, lsn: message, isDuplicate: true)))
@@ -113,6 +102,19 @@ extension Engine {
     }
   }
 
+  /// Logs and applies the record that sends one of them.
+  func append(
+    _ record: Entry, _ sends: Sending, _ index: Int, _ shared: inout Shared
+  ) -> LSN {
+    let draft = sends.drafts.span[index]
+    return append(
+      record, payload: record.payloadSize() + draft.storedSize, content: draft.countedSize,
+      synced: isSynced, &shared
+    ) {
+      sends.entries.span.encode(index, record, into: $0)
+    }
+  }
+
   /// Why records do not fit into one segment together.
   func badSize(_ size: Int) -> PenstockError? {
     guard size > maximumGroupSize else { return nil }
@@ -123,61 +125,73 @@ extension Engine {
       limit: maximumGroupSize)
   }
 
-  // MARK: Hashes
+  // MARK: Preparation
 
   /// Reckons what stands for groups, and for deduplication ids in FIFO queues, and seals.
   ///
-  /// - Returns: the most bytes that the records of all can take, with `others` beside them.
+  /// - Parameter others: bytes of records that come with them.
   /// - Throws: also when a delay is negative, or a segment does not take all of them.
-  func prepare(_ all: inout [Draft], beside others: Int = 0) throws(PenstockError) -> Int {
-    var (queue, size) = (QueueID(0), others)
-    var settings: QueueSettings?
-    var drafts = all.mutableSpan
-    for index in drafts.indices {
-      if queue != drafts[index].queue {
-        queue = drafts[index].queue
-        settings = listing(queue)?.settings
-      }
-      if drafts[index].delay ?? .zero < .zero {
+  func prepare(
+    _ entries: [SendEntry], beside others: Int = 0, to place: (Int) -> (QueueID, ahead: Int)
+  ) throws(PenstockError) -> Sending {
+    var sends = Sending(entries: entries, size: others)
+    var (last, settings) = (QueueID(0), QueueSettings?.none)
+    sends.drafts.reserveCapacity(entries.count)
+    for index in entries.indices {
+      let (queue, ahead) = place(index)
+      if queue != last { (last, settings) = (queue, listing(queue)?.settings) }
+      if entries.span[index].delay ?? .zero < .zero {
         throw PenstockError(.invalidArgument, "a delay is negative")
       }
-      if let settings {
-        prepare(&drafts[index], settings)
-        if try seal(&drafts[index].content, settings) {
-          drafts[index].largestSize = Draft.largestSize(drafts[index].content)
-        }
-      } else {
-        drafts[index].content.sealedWith = nil
+      let sizes = entries.span.sizes(index)
+      var draft = Draft(
+        queue: queue, id: MessageID(randomHigh: random.next(), randomLow: random.next()),
+        ahead: ahead, countedSize: sizes.counted, storedSize: sizes.stored)
+      if let settings, settings.isFIFO || settings.isFair {
+        hash(entries.span[index].content, settings, &draft)
       }
-      size += drafts[index].largestSize
+      let key = settings?.encryptionKey ?? ""
+      if !key.isEmpty || !entries.span.key(index).isEmpty {
+        sends.entries[index].content.sealedWith = nil
+        if let settings, !key.isEmpty {
+          try seal(&sends.entries[index].content, key, settings)
+        }
+        draft.storedSize = sends.entries.span.sizes(index).stored
+      }
+      sends.size += Draft.largestSize(draft.storedSize)
+      sends.drafts.append(draft)
     }
-    if let error = badSize(size) { throw error }
-    return size
+    if let error = badSize(sends.size) { throw error }
+    return sends
   }
 
-  private func prepare(_ draft: inout Draft, _ settings: QueueSettings) {
-    guard let group = draft.content.groupID, settings.isFIFO || settings.isFair else {
-      return
-    }
+  private func hash(_ content: MessageContent, _ settings: QueueSettings, _ draft: inout Draft) {
+    guard let group = content.groupID else { return }
     let scope = settings.deduplicatesByGroup ? group : nil
-    draft.group = hash(Array(group.utf8), in: nil)
+    draft.group = hash(group.utf8, in: nil)
     guard settings.isFIFO else { return }
-    if let id = draft.content.deduplicationID {
-      draft.deduplication = hash(Array(id.utf8), in: scope)
+    if let id = content.deduplicationID {
+      draft.deduplication = hash(id.utf8, in: scope)
     } else if settings.deduplicatesByContent {
-      draft.deduplication = hash(draft.content.body, in: scope, isBody: true)
+      draft.deduplication = hash(content.body, in: scope, isBody: true)
     }
   }
 
-  func hash(_ text: [UInt8], in scope: String?, isBody: Bool = false) -> TextHash {
-    var bytes: [UInt8] = [isBody ? 1 : 0, scope == nil ? 0 : 1]
-    if let scope {
-      bytes += Array(scope.utf8)
-      // No text holds this byte, so one scope and text cannot look like another.
-      bytes.append(0xff)
+  func hash(
+    _ text: some Sequence<UInt8>, in scope: String?, isBody: Bool = false
+  ) -> TextHash {
+    func half(_ key: (UInt64, UInt64)) -> UInt64 {
+      var hash = SipHash(key)
+      hash.absorb(CollectionOfOne(isBody ? 1 : 0))
+      hash.absorb(CollectionOfOne(scope == nil ? 0 : 1))
+      if let scope {
+        hash.absorb(scope.utf8)
+        // No text holds this byte, so one scope and text cannot look like another.
+        hash.absorb(CollectionOfOne(0xff))
+      }
+      hash.absorb(text)
+      return hash.finish()
     }
-    bytes += text
-    let other = SipHash(key: (~handleKey.key.0, ~handleKey.key.1))
-    return TextHash(high: handleKey.hash(bytes[...]), low: other.hash(bytes[...]))
+    return TextHash(high: half(handleKey), low: half((~handleKey.0, ~handleKey.1)))
   }
 }

@@ -111,7 +111,7 @@ final class Engine: Sendable {
   let catalogue: Mutex<Catalogue>
   let log: SegmentedLog
   let options: StoreOptions
-  let handleKey: SipHash
+  let handleKey: (UInt64, UInt64)
   let recovery: RecoveryReport
   let clock: any SystemClock
   let random: any RandomSource
@@ -143,7 +143,7 @@ final class Engine: Sendable {
     random = environment.random
     plantedBug = environment.plantedBug
     let file = opened.log.storeFile
-    handleKey = SipHash(key: (file.keyHigh, file.keyLow))
+    handleKey = (file.keyHigh, file.keyLow)
     // Time goes on from the last record, also if the machine's clock was set back meanwhile.
     startWall = max(environment.clock.wallMilliseconds(), state.time.milliseconds)
     startMonotonic = environment.clock.monotonicNanoseconds()
@@ -280,19 +280,9 @@ final class Engine: Sendable {
 
   /// Appends a record and applies it; there must be room.
   ///
-  /// - Parameters:
-  ///   - counted: bytes of the content before it was sealed.
-  ///   - synced: whether anybody will wait for its sync.
-  func append(
-    _ entry: Entry, _ content: MessageContent? = nil, counted: Int? = nil, synced: Bool,
-    _ shared: inout Shared
-  ) -> LSN {
-    append(
-      entry, payload: entry.payloadSize(content), content: counted ?? content?.countedSize ?? 0,
-      synced: synced, &shared
-    ) {
-      entry.encode(content, into: $0)
-    }
+  /// - Parameter synced: whether anybody will wait for its sync.
+  func append(_ entry: Entry, synced: Bool, _ shared: inout Shared) -> LSN {
+    append(entry, payload: entry.payloadSize(), synced: synced, &shared) { entry.encode(into: $0) }
   }
 
   /// As above, with the bytes put by `encode`.

@@ -17,7 +17,7 @@ extension Engine {
     Self.put(UInt64(handle.slot), 4, &bytes)
     Self.put(handle.message, 8, &bytes)
     Self.put(handle.token, 8, &bytes)
-    Self.put(handleKey.hash(bytes[...]), 8, &bytes)
+    Self.put(tag(bytes), 8, &bytes)
     return Base64.encode(bytes)
   }
 
@@ -25,11 +25,17 @@ extension Engine {
     guard text.utf8.count <= 2 * Self.handleSize, let bytes = Base64.decode(Array(text.utf8)),
       bytes.count == Self.handleSize,
       Array(bytes[..<3]) == Self.prefix,
-      Self.get(bytes, 27, 8) == handleKey.hash(bytes[..<27])
+      Self.get(bytes, 27, 8) == tag(bytes[..<27])
     else { return nil }
     return LeaseHandle(
       queue: QueueID(UInt32(Self.get(bytes, 3, 4))), slot: UInt32(Self.get(bytes, 7, 4)),
       message: Self.get(bytes, 11, 8), token: Self.get(bytes, 19, 8))
+  }
+
+  private func tag(_ bytes: some Sequence<UInt8>) -> UInt64 {
+    var hash = SipHash(handleKey)
+    hash.absorb(bytes)
+    return hash.finish()
   }
 
   private static func put(_ value: UInt64, _ count: Int, _ bytes: inout [UInt8]) {
@@ -44,28 +50,10 @@ extension Engine {
 }
 
 /// SipHash-2-4, a keyed hash for short inputs (Aumasson and Bernstein, 2012).
-struct SipHash: Sendable {
-  var key: (UInt64, UInt64)
-
-  func hash(_ bytes: ArraySlice<UInt8>) -> UInt64 {
-    var state = SipState(key)
-    var word: UInt64 = 0
-    var filled = 0
-    for byte in bytes {
-      word |= UInt64(byte) << (8 * UInt64(filled & 7))
-      filled += 1
-      if filled & 7 == 0 {
-        state.absorb(word)
-        word = 0
-      }
-    }
-    state.absorb(word | UInt64(filled & 0xff) << 56)
-    return state.finish()
-  }
-}
-
-private struct SipState {
-  var a, b, c, d: UInt64
+struct SipHash {
+  private var a, b, c, d: UInt64
+  private var word: UInt64 = 0
+  private var count = 0
 
   init(_ key: (UInt64, UInt64)) {
     a = key.0 ^ 0x736f_6d65_7073_6575
@@ -74,17 +62,28 @@ private struct SipState {
     d = key.1 ^ 0x7465_6462_7974_6573
   }
 
-  mutating func absorb(_ word: UInt64) {
+  mutating func absorb(_ bytes: some Sequence<UInt8>) {
+    for byte in bytes {
+      word |= UInt64(byte) << (8 * UInt64(count & 7))
+      count += 1
+      if count & 7 == 0 { absorbWord() }
+    }
+  }
+
+  mutating func finish() -> UInt64 {
+    word |= UInt64(count & 0xff) << 56
+    absorbWord()
+    c ^= 0xff
+    for _ in 0..<4 { round() }
+    return a ^ b ^ c ^ d
+  }
+
+  private mutating func absorbWord() {
     d ^= word
     round()
     round()
     a ^= word
-  }
-
-  mutating func finish() -> UInt64 {
-    c ^= 0xff
-    for _ in 0..<4 { round() }
-    return a ^ b ^ c ^ d
+    word = 0
   }
 
   private mutating func round() {

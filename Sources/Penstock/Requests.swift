@@ -1,23 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/// One message to send.
-public struct SendEntry: Sendable {
-  /// What to send.
-  public var content: MessageContent
-  /// How long to hide it at first; nil takes the queue's delay.
-  public var delay: Duration?
-  /// In a standard queue: how many of the queue's `priorityStep` earlier than it was sent it counts
-  /// as sent, for the order of receives. So what is urgent comes first, and nothing waits for ever.
-  public var priority: UInt8
-
-  /// A message to send; nothing is checked here.
-  public init(_ content: MessageContent, delay: Duration? = nil, priority: UInt8 = 0) {
-    self.content = content
-    self.delay = delay
-    self.priority = priority
-  }
-}
-
 /// What a sender gets back once its message is durable.
 public struct SendReceipt: Sendable, Hashable {
   /// The message's id.

@@ -95,15 +95,14 @@ extension Store {
 
 extension Engine {
   func commit(_ steps: [Transaction.Step], _ completion: @escaping Completion<[SendReceipt]>) {
-    var (handles, drafts) = (Set<UInt64>(), [Draft]())
-    var ahead: [QueueID: Int] = [:]
+    var (handles, entries) = (Set<UInt64>(), [SendEntry]())
+    var (queues, ahead) = ([(QueueID, ahead: Int)](), [QueueID: Int]())
     for step in steps {
       switch step {
       case .send(let entry, let queue):
-        var draft = Draft(entry, queue, self)
-        draft.ahead = ahead[queue, default: 0]
-        ahead[queue] = draft.ahead + 1
-        drafts.append(draft)
+        entries.append(entry)
+        queues.append((queue, ahead[queue, default: 0]))
+        ahead[queue, default: 0] += 1
       case .delete(let handle), .reject(let handle), .extend(let handle, _):
         guard handles.insert(handle.message).inserted else {
           return completion(
@@ -114,12 +113,13 @@ extension Engine {
         return completion(.failure(PenstockError(.invalidArgument, "a timeout is negative")))
       }
     }
-    let total: Int
+    let sends: Sending
     do throws(PenstockError) {
-      total = try prepare(&drafts, beside: handles.count * Self.smallRecordSize)
+      let others = handles.count * Self.smallRecordSize
+      sends = try prepare(entries, beside: others) { queues[$0] }
     } catch { return completion(.failure(error)) }
-    let sends = drafts
-    submit(drains: drafts.isEmpty, completion) { engine, shared, actions in
+    let drains = queues.isEmpty
+    submit(drains: drains, completion) { engine, shared, actions in
       func decide(_ step: Transaction.Step, _ sent: inout Int, isAgain: Bool) throws(Refusal)
         -> State.Send?
       {
@@ -146,8 +146,8 @@ extension Engine {
         // All are asked before one is done; none makes another impossible.
         var sent = 0
         for step in steps { _ = try decide(step, &sent, isAgain: false) }
-        let drains = sends.isEmpty
-        if let isDone = engine.refusesRoom(total, drains: drains, completion, &shared, &actions) {
+        let size = sends.size
+        if let isDone = engine.refusesRoom(size, drains: drains, completion, &shared, &actions) {
           return isDone
         }
         var (last, receipts) = (engine.told(shared), [SendReceipt]())
@@ -157,14 +157,11 @@ extension Engine {
           let done = try decide(step, &sent, isAgain: true)
           switch (done, step) {
           case (.record(let entry), .send(_, let queue)):
-            let draft = sends[before]
-            last = engine.append(
-              entry, draft.content, counted: draft.countedSize, synced: engine.isSynced,
-              &shared)
-            receipts.append(SendReceipt(id: draft.id, lsn: last.value))
+            last = engine.append(entry, sends, before, &shared)
+            receipts.append(SendReceipt(id: sends.drafts[before].id, lsn: last.value))
             shared.wake(queue)
           case (.duplicate(let id, let message), _):
-            shared.state.countDuplicate(sends[before].queue)
+            shared.state.countDuplicate(sends.drafts[before].queue)
             receipts.append(SendReceipt(id: id, lsn: message, isDuplicate: true))
           case (.record(let entry), _):
             last = engine.append(entry, synced: engine.isSynced, &shared)

@@ -65,19 +65,23 @@ struct Waiters {
     if tail != Self.none { places[Int(tail)].next = index }
     lists[waiter.queue] = (lists[waiter.queue]?.head ?? index, index)
     deadlines.insert(index, key: UInt64(clamping: waiter.deadline.milliseconds), &heapPlaces)
-    return ReceiveTicket(value: UInt64(places[Int(index)].use) << 32 | UInt64(index))
+    return ticket(index)
+  }
+
+  private func ticket(_ index: UInt32) -> ReceiveTicket {
+    ReceiveTicket(value: UInt64(places[Int(index)].use) << 32 | UInt64(index))
   }
 
   /// The waiter that is served next, left in its place.
   func first(on queue: QueueID) -> (ReceiveTicket, Waiter)? {
     guard let index = lists[queue]?.head, let waiter = places[Int(index)].waiter else { return nil }
-    return (ReceiveTicket(value: UInt64(places[Int(index)].use) << 32 | UInt64(index)), waiter)
+    return (ticket(index), waiter)
   }
 
   /// Where the ticket's waiter is, if it still waits.
   private func find(_ ticket: ReceiveTicket) -> (index: UInt32, waiter: Waiter)? {
     let index = UInt32(truncatingIfNeeded: ticket.value)
-    guard Int(index) < places.count, UInt64(places[Int(index)].use) == ticket.value >> 32,
+    guard Int(index) < places.count, self.ticket(index) == ticket,
       let waiter = places[Int(index)].waiter
     else { return nil }
     return (index, waiter)
@@ -123,18 +127,15 @@ struct Waiters {
     guard let first = deadlines.first, first.key <= UInt64(clamping: now.milliseconds) else {
       return nil
     }
-    let use = places[Int(first.item)].use
-    return remove(ReceiveTicket(value: UInt64(use) << 32 | UInt64(first.item)))
+    return remove(ticket(first.item))
   }
 
   /// Takes out everybody, or everybody on one queue.
   mutating func removeAll(on queue: QueueID? = nil) -> [Waiter] {
     var all: [Waiter] = []
-    if let queue {
-      while let (ticket, _) = first(on: queue), let waiter = remove(ticket) { all.append(waiter) }
-      return all
-    }
-    while let waiter = takeExpired(at: Timestamp(milliseconds: .max)) { all.append(waiter) }
+    while let next = queue.map({ first(on: $0)?.0 }) ?? deadlines.first.map({ ticket($0.item) }),
+      let waiter = remove(next)
+    { all.append(waiter) }
     return all
   }
 }

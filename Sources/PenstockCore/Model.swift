@@ -175,6 +175,24 @@ public struct MessageContent: Hashable, Sendable {
   }
 }
 
+/// One message to send.
+public struct SendEntry: Sendable {
+  /// What to send.
+  public var content: MessageContent
+  /// How long to hide it at first; nil takes the queue's delay.
+  public var delay: Duration?
+  /// In a standard queue: how many of the queue's `priorityStep` earlier than it was sent it counts
+  /// as sent, for the order of receives. So what is urgent comes first, and nothing waits for ever.
+  public var priority: UInt8
+
+  /// A message to send; nothing is checked here.
+  public init(_ content: MessageContent, delay: Duration? = nil, priority: UInt8 = 0) {
+    self.content = content
+    self.delay = delay
+    self.priority = priority
+  }
+}
+
 /// Messages of a queue by state. The three are disjoint and exact.
 public struct QueueCounts: Hashable, Sendable {
   /// Can be received now.

@@ -180,20 +180,17 @@ extension QueueSettings {
       }
     }
     set {
-      switch (setting.path, newValue) {
-      case (let path as WritableKeyPath<Self, Duration>, .number(let value)):
-        self[keyPath: path] = .milliseconds(value)
-      case (let path as WritableKeyPath<Self, Int>, .number(let value)):
-        self[keyPath: path] = Int(value)
-      case (let path as WritableKeyPath<Self, Bool>, .flag(let value)):
-        self[keyPath: path] = value
-      case (let path as WritableKeyPath<Self, String>, .text(let value)):
-        self[keyPath: path] = value
-      case (let path as WritableKeyPath<Self, [String]?>, .names(let value)):
-        self[keyPath: path] = value
-      case (let path as WritableKeyPath<Self, [String: String]>, .texts(let value)):
-        self[keyPath: path] = value
-      default: break
+      func set<T>(_ value: T) {
+        if let path = setting.path as? WritableKeyPath<Self, T> { self[keyPath: path] = value }
+      }
+      switch newValue {
+      case .number(let value):
+        set(Duration.milliseconds(value))
+        set(Int(value))
+      case .flag(let value): set(value)
+      case .text(let value): set(value)
+      case .names(let value): set(value)
+      case .texts(let value): set(value)
       }
     }
   }

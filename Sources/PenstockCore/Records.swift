@@ -199,23 +199,27 @@ extension Entry {
     // What is copied follows it.
     case .moved(let moved): Self.prefixSize + 24 + (moved.slot == nil ? 0 : 8)
     case .drawn(_, let messages): Self.prefixSize + 8 + messages.count * WaitingMessage.encodedSize
-    case .setAside, .excised: Self.prefixSize + 16
-    case .transferred: Self.prefixSize + 24
     case .attempted(_, let messages): Self.prefixSize + 24 + messages.count * 16
     case .task(let task): Self.prefixSize + 32 + task.destination.utf8.count
     case .sent(let sent):
-      Self.contentOffset(sent) + (content.map { $0.extrasSize + $0.body.count } ?? 0)
+      Self.contentOffset(sent) + (content?.storedSize ?? 0)
     case .queueCreated(let name, let settings):
       Self.prefixSize + settings.encodedSize + name.utf8.count
     case .queueChanged(let settings): Self.prefixSize + settings.encodedSize
-    case .leased, .leaseChanged: Self.prefixSize + 24
-    case .deleted: Self.prefixSize + 16
+    case .leased, .leaseChanged, .transferred: Self.prefixSize + 24
+    case .deleted, .setAside, .excised: Self.prefixSize + 16
     case .expired: Self.prefixSize + 8
     }
   }
 
   /// Puts exactly `payloadSize` bytes.
   public func encode(_ content: MessageContent? = nil, into buffer: CommitBuffer) {
+    encode(hasExtras: content?.rest != nil, into: buffer)
+    content?.put(into: buffer)
+  }
+
+  /// Puts all but the content of a sent message.
+  func encode(hasExtras: Bool, into buffer: CommitBuffer) {
     func prefix(_ kind: Kind, _ flags: UInt8 = 0, _ more: UInt16 = 0) {
       buffer.put(kind.rawValue)
       buffer.put(flags)
@@ -229,10 +233,9 @@ extension Entry {
     case .purged: prefix(.purged)
     case .cleared: prefix(.cleared)
     case .sent(let sent):
-      let extras = content?.extrasSize ?? 0
       prefix(
         .sent,
-        (sent.visibleAt == nil ? 0 : Self.flagDelayed) | (extras == 0 ? 0 : Self.flagExtras)
+        (sent.visibleAt == nil ? 0 : Self.flagDelayed) | (hasExtras ? Self.flagExtras : 0)
           | (sent.isParked ? Self.flagParked : 0) | (sent.group == nil ? 0 : Self.flagGroup)
           | (sent.deduplication == nil ? 0 : Self.flagDeduplication),
         UInt16(sent.priority) | (sent.hasOwnDelay ? Self.moreOwnDelay : 0))
@@ -240,8 +243,6 @@ extension Entry {
       if let visibleAt = sent.visibleAt { buffer.put(visibleAt.milliseconds) }
       if let group = sent.group { buffer.put(group) }
       if let hash = sent.deduplication { buffer.put(hash) }
-      if extras > 0 { content?.rest?.extras.put(extras - 4, into: buffer) }
-      if let content { buffer.put(content.body) }
     case .queueCreated(let name, let settings):
       prefix(.queueCreated, settings.hasMore ? Self.flagMore : 0)
       settings.encode(into: buffer)

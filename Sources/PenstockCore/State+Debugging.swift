@@ -264,9 +264,7 @@ extension State {
     if inTimers > timers.count { return "I4: \(timers.count) timers for \(inTimers) activities" }
     return nil
   }
-}
 
-extension State {
   /// Looks at the groups of a queue, and counts their messages.
   private func brokenGroups(_ q: Int, _ counts: inout QueueCounts, _ inTimers: inout Int) -> String?
   {
@@ -301,9 +299,7 @@ extension State {
     return members.count != table[q].groups.count || available != row(of: table[q]).count
       ? "I9: \(table[q].name)" : nil
   }
-}
 
-extension State {
   private func brokenTenant(_ group: UInt32, _ all: [UInt32], _ isFIFO: Bool) -> String? {
     guard let tenant = tenant(group).map({ tenants[$0] }) else {
       return isFIFO ? nil : "I10: no tenant \(group)"

@@ -16,6 +16,7 @@ struct Holes: Sendable {
   private func place(_ lsn: UInt64) -> Int { all.firstPlace { $0 < lsn } }
 
   func contains(_ lsn: UInt64) -> Bool {
+    guard count > 0 else { return false }
     let place = place(lsn)
     return place < lsns.count && lsns[place] == lsn
   }

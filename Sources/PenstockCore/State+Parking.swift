@@ -114,7 +114,7 @@ extension State {
   private mutating func shorten(
     _ q: Int, at index: Int, _ message: UInt64, _ size: Int, _ lsn: UInt64
   ) throws(RecordError) {
-    guard table[q].runs.indices.contains(index) else {
+    guard index < table[q].runs.count else {
       throw RecordError(description: "LSN \(lsn) names message \(message), which is not parked")
     }
     guard table[q].runs[index].canBegin(with: message, UInt64(size)),

@@ -9,11 +9,15 @@ extension State {
   ///
   /// - Returns: queues in which a message became visible; a queue may be named more than once.
   /// - Complexity: O(log active) for each that ends.
-  @discardableResult
+  @inline(__always) @discardableResult
   public mutating func advance(to time: Timestamp) -> [QueueID] {
     if time > self.time { self.time = time }
     let now = UInt64(clamping: self.time.milliseconds)
     guard let first = timers.first, first.key <= now else { return [] }
+    return end(by: now)
+  }
+
+  private mutating func end(by now: UInt64) -> [QueueID] {
     var visible: [QueueID] = []
     var opened: [(end: UInt64, slot: UInt32, q: Int, group: UInt32)] = []
     while let first = timers.first, first.key <= now {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-internal import PenstockSystem
+package import PenstockSystem
 
 /// A whole message as the log holds it.
 public struct StoredMessage: Hashable, Sendable {
@@ -16,24 +16,12 @@ public struct StoredMessage: Hashable, Sendable {
   public init(_ span: borrowing RawSpan) throws(RecordError) {
     let entry = try Entry(span)
     let start: Int
-    switch entry.record {
-    case .sent(let sent):
-      id = sent.id
-      start = Entry.contentOffset(sent)
-    case .moved(let moved):
-      id = moved.id
-      start = entry.payloadSize()
-    default:
-      throw RecordError(description: "there is another record where a message should be")
-    }
+    (id, start) = try entry.held
     queue = entry.queue
     sentAt = entry.time
     do {
-      var cursor = ByteCursor(1)
-      let flags = try cursor.u8(span)
-      cursor.offset = start
-      let extras =
-        flags & Entry.flagExtras == 0 ? nil : try MessageContent.Extras(&cursor, span)
+      var cursor = ByteCursor(start)
+      let extras = Entry.hasExtras(span) ? try MessageContent.Extras(&cursor, span) : nil
       guard extras?.sealedWith == nil || extras?.attributes == [] else { throw BytesTooShort() }
       content = MessageContent(
         body: try cursor.bytes(span.byteCount - cursor.offset, span), extras)
@@ -44,6 +32,9 @@ public struct StoredMessage: Hashable, Sendable {
 }
 
 extension Entry {
+  /// The most bytes that stand before the content of what is sent.
+  package static let largestHead = prefixSize + 56
+
   static func contentOffset(_ sent: Record.Sent) -> Int {
     prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8) + (sent.group == nil ? 0 : 16)
       + (sent.deduplication == nil ? 0 : 16)
@@ -57,25 +48,28 @@ extension Entry {
     of payload: borrowing RawSpan, message: UInt64, slot: UInt32?
   ) throws(RecordError) -> (entry: Entry, content: Int) {
     var entry = try Entry(payload)
-    let start: Int
-    var cursor = ByteCursor(1)
-    do throws(BytesTooShort) {
-      let hasExtras = try cursor.u8(payload) & Self.flagExtras != 0
-      switch entry.record {
-      case .sent(let sent):
-        start = contentOffset(sent)
-        entry.record = .moved(
-          .init(id: sent.id, message: message, slot: slot, hasExtras: hasExtras))
-      case .moved(let moved):
-        start = entry.payloadSize()
-        entry.record = .moved(
-          .init(id: moved.id, message: message, slot: slot, isAgain: true, hasExtras: hasExtras))
-      default: throw BytesTooShort()
-      }
-    } catch {
-      throw RecordError(description: "there is another record where a message should be")
-    }
+    let (id, start) = try entry.held
+    let isAgain = if case .moved = entry.record { true } else { false }
+    entry.record = .moved(
+      .init(
+        id: id, message: message, slot: slot, isAgain: isAgain, hasExtras: hasExtras(payload)))
     return (entry, start)
+  }
+
+  /// Id of the message in the payload that this was read from, and where its content begins there.
+  fileprivate var held: (id: MessageID, content: Int) {
+    get throws(RecordError) {
+      switch record {
+      case .sent(let sent): return (sent.id, Self.contentOffset(sent))
+      case .moved(let moved): return (moved.id, payloadSize())
+      default: throw RecordError(description: "there is another record where a message should be")
+      }
+    }
+  }
+
+  fileprivate static func hasExtras(_ payload: borrowing RawSpan) -> Bool {
+    var cursor = ByteCursor(1)
+    return ((try? cursor.u8(payload)) ?? 0) & flagExtras != 0
   }
 }
 
@@ -175,8 +169,13 @@ extension MessageContent.Extras {
 }
 
 extension MessageContent {
-  /// Bytes of what is stored before the body, 0 when there is nothing.
-  var extrasSize: Int { rest?.extras.size ?? 0 }
+  /// Bytes that are stored of it.
+  public var storedSize: Int { body.count + (rest?.extras.size ?? 0) }
+
+  func put(into buffer: CommitBuffer) {
+    if let rest { rest.extras.put(rest.extras.size - 4, into: buffer) }
+    buffer.put(body)
+  }
 
   /// What a cipher seals: attributes as they are stored, with their length before them, and body.
   package var plain: [UInt8] {
@@ -207,6 +206,29 @@ extension MessageContent {
     return rest.extras.attributes.reduce(body.count) {
       $0 + $1.name.utf8.count + $1.type.utf8.count + $1.valueSize
     }
+  }
+}
+
+extension Span<SendEntry> {
+  /// Bytes that are stored of one's content, and those that count towards a queue's limit.
+  package func sizes(_ index: Int) -> (stored: Int, counted: Int) {
+    if self[index].content.rest == nil {
+      return (self[index].content.body.count, self[index].content.body.count)
+    }
+    return (self[index].content.storedSize, self[index].content.countedSize)
+  }
+
+  /// Name of the key that one is sealed with, empty without.
+  package func key(_ index: Int) -> String { self[index].content.sealedWith ?? "" }
+
+  /// Puts the record that sends one.
+  package func encode(_ index: Int, _ record: Entry, into buffer: CommitBuffer) {
+    let hasExtras = self[index].content.rest != nil
+    record.encode(hasExtras: hasExtras, into: buffer)
+    if hasExtras { return self[index].content.put(into: buffer) }
+    // unsafe: whoever lends the span keeps the bytes.
+    let body = unsafe self[index].content.body.withUnsafeBytes { unsafe $0 }
+    unsafe buffer.put(RawSpan(_unsafeBytes: body))
   }
 }
 

@@ -86,13 +86,14 @@ internal import Synchronization
   ///
   /// - Returns: true when it rang, false when the time is over.
   public func wait(nanoseconds: UInt64) -> Bool {
-    let end = Self.now().advanced(by: nanoseconds)
+    // Decades at most, which the sum has room for.
+    let end = Self.now() + Int(min(nanoseconds, 1 << 61))
     return wait {
       #if canImport(Darwin)
-        var left = Self.now().until(end)
+        var left = timespec(nanoseconds: max(0, end - Self.now()))
         return unsafe pthread_cond_timedwait_relative_np(condition, mutex, &left)
       #else
-        var time = end
+        var time = timespec(nanoseconds: end)
         return unsafe pthread_cond_timedwait(condition, mutex, &time)
       #endif
     }
@@ -113,34 +114,18 @@ internal import Synchronization
     return true
   }
 
-  private static func now() -> timespec {
+  /// Nanoseconds.
+  private static func now() -> Int {
     var time = timespec()
     // unsafe: the result is written to a local.
     _ = unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-    return time
+    return time.tv_sec * 1_000_000_000 + time.tv_nsec
   }
 }
 
 extension timespec {
-  fileprivate func advanced(by nanoseconds: UInt64) -> timespec {
-    var sum = self
-    sum.tv_sec += Int(nanoseconds / 1_000_000_000)
-    sum.tv_nsec += Int(nanoseconds % 1_000_000_000)
-    if sum.tv_nsec >= 1_000_000_000 {
-      sum.tv_sec += 1
-      sum.tv_nsec -= 1_000_000_000
-    }
-    return sum
-  }
-
-  /// The time left until `end`, not below zero.
-  fileprivate func until(_ end: timespec) -> timespec {
-    var rest = timespec(tv_sec: end.tv_sec - tv_sec, tv_nsec: end.tv_nsec - tv_nsec)
-    if rest.tv_nsec < 0 {
-      rest.tv_sec -= 1
-      rest.tv_nsec += 1_000_000_000
-    }
-    return rest.tv_sec < 0 ? timespec() : rest
+  fileprivate init(nanoseconds: Int) {
+    self.init(tv_sec: nanoseconds / 1_000_000_000, tv_nsec: nanoseconds % 1_000_000_000)
   }
 }
 

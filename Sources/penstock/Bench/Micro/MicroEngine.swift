@@ -302,7 +302,8 @@ final class MicroEngine {
     for _ in 0..<calls {
       let leases = try await queue.receive(
         maximum: Self.batch, wait: .seconds(10), visibilityTimeout: .seconds(43_200))
-      for lease in leases { handles.append(lease.message.handle) }
+      // By index: a lease in a variable is a copy.
+      for index in leases.indices { handles.append(leases[index].message.handle) }
     }
     guard handles.count == calls * Self.batch else {
       throw BenchFailure("\(handles.count) messages were received of \(calls * Self.batch)")
