@@ -248,17 +248,17 @@ final class Engine: Sendable {
   func submit<T: Sendable>(
     drains: Bool, _ completion: @escaping Completion<T>, _ attempt: @escaping Attempt
   ) {
-    let guarded: Attempt = { engine, shared, actions in
-      if let error = shared.refusal {
+    critical { shared, actions in
+      if let error = shared.refusal { return actions.call(completion, .failure(error)) }
+      if drains || shared.waitingForRoom.isEmpty, attempt(self, &shared, &actions) { return }
+      let guarded: Attempt = { engine, shared, actions in
+        guard let error = shared.refusal else { return attempt(engine, &shared, &actions) }
         actions.call(completion, .failure(error))
         return true
       }
-      return attempt(engine, &shared, &actions)
-    }
-    critical { shared, actions in
       if drains {
-        if !guarded(self, &shared, &actions) { shared.drainsWaitingForRoom.append(guarded) }
-      } else if !shared.waitingForRoom.isEmpty || !guarded(self, &shared, &actions) {
+        shared.drainsWaitingForRoom.append(guarded)
+      } else {
         shared.waitingForRoom.append(guarded)
       }
     }

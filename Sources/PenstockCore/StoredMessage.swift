@@ -69,7 +69,7 @@ extension Entry {
 
   fileprivate static func hasExtras(_ payload: borrowing RawSpan) -> Bool {
     var cursor = ByteCursor(1)
-    return ((try? cursor.u8(payload)) ?? 0) & flagExtras != 0
+    do { return try cursor.u8(payload) & flagExtras != 0 } catch { return false }
   }
 }
 
