@@ -9,54 +9,50 @@ package struct QueueAddress: Hashable, Sendable {
   /// Reads an absolute http(s) URL, `account/name` or a bare name. Scheme, host and port do not
   /// count, so that a URL stays good when the server moves. Nil when it can name no queue.
   package init?(parsing text: String) {
+    var text = text
+    // In place: this is read for every request.
+    guard let names = text.withUTF8({ Self.names(in: $0) }) else { return nil }
+    (account, name) = names
+  }
+
+  private static func names(
+    in bytes: UnsafeBufferPointer<UInt8>
+  ) -> (account: String?, name: String)? {
     // Longer than any host, account and name together.
-    guard !text.isEmpty, text.utf8.count <= 2048 else { return nil }
-    if text.utf8.allSatisfy({ Alphabet.isNameByte($0) || $0 == UInt8(ascii: ".") }) {
-      (account, name) = (nil, text)
-      return
+    guard !bytes.isEmpty, bytes.count <= 2048 else { return nil }
+    if bytes.allSatisfy({ Alphabet.isNameByte($0) || $0 == UInt8(ascii: ".") }) {
+      return (nil, String(decoding: bytes, as: UTF8.self))
     }
-    var rest = text.utf8.prefix { $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#") }
-    if let scheme = Self.range(of: "://", in: rest) {
-      let name = rest[..<scheme.lowerBound]
-      guard Self.matches(name, "http") || Self.matches(name, "https") else { return nil }
-      rest = rest[scheme.upperBound...]
-      guard let slash = rest.firstIndex(of: UInt8(ascii: "/")) else { return nil }
-      rest = rest[slash...]
+    let slash = UInt8(ascii: "/")
+    var rest = bytes.prefix { $0 != UInt8(ascii: "?") && $0 != UInt8(ascii: "#") }
+    let colon = (0..<rest.endIndex).first {
+      rest[$0] == UInt8(ascii: ":") && rest[$0...].starts(with: "://".utf8)
     }
-    let segments = rest.split(separator: UInt8(ascii: "/"))
-    var decoded: [String] = []
-    for segment in segments {
-      guard segment.contains(UInt8(ascii: "%")) else {
-        decoded.append(String(Substring(segment)))
-        continue
+    if let colon {
+      let scheme = String(decoding: rest[..<colon], as: UTF8.self).lowercased()
+      guard scheme == "http" || scheme == "https" else { return nil }
+      guard let path = rest[(colon + 3)...].firstIndex(of: slash) else { return nil }
+      rest = rest[path...]
+    }
+    let isBare = rest.startIndex == 0
+    var segments: [String] = []
+    segments.reserveCapacity(4)
+    while let start = rest.firstIndex(where: { $0 != slash }), segments.count < 5 {
+      let segment = rest[start...].prefix { $0 != slash }
+      rest = rest[segment.endIndex...]
+      if segment.contains(UInt8(ascii: "%")) {
+        guard let decoded = PercentCoding.decode(segment) else { return nil }
+        segments.append(decoded)
+      } else {
+        segments.append(String(decoding: segment, as: UTF8.self))
       }
-      guard let text = PercentCoding.decode(segment) else { return nil }
-      decoded.append(text)
     }
-    switch decoded.count {
-    case 1 where rest.startIndex == text.utf8.startIndex: (account, name) = (nil, decoded[0])
-    case 2: (account, name) = (decoded[0], decoded[1])
-    case 4 where decoded[0] == "queue": (account, name) = (decoded[2], decoded[3])
+    switch segments.count {
+    case 1 where isBare: return (nil, segments[0])
+    case 2: return (segments[0], segments[1])
+    case 4 where segments[0] == "queue": return (segments[2], segments[3])
     default: return nil
     }
-  }
-
-  private static func range(of text: String, in bytes: Substring.UTF8View) -> Range<
-    Substring.UTF8View.Index
-  >? {
-    var start = bytes.startIndex
-    while start < bytes.endIndex {
-      if bytes[start...].starts(with: text.utf8) {
-        return start..<bytes.index(start, offsetBy: text.utf8.count)
-      }
-      bytes.formIndex(after: &start)
-    }
-    return nil
-  }
-
-  private static func matches(_ bytes: Substring.UTF8View, _ lowercase: String) -> Bool {
-    bytes.count == lowercase.utf8.count
-      && zip(bytes, lowercase.utf8).allSatisfy { ($0 | 0x20) == $1 }
   }
 }
 

@@ -2,26 +2,26 @@
 
 /// A first-in, first-out queue in one array: appends and removals cost O(1) each, amortised.
 public struct Deque<Element> {
-  private var elements: [Element?] = []
-  private var head = 0
+  @usableFromInline var elements: [Element?] = []
+  @usableFromInline var head = 0
 
   /// An empty one.
-  public init() {}
+  @inlinable public init() {}
 
   /// Elements in it.
-  public var count: Int { elements.count - head }
+  @inlinable public var count: Int { elements.count - head }
   /// Whether there are none.
-  public var isEmpty: Bool { head == elements.count }
+  @inlinable public var isEmpty: Bool { head == elements.count }
   /// The element that was appended first; nil when it is empty.
-  public var first: Element? { isEmpty ? nil : elements[head] }
+  @inlinable public var first: Element? { isEmpty ? nil : elements[head] }
   /// The element that was appended last; nil when it is empty.
-  public var last: Element? { isEmpty ? nil : elements[elements.count - 1] }
+  @inlinable public var last: Element? { isEmpty ? nil : elements[elements.count - 1] }
 
   /// Adds an element at the end.
-  public mutating func append(_ element: Element) { elements.append(element) }
+  @inlinable public mutating func append(_ element: Element) { elements.append(element) }
 
   /// Takes out the first element; nil when it is empty.
-  public mutating func popFirst() -> Element? {
+  @inlinable public mutating func popFirst() -> Element? {
     guard head < elements.count else { return nil }
     let element = elements[head].take()
     head += 1
@@ -36,7 +36,7 @@ public struct Deque<Element> {
   }
 
   /// Takes out the last element; nil when it is empty.
-  public mutating func popLast() -> Element? {
+  @inlinable public mutating func popLast() -> Element? {
     guard head < elements.count else { return nil }
     let element = elements.removeLast()
     if head == elements.count {
@@ -47,13 +47,13 @@ public struct Deque<Element> {
   }
 
   /// Takes everything out, in order.
-  public mutating func removeAll() -> [Element] {
+  @inlinable public mutating func removeAll() -> [Element] {
     defer { self = Deque() }
     return all
   }
 
   /// What is in it, in order.
-  public var all: [Element] { elements[head...].compactMap { $0 } }
+  @inlinable public var all: [Element] { elements[head...].compactMap { $0 } }
 }
 
 extension Deque: Sendable where Element: Sendable {}
