@@ -129,7 +129,7 @@ extension Engine {
     }
     func recordsSize() -> Int {
       moves.reduce(Self.smallRecordSize) {
-        $0 + Draft.largestSize($1.content.storedSize) + Self.smallRecordSize
+        $0 + $1.content.largestSize + Self.smallRecordSize
       }
     }
     while moves.count > 1, recordsSize() > maximumGroupSize { moves.removeLast() }

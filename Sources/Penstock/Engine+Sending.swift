@@ -27,10 +27,12 @@ struct Draft: Sendable {
   let countedSize: Int
   /// Bytes of its content in the log.
   var storedSize: Int
+}
 
-  /// The largest that the record of such a content can be, in bytes.
-  static func largestSize(_ storedSize: Int) -> Int {
-    LogFormat.recordSize(payload: Entry.largestHead + storedSize)
+extension MessageContent {
+  /// The largest that its record can be, in bytes.
+  var largestSize: Int {
+    LogFormat.recordSize(payload: Entry.largestHead(hasGroup: groupID != nil) + storedSize)
   }
 }
 
@@ -129,7 +131,7 @@ extension Engine {
 
   /// Reckons what stands for groups, and for deduplication ids in FIFO queues, and seals.
   ///
-  /// - Parameter others: bytes of records that come with them.
+  /// - Parameter place: the queue of each, and how many come before it there.
   /// - Throws: also when a delay is negative, or a segment does not take all of them.
   func prepare(
     _ entries: [SendEntry], beside others: Int = 0, to place: (Int) -> (QueueID, ahead: Int)
@@ -158,7 +160,8 @@ extension Engine {
         }
         draft.storedSize = sends.entries.span.sizes(index).stored
       }
-      sends.size += Draft.largestSize(draft.storedSize)
+      let head = Entry.largestHead(hasGroup: draft.group != nil)
+      sends.size += LogFormat.recordSize(payload: head + draft.storedSize)
       sends.drafts.append(draft)
     }
     if let error = badSize(sends.size) { throw error }

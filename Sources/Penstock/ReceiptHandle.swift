@@ -50,19 +50,18 @@ extension Engine {
 }
 
 /// SipHash-2-4, a keyed hash for short inputs (Aumasson and Bernstein, 2012).
-struct SipHash {
+package struct SipHash {
   private var a, b, c, d: UInt64
-  private var word: UInt64 = 0
-  private var count = 0
+  private var (word, count) = (UInt64(0), 0)
 
-  init(_ key: (UInt64, UInt64)) {
+  package init(_ key: (UInt64, UInt64)) {
     a = key.0 ^ 0x736f_6d65_7073_6575
     b = key.1 ^ 0x646f_7261_6e64_6f6d
     c = key.0 ^ 0x6c79_6765_6e65_7261
     d = key.1 ^ 0x7465_6462_7974_6573
   }
 
-  mutating func absorb(_ bytes: some Sequence<UInt8>) {
+  package mutating func absorb(_ bytes: some Sequence<UInt8>) {
     for byte in bytes {
       word |= UInt64(byte) << (8 * UInt64(count & 7))
       count += 1
@@ -70,7 +69,7 @@ struct SipHash {
     }
   }
 
-  mutating func finish() -> UInt64 {
+  package mutating func finish() -> UInt64 {
     word |= UInt64(count & 0xff) << 56
     absorbWord()
     c ^= 0xff

@@ -160,8 +160,7 @@ extension Engine {
     _ completion: @escaping Completion<Int>
   ) {
     let size = messages.reduce(0) { sum, message in
-      let sent = Draft.largestSize(message.stored.storedSize)
-      return sum + (target == nil ? 0 : sent) + 2 * Self.smallRecordSize
+      sum + (target == nil ? 0 : message.stored.largestSize) + 2 * Self.smallRecordSize
     }
     // One that is too large for a frame of the log stays where it is.
     if badSize(size) != nil { return completion(.success(0)) }

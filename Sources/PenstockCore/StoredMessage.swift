@@ -33,7 +33,7 @@ public struct StoredMessage: Hashable, Sendable {
 
 extension Entry {
   /// The most bytes that stand before the content of what is sent.
-  package static let largestHead = prefixSize + 56
+  package static func largestHead(hasGroup: Bool) -> Int { prefixSize + (hasGroup ? 56 : 24) }
 
   static func contentOffset(_ sent: Record.Sent) -> Int {
     prefixSize + 16 + (sent.visibleAt == nil ? 0 : 8) + (sent.group == nil ? 0 : 16)

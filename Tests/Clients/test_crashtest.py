@@ -92,7 +92,7 @@ def test_damage_that_is_served_without_a_word_is_found(tmp_path):
     phase = phase_of(report, "damage")
     assert status == 1 and phase["counts"]["lost"] > 0, report
     assert phase["counts"]["setAside"] == 0, "it names nothing"
-    assert any("served without a word" in example for example in phase["examples"])
+    assert any("lost without a word" in example for example in phase["examples"])
 
 
 @pytest.mark.parametrize("mode,lost", [("", True), (" --eager", False)])

@@ -110,6 +110,20 @@ private func body(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
 }
 
 @Suite struct ReceiptHandles {
+  /// The values that its authors published: handles that are out, and groups in logs, rest on them.
+  @Test(
+    arguments: [
+      (0, 0x726f_db47_dd0e_0e31), (8, 0x93f5_f579_9a93_2462), (15, 0xa129_ca61_49be_45e5),
+    ] as [(UInt8, UInt64)])
+  func theHashIsSipHash(length: UInt8, expected: UInt64) {
+    for cut in 0...length {
+      var hash = SipHash((0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908))
+      hash.absorb(0..<cut)
+      hash.absorb(cut..<length)
+      #expect(hash.finish() == expected)
+    }
+  }
+
   @Test func textThatWasNotGivenOutIsNoHandle() async throws {
     let (store, queue) = try await Bench().openWithQueue()
     try await queue.send("x")

@@ -82,7 +82,7 @@ package struct CrashReport: Codable, Sendable {
       let aside =
         counts.setAside == 0
         ? "" : "; \(counts.setAside) whose bytes were damaged on purpose were set aside and told"
-      return "nothing lost of \(counts.acknowledged) acknowledged messages\(aside)\(partly)"
+      return "nothing lost of \(counts.acknowledged) acknowledged messages\(partly)\(aside)"
     }
     var parts: [String] = []
     if counts.lost > 0 { parts.append("\(counts.lost) acknowledged messages LOST") }

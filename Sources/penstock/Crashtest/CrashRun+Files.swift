@@ -162,7 +162,11 @@ extension CrashRun {
       let server = try story.start(copy)
       defer { server.process.kill() }
       try story.drain(server, &result)
-      setAside = server.setAside()
+      if let told = server.setAside() {
+        setAside = told
+      } else if settings.target.isPenstock {
+        result.notes.append("\(text): the server's metrics could not be read")
+      }
     } catch let refusal as RunningServer.Refusal {
       if damage == nil {
         result.notes.append("\(text): REFUSED: \(refusal.reason)")
@@ -175,12 +179,12 @@ extension CrashRun {
     }
     guard !stop.isSet else { return }
     var counts = story.ledger.copy.counts
-    if damage != nil { counts.setAside(setAside) }
+    if let damage { counts.setAside(min(setAside, damage.mostMessages)) }
     if counts.isBroken {
       keep = true
       let place = damage != nil && damage?.file == newest ? " (the newest segment)" : ""
       result.examples.append(
-        "\(text)\(place): served without a word, \(counts.lost) lost besides "
+        "\(text)\(place): served, \(counts.lost) lost without a word besides "
           + "\(counts.setAside) set aside, \(counts.resurrected) came back, "
           + "\(counts.unknown) unknown")
     } else if counts.setAside > 0 {

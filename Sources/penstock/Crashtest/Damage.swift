@@ -16,6 +16,18 @@ package struct Damage: Codable, Equatable, Sendable {
   /// Where in the file, in bytes.
   package var offset: Int?
 
+  /// Messages whose bytes it can have hit, at most: what is missing beyond them was lost in another
+  /// way. No record of a message is shorter than 64 bytes.
+  package var mostMessages: Int {
+    switch kind {
+    case .flippedBit: 1
+    case .zeroedSector: Self.sector / 64 + 1
+    case .cutFile: .max
+    // Such files are refused, or made again from others.
+    case .removedFile, .swappedFiles: 0
+    }
+  }
+
   package var text: String {
     let place = offset.map { " at \($0)" } ?? ""
     switch kind {

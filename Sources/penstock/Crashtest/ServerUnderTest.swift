@@ -144,13 +144,13 @@ final class RunningServer {
     return nil
   }
 
-  /// Messages whose bytes the server says are damaged, which it delivers to nobody; 0 if it has no
-  /// such figure.
-  func setAside() -> Int {
+  /// Messages whose bytes the server says are damaged, which it delivers to nobody; nil if it has
+  /// no such figure.
+  func setAside() -> Int? {
     let page = try? SQSClient(endpoint, timeoutSeconds: 5).page("/penstock/metrics")
     let name = "penstock_set_aside_messages "
     let line = page?.split(separator: "\n").first { $0.hasPrefix(name) }
-    return line.flatMap { Int($0.dropFirst(name.count)) } ?? 0
+    return line.flatMap { Int($0.dropFirst(name.count)) }
   }
 
   /// What the server printed, from a byte of its log on.
