@@ -145,7 +145,7 @@ final class RunningServer {
   }
 
   /// Messages whose bytes the server says are damaged, which it delivers to nobody; nil if it has
-  /// no such figure.
+  /// no such figure or does not answer, and then nothing is excused.
   func setAside() -> Int? {
     let page = try? SQSClient(endpoint, timeoutSeconds: 5).page("/penstock/metrics")
     let name = "penstock_set_aside_messages "
